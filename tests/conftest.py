@@ -1,0 +1,58 @@
+"""Fixtures shared by the tests: a small data set in VOC's layout, and the real one where it is installed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from torch_svm_seg.files import voc_palette
+
+CAT, PERSON, VOID = 8, 15, 255
+TINY_IDS = ("2008_000001", "2008_000002", "2008_000003", "2008_000004")
+
+
+@pytest.fixture
+def tiny_voc(tmp_path: Path) -> Path:
+    """Gives a folder that holds ``VOCdevkit/VOC2012`` with 4 images of 60x80 (H x W), 3 in train and 1 in val.
+
+    Each image shows a cat (8, a reddish disc) and a person (15, a bluish rectangle) on textured ground, with a void
+    border of 2 pixels around each in the mask.
+    """
+    root = tmp_path / "data"
+    voc = root / "VOCdevkit" / "VOC2012"
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (voc / name).mkdir(parents=True)
+    for number, id in enumerate(TINY_IDS):
+        image, mask = _draw(number)
+        Image.fromarray(image).save(voc / "JPEGImages" / f"{id}.jpg", quality=95)
+        picture = Image.fromarray(mask)
+        picture.putpalette(voc_palette())
+        picture.save(voc / "SegmentationClass" / f"{id}.png")
+    lists = voc / "ImageSets" / "Segmentation"
+    (lists / "train.txt").write_text("".join(f"{id}\n" for id in TINY_IDS[:3]))
+    (lists / "val.txt").write_text(f"{TINY_IDS[3]}\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def voc_root() -> Path:
+    """Gives the folder that holds a real VOCdevkit, named by the environment variable VOC_ROOT; skips without it."""
+    root = os.environ.get("VOC_ROOT")
+    if not root:
+        pytest.skip("set VOC_ROOT to the folder that holds VOCdevkit")
+    return Path(root)
+
+
+def _draw(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one image, uint8 (60, 80, 3), and its mask, uint8 (60, 80); objects stand elsewhere in each."""
+    random = np.random.default_rng(number)
+    rows, columns = np.mgrid[:60, :80]
+    to_disc = np.hypot(rows - 22 - 4 * number, columns - 20 - 2 * number)
+    to_box = np.maximum(abs(rows - 32) - 15, abs(columns - 58 - 2 * number) - 10)
+    ground = 110 + 30 * np.sin(rows / 7)[..., None] + np.array([0, 25, 0]) + columns[..., None] / 4
+    image = np.where((to_disc < 13)[..., None], (190, 90, 60), ground)
+    image = np.where((to_box <= 0)[..., None], (60, 80, 170), image) + random.normal(0, 8, (60, 80, 3))
+    mask = np.select([to_disc < 12, to_box <= -1, (to_disc < 14) | (to_box <= 1)], [CAT, PERSON, VOID], default=0)
+    return image.clip(0, 255).astype(np.uint8), mask.astype(np.uint8)

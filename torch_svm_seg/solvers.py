@@ -1,0 +1,429 @@
+r"""Solves batches of binary support vector machines to a certified duality gap.
+
+The problem, with targets y in {+1, -1} and costs c_i = C s_i:
+
+    minimise over w, b:   1/2 |w|^2  +  sum_i c_i loss(y_i (w . phi(x_i) + b)),
+
+loss(m) = max(0, 1 - m) (hinge) or max(0, 1 - m)^2 (squared hinge); the intercept b is not penalised.
+
+The algorithm is a proximal method of multipliers whose subproblems are minimised by a semismooth Newton method (Li,
+Sun and Toh, SIAM J. Optim. 2018; Yin and Li, 2019; for the squared hinge it reduces to the finite Newton method of
+Keerthi and DeCoste, JMLR 2005, and Chapelle, Neural Computation 2007). With alpha_i = c_i theta_i, it iterates
+
+    theta_i = clamp(shift_i + (1 - m_i) / width, 0, 1)                   (dual variables at the current margins m)
+    w      <- w + step * Newton direction of the smoothed objective       (only samples with 0 < theta < 1 enter)
+    shift  <- theta                                                       (once the subproblem is solved well enough)
+
+A Newton system has the size of the set of samples inside the smoothing zone, typically a few hundred, so that a
+solution takes 10 to 40 cheap steps, and ``theta`` is a feasible dual point at every one of them: the duality gap is
+known, and is what the solver stops by. ``solve`` runs this on a growing working set of samples (Joachims, 1999):
+only samples that can carry weight in the solution ever meet each other in a kernel matrix.
+
+Problems come in batches: P problems with N samples each are solved at once, and one that is done stands still.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from torch_svm_seg.kernels import gaussian_kernel, multiply_by_kernel
+from torch_svm_seg.tensors import first_true, position_hash, spread_rows, take_rows
+
+# Width of the smoothing zone, in units of the margin: starts wide, where Newton's method needs few steps, and narrows
+# while the multipliers settle. It never needs to become small: the multipliers, not the width, make the solution exact.
+FIRST_WIDTH, WARM_WIDTH, LAST_WIDTH, WIDTH_FACTOR = 1.0, 0.25, 0.1, 0.5
+# A subproblem is solved well enough when its own gap is this part of the whole gap and of the multipliers' move.
+SUBPROBLEM_TOLERANCE = 0.1
+# Samples in the first working set: this many, or a quarter of them all if that is more.
+FIRST_WORKING_SET = 1024
+ROUGH_TOLERANCE = 0.02
+# Entries of the kernel matrices that problems solved at once on a GPU may have: 4 GB in single precision.
+KERNEL_ENTRIES = 2**30
+
+
+def _total(values: Tensor) -> Tensor:
+    """Sum over samples, in double precision: a duality gap is a small difference of large sums."""
+    return values.sum(1, dtype=torch.float64)
+
+
+class Space(Protocol):
+    """A Hilbert space holding n mapped samples in each of P problems; its elements w have shape (P, E)."""
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """The element sum_i coefficients_i phi(x_i); coefficients (P, n)."""
+
+    def evaluate(self, element: Tensor) -> Tensor:
+        """Its inner products with all samples, (P, n)."""
+
+    def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
+        """Inner products of two elements, (P,); ``second_values`` is ``evaluate(second)``."""
+
+    def newton(
+        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Newton's direction of the element, and of the intercept (P, 1), in which the objective is at its minimum.
+
+        With Phi the samples ``rows`` (P, A) and S their ``slopes`` (P, A; 0 is padding), the Hessian is I + Phi' S Phi
+        in the element and [Phi 1]' S [Phi 1] where the intercept takes part; ``residual`` is the gradient.
+        """
+
+
+@dataclass
+class KernelSpace:
+    """Samples given by their kernel matrix (P, n, n); elements are the coefficients of expansions in the samples."""
+
+    kernel: Tensor
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        return coefficients
+
+    def evaluate(self, element: Tensor) -> Tensor:
+        return (self.kernel @ element[..., None])[..., 0]
+
+    def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
+        return _total(first * second_values)
+
+    def newton(
+        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        entries = rows[:, :, None] * self.kernel.shape[-1] + rows[:, None, :]
+        gram = self.kernel.flatten(1).gather(1, entries.flatten(1)).view(entries.shape)
+        multipliers, turn = _newton_by_samples(gram, slopes, residual_values.gather(1, rows))
+        return -residual.scatter_add(1, rows, multipliers), turn
+
+
+@dataclass
+class FeatureSpace:
+    """Samples given by explicit features (P, n, E); elements are weight vectors."""
+
+    features: Tensor
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        return (self.features.mT @ coefficients[..., None])[..., 0]
+
+    def evaluate(self, element: Tensor) -> Tensor:
+        return (self.features @ element[..., None])[..., 0]
+
+    def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
+        return _total(first * second)
+
+    def newton(
+        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        chosen = take_rows(self.features, rows)
+        if rows.shape[1] <= chosen.shape[2]:
+            multipliers, turn = _newton_by_samples(chosen @ chosen.mT, slopes, residual_values.gather(1, rows))
+            return -residual - (chosen.mT @ multipliers[..., None])[..., 0], turn
+        # Fewer features than samples: their own system is the smaller one.
+        scaled = chosen * slopes[..., None]
+        hessian = chosen.mT @ scaled
+        hessian.diagonal(dim1=1, dim2=2).add_(1)
+        mixed = scaled.sum(1)
+        by_residual, by_mixed = _solve_positive(hessian, torch.stack([residual, mixed], -1)).unbind(-1)
+        curvature = (slopes.sum(1) - (mixed * by_mixed).sum(1))[:, None]
+        turn = torch.where(curvature > 0, (mixed * by_residual).sum(1, keepdim=True) / curvature, 0)
+        return -by_residual - turn * by_mixed, turn
+
+
+def _newton_by_samples(gram: Tensor, slopes: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
+    """Newton's step by Woodbury's identity: the coefficients (P, A) to take away at the zone's samples, and the turn."""
+    real = slopes > 0
+    gram = gram * (real[:, :, None] & real[:, None, :])
+    gram.diagonal(dim1=1, dim2=2).add_(torch.where(real, 1 / slopes, 1))
+    right = torch.stack([residual_values, torch.ones_like(slopes)], -1) * real[..., None]
+    by_residual, by_one = _solve_positive(gram, right).unbind(-1)
+    weight = by_one.sum(1, keepdim=True)
+    turn = torch.where(weight > 0, by_residual.sum(1, keepdim=True) / weight, 0)
+    return turn * by_one - by_residual, turn
+
+
+def _solve_positive(system: Tensor, right: Tensor) -> Tensor:
+    """Solve positive definite systems; rounding that made one indefinite is met with just enough of a ridge."""
+    factor, info = torch.linalg.cholesky_ex(system)
+    ridge = torch.finfo(system.dtype).eps * system.diagonal(dim1=1, dim2=2).sum(1)[:, None]
+    while bool((info > 0).any()):
+        system.diagonal(dim1=1, dim2=2).add_(ridge)
+        factor, info = torch.linalg.cholesky_ex(system)
+        ridge = ridge * 10
+    return torch.cholesky_solve(right, factor)
+
+
+class Samples(Protocol):
+    """All N samples of P problems: gives the space of any few of them, and evaluates its elements at all of them."""
+
+    def space(self, rows: Tensor) -> Space:
+        """The space of the samples ``rows`` (P, n)."""
+
+    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
+        """Inner products (P, N) of an element of ``space(rows)`` with all samples."""
+
+    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
+        """An element of ``space(rows)`` as one of the space of all samples."""
+
+    def part(self, rows: Tensor, element: Tensor) -> Tensor:
+        """An element of the space of all samples as one of ``space(rows)``, as far as that holds it."""
+
+
+@dataclass
+class FeatureSamples:
+    """Samples with explicit features (P, N, E)."""
+
+    features: Tensor
+
+    def space(self, rows: Tensor) -> FeatureSpace:
+        return FeatureSpace(take_rows(self.features, rows))
+
+    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
+        return (self.features @ element[..., None])[..., 0]
+
+    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
+        return element
+
+    def part(self, rows: Tensor, element: Tensor) -> Tensor:
+        return element
+
+
+@dataclass
+class GaussianSamples:
+    """Samples x (P, N, D) under the kernel exp(-gamma |x - z|^2), gamma (P, 1, 1)."""
+
+    x: Tensor
+    gamma: Tensor
+
+    def space(self, rows: Tensor) -> KernelSpace:
+        chosen = take_rows(self.x, rows)
+        return KernelSpace(gaussian_kernel(chosen, chosen, self.gamma))
+
+    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
+        carrying, _ = first_true(element != 0)
+        centres = take_rows(self.x, rows.gather(1, carrying))
+        return multiply_by_kernel(self.x, centres, self.gamma, element.gather(1, carrying)[..., None])[..., 0]
+
+    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
+        return spread_rows(element, rows, self.x.shape[1])
+
+    def part(self, rows: Tensor, element: Tensor) -> Tensor:
+        return element.gather(1, rows)
+
+
+@dataclass
+class Problem:
+    """P binary problems over N samples each.
+
+    Attributes:
+        targets: (P, N) of +1 and -1.
+        costs: (P, N), C times the sample's weight, at least 0; 0 takes a sample out of a problem.
+        squared: Squared hinge instead of the hinge.
+    """
+
+    targets: Tensor
+    costs: Tensor
+    squared: bool = False
+
+    def restrict(self, rows: Tensor, real: Tensor) -> "Problem":
+        """The problems on the samples ``rows`` (P, n) alone; those not ``real`` (P, n) are padding."""
+        return Problem(self.targets.gather(1, rows), self.costs.gather(1, rows) * real, self.squared)
+
+    def theta(self, margins: Tensor, shift: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+        """Dual variables alpha / cost at these margins, and their slopes -d alpha / d margin."""
+        if self.squared:
+            theta = (2 * (1 - margins)).clamp(min=0)
+            return theta, self.costs * 2 * (theta > 0)
+        theta = shift + (1 - margins) / width
+        return theta.clamp(0, 1), self.costs / width * ((theta > 0) & (theta < 1))
+
+    def loss(self, margins: Tensor) -> Tensor:
+        """Loss of each sample at these margins."""
+        loss = (1 - margins).clamp(min=0)
+        return loss.square() if self.squared else loss
+
+    def primal(self, norm: Tensor, margins: Tensor) -> Tensor:
+        """Primal objective (P,), from |w|^2 (P,) and the margins."""
+        return norm / 2 + _total(self.costs * self.loss(margins))
+
+    def dual(self, norm: Tensor, theta: Tensor) -> Tensor:
+        """Dual objective (P,); ``norm`` (P,) is |sum_i y_i alpha_i phi(x_i)|^2."""
+        return _total(self.costs * (theta - theta.square() / 4 if self.squared else theta)) - norm / 2
+
+
+@dataclass
+class Solution:
+    """Solutions of P problems.
+
+    Attributes:
+        element: w, (P, E): weights of the features, or the coefficients of an expansion in the samples.
+        intercept: (P, 1).
+        theta: Dual variables alpha / cost, (P, N).
+        objective: Primal objective, (P,).
+        gap: Primal minus dual objective, an upper bound on the objective's error, (P,).
+        iterations: Newton steps and multiplier updates taken, (P,).
+    """
+
+    element: Tensor
+    intercept: Tensor
+    theta: Tensor
+    objective: Tensor
+    gap: Tensor
+    iterations: Tensor
+
+
+def solve_in_parts(
+    samples: Callable[[Tensor], Samples], problem: Problem, tol: float = 1e-3, max_iter: int = 1000
+) -> Solution:
+    """``solve`` for a few problems at a time, as many as the device gains by; ``samples`` gives those of any few.
+
+    A CPU gains nothing by a batch, and one problem's kernel matrix stays in its cache. A GPU takes as many problems as
+    their kernel matrices would fit its memory even if every sample carried weight.
+    """
+    number, size = problem.targets.shape
+    if problem.targets.device.type == "cpu":
+        at_once = 1
+    else:
+        at_once = max(KERNEL_ENTRIES // size**2, 1)
+    solutions = []
+    for part in torch.arange(number, device=problem.targets.device).split(at_once):
+        few = Problem(problem.targets[part], problem.costs[part], problem.squared)
+        solutions.append(solve(samples(part), few, tol, max_iter))
+    return Solution(*(torch.cat([getattr(one, field.name) for one in solutions]) for field in fields(Solution)))
+
+
+def solve(samples: Samples, problem: Problem, tol: float = 1e-3, max_iter: int = 1000) -> Solution:
+    """Solve a batch of problems until primal - dual <= tol * primal in each.
+
+    Args:
+        samples: The mapped samples.
+        problem: What to solve.
+        tol: Relative duality gap to reach.
+        max_iter: Steps at most; the solution's gap tells whether they sufficed.
+    """
+    number = problem.targets.shape[1]
+    kept, whole = _first_working_set(problem.costs)
+    rows, real = first_true(kept)
+    part, space = problem.restrict(rows, real), samples.space(rows)
+    found = _zero(space, part)
+    while True:
+        # Until all samples have had their say, more than a rough solution is wasted.
+        found = _minimise(space, part, found, tol / 2 if whole else max(tol, ROUGH_TOLERANCE), max_iter)
+        theta = spread_rows(found.theta * real, rows, number)
+        margins = problem.targets * (samples.evaluate(rows, found.element) + found.intercept)
+        # Samples outside the working set add to the primal objective alone: their dual variables are 0.
+        outside = _total(problem.costs * problem.loss(margins) * ~kept)
+        objective, gap = found.objective + outside, found.gap + outside
+        element = samples.whole(rows, found.element)
+        unfinished = gap > tol * objective
+        if not bool(unfinished.any()) or int(found.iterations.max()) >= max_iter:
+            break
+        kept, whole = (margins < 1) & (problem.costs > 0) | (kept if whole else theta > 0), True
+        rows, real = first_true(kept)
+        part, space = problem.restrict(rows, real), samples.space(rows)
+        found = replace(found, element=samples.part(rows, element), theta=theta.gather(1, rows) * real)
+    return Solution(element, found.intercept, theta, objective, gap, found.iterations)
+
+
+def _first_working_set(costs: Tensor) -> tuple[Tensor, bool]:
+    """A scattered part of the samples, bool (P, N), and whether that is all of them."""
+    usable = costs > 0
+    number = usable.sum(1, keepdim=True)
+    size = (number // 4).clamp(min=FIRST_WORKING_SET)
+    if bool((number <= 2 * size).all()):
+        return usable, True
+    rank = position_hash(usable).argsort(1).argsort(1)
+    return usable & (rank < size), False
+
+
+def _zero(space: Space, problem: Problem) -> Solution:
+    """The start of everything: w = 0."""
+    theta = torch.zeros_like(problem.targets)
+    zero = _total(theta)
+    return Solution(space.combine(theta), zero.to(theta)[:, None], theta, zero, zero, zero.long())
+
+
+def _minimise(space: Space, problem: Problem, start: Solution, tol: float, max_iter: int) -> Solution:
+    """The method of multipliers on one working set."""
+    targets, costs = problem.targets, problem.costs
+    element, intercept, shift, iterations = start.element, start.intercept, start.theta, start.iterations
+    width = torch.where((shift > 0).any(1, keepdim=True), WARM_WIDTH, FIRST_WIDTH).to(shift)
+    values = space.evaluate(element)
+    while True:
+        intercept = _best_intercept(problem, values, intercept, shift, width)
+        margins = targets * (values + intercept)
+        theta, slopes = problem.theta(margins, shift, width)
+        dual_element = space.combine(costs * theta * targets)
+        dual_values = space.evaluate(dual_element)
+        objective = problem.primal(space.inner(element, element, values), margins)
+        gap = objective - problem.dual(space.inner(dual_element, dual_element, dual_values), theta)
+        running = gap > tol * objective
+        if not bool(running.any()) or int(iterations.max()) >= max_iter:
+            return Solution(element, intercept, theta, objective, gap, iterations)
+        iterations = iterations + running
+        residual, residual_values = element - dual_element, values - dual_values
+        if not problem.squared:
+            subproblem_gap = space.inner(residual, residual, residual_values) / 2
+            # What the multipliers' last move was worth: moving them on the ground of a coarser solution can circle.
+            move = _total(width / 2 * costs * (theta - shift).square())
+            settled = running & (subproblem_gap <= SUBPROBLEM_TOLERANCE * torch.minimum(gap, move))
+            shift = torch.where(settled[:, None], theta, shift)
+            width = torch.where(settled[:, None], (width * WIDTH_FACTOR).clamp(min=LAST_WIDTH), width)
+            running = running & ~settled
+            if not bool(running.any()):
+                continue
+        rows, real = first_true((slopes > 0) & running[:, None])
+        direction, turn = space.newton(rows, slopes.gather(1, rows) * real, residual, residual_values)
+        change = space.evaluate(direction)
+        slope, curvature = space.inner(element, direction, change), space.inner(direction, direction, change)
+        step = _line_search(problem, margins, targets * (change + turn), slope, curvature, shift, width)
+        step = torch.where(running, step, 0).to(values)[:, None]
+        element, values, intercept = element + step * direction, values + step * change, intercept + step * turn
+
+
+def _line_search(
+    problem: Problem, margins: Tensor, change: Tensor, slope: Tensor, curvature: Tensor, shift: Tensor, width: Tensor
+) -> Tensor:
+    """Step (P,) in [0, 1] that nearly minimises the smoothed objective along the direction."""
+
+    def derivative(step: Tensor) -> Tensor:
+        theta, _ = problem.theta(margins + step.to(margins)[:, None] * change, shift, width)
+        return slope + step * curvature - _total(problem.costs * theta * change)
+
+    low, high = torch.zeros_like(slope), torch.ones_like(slope)
+    # Newton's step is nearly always good: only look for a shorter one where the objective rises again before it.
+    too_long = derivative(high) > 0.1 * derivative(low).abs()
+    if not bool(too_long.any()):
+        return high
+    for _ in range(10):
+        middle = (low + high) / 2
+        rising = derivative(middle) > 0
+        low, high = torch.where(rising, low, middle), torch.where(rising, middle, high)
+    return torch.where(too_long, (low + high) / 2, 1)
+
+
+def _best_intercept(problem: Problem, values: Tensor, intercept: Tensor, shift: Tensor, width: Tensor) -> Tensor:
+    """Intercept (P, 1) that minimises the smoothed objective: where sum_i y_i alpha_i, which falls, crosses 0.
+
+    Newton's method inside a bracket; a bracket open to one side is searched by doubling steps.
+    """
+    targets, costs = problem.targets, problem.costs
+    low, high = torch.full_like(intercept, -torch.inf), torch.full_like(intercept, torch.inf)
+    stride = torch.ones_like(intercept)
+    done = torch.zeros_like(intercept, dtype=torch.bool)
+    for _ in range(100):
+        theta, slopes = problem.theta(targets * (values + intercept), shift, width)
+        alpha = costs * theta
+        balance = _total(alpha * targets)[:, None]
+        done = done | (balance.abs() <= torch.finfo(values.dtype).eps * _total(alpha)[:, None])
+        low = torch.where(balance > 0, intercept, low)
+        high = torch.where(balance < 0, intercept, high)
+        newton = intercept + (balance / _total(slopes)[:, None]).to(values)
+        inside = (newton > low) & (newton < high) & newton.isfinite()
+        closed = low.isfinite() & high.isfinite()
+        fallback = torch.where(closed, (low + high) / 2, intercept + stride * balance.sign().to(values))
+        stride = torch.where(closed | inside, stride, 2 * stride)
+        moved = torch.where(done, intercept, torch.where(inside, newton, fallback))
+        done = done | (moved == intercept)
+        if bool(done.all()):
+            break
+        intercept = moved
+    return intercept

@@ -1,0 +1,262 @@
+"""The one-vs-rest support vector machine, batched over images and classes."""
+
+import warnings
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from torch_svm_seg.kernels import (
+    DecisionFunction,
+    FeatureMap,
+    FourierMap,
+    GaussianDecision,
+    LinearMap,
+    NystroemMap,
+)
+from torch_svm_seg.solvers import FeatureSamples, GaussianSamples, Problem, Samples, Solution, solve_in_parts
+from torch_svm_seg.tensors import first_true, take_rows
+
+Kernel = Literal["linear", "rbf"]
+Loss = Literal["hinge", "squared_hinge"]
+Approximation = Literal["auto", "nystroem", "fourier"]
+
+# A Gaussian kernel on so few channels has a low numerical rank: features of this many landmarks miss less of it, on
+# average over the samples, than the residual, and are as good as exact.
+LOW_RANK_CHANNELS, LOW_RANK, LOW_RANK_RESIDUAL = 4, 256, 1e-3
+
+
+class SVM(nn.Module):
+    r"""One-vs-rest SVMs of a batch of images, fitted to a certified duality gap.
+
+    For each image and each class k that it has, minimises over w and b
+
+        1/2 |w|^2  +  C sum_i s_i loss(y_i (w . phi(x_i) + b)),
+
+    y = +1 for the class and -1 for the rest, s_i the sample weights, loss(m) = max(0, 1 - m) or its square. The
+    intercept is not penalised, as in LIBSVM. How it is solved, and from where: ``torch_svm_seg.solvers``.
+
+    Args:
+        kernel: ``"rbf"``, exp(-gamma |x - z|^2), or ``"linear"``.
+        C: Weight of the loss, > 0.
+        gamma: Kernel width, > 0, or ``"scale"``: 1 / (D * variance of all entries of the image's samples), the
+            variance weighted by the sample weights.
+        loss: ``"hinge"`` or ``"squared_hinge"``.
+        approximation: Of the RBF kernel: ``None`` solves with the exact kernel; ``"nystroem"`` and ``"fourier"`` with
+            ``components`` explicit features; ``"auto"`` is exact, but uses the kernel's low rank where there are at most 4
+            channels, as in RGB.
+        components: Number of explicit features.
+        tol: Relative duality gap to reach.
+        max_iter: Steps of the solver at most; it warns, with the gap that remains, when they did not suffice.
+        seed: Of the landmarks' or frequencies' choice.
+
+    Attributes (after ``fit``):
+        classes_: Ascending class ids of the whole batch, (K,).
+        decision: The fitted ``DecisionFunction``.
+        objective_, duality_gap_: Primal objective and absolute duality gap, (B, K) or (K,); nan where an image does
+            not have the class or has no other.
+        n_iter_: Solver steps, (B, K) or (K,); 0 there.
+
+    Example:
+        >>> x = torch.tensor([[-2.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
+        >>> svm = SVM(kernel="linear").fit(x, torch.tensor([7, 7, 9, 9]))
+        >>> svm.predict(torch.tensor([[-0.5, 3.0], [0.5, 3.0]])).tolist()
+        [7, 9]
+    """
+
+    classes_: Tensor
+    decision: DecisionFunction
+    objective_: Tensor
+    duality_gap_: Tensor
+    n_iter_: Tensor
+
+    def __init__(
+        self,
+        kernel: Kernel = "rbf",
+        C: float = 1.0,
+        gamma: float | Literal["scale"] = "scale",
+        loss: Loss = "hinge",
+        approximation: Approximation | None = "auto",
+        components: int = 1024,
+        tol: float = 1e-3,
+        max_iter: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_choice("kernel", kernel, ("linear", "rbf"))
+        _check_choice("loss", loss, ("hinge", "squared_hinge"))
+        _check_choice("approximation", approximation, ("auto", "nystroem", "fourier", None))
+        _check_positive("C", C)
+        if gamma != "scale":
+            _check_positive("gamma", gamma)
+        _check_positive("components", components)
+        _check_positive("tol", tol)
+        _check_positive("max_iter", max_iter)
+        self.kernel, self.C, self.gamma, self.loss = kernel, C, gamma, loss
+        self.approximation, self.components = approximation, components
+        self.tol, self.max_iter, self.seed = tol, max_iter, seed
+
+    def extra_repr(self) -> str:
+        return f"kernel={self.kernel!r}, C={self.C}, gamma={self.gamma!r}, loss={self.loss!r}"
+
+    def fit(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> "SVM":
+        """Fit one classifier for each image and class.
+
+        Args:
+            x: Samples, floating point, (B, N, D), or (N, D) for a single image.
+            y: Class ids, integer, (B, N) or (N,); -1 is padding. Images need not have the same classes.
+            sample_weight: Weights >= 0 of the samples' losses, (B, N) or (N,); 0 takes a sample out.
+
+        Raises:
+            ValueError: Naming the argument, where shapes, ids or weights are not as above, where a sample is not
+                finite, or where an image has no sample at all.
+        """
+        x, y, weight = _checked_samples(x, y, sample_weight)
+        self._single = x.dim() == 2
+        if self._single:
+            x, y, weight = x[None], y[None], weight[None]
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            self._fit(x, y, weight)
+        return self
+
+    def decision_function(self, x: Tensor) -> Tensor:
+        """Decision values (B, M, K), or (M, K), of x (B, M, D), or (M, D); -inf for a class an image does not have."""
+        if not hasattr(self, "decision"):
+            raise RuntimeError("decision_function: call fit first")
+        if x.dim() != (2 if self._single else 3):
+            raise ValueError(f"x: expected {'(M, D)' if self._single else '(B, M, D)'} as in fit, got {tuple(x.shape)}")
+        scores: Tensor = self.decision(x[None] if self._single else x)
+        return scores[0] if self._single else scores
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Class ids (B, M), or (M,), of the largest decision values; among equals, the lowest id."""
+        return self.classes_[self.decision_function(x).argmax(-1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decision_function(x)
+
+    def _fit(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        valid = (y >= 0) & (weight > 0)
+        # Padding may hold anything, and must not reach a product.
+        x, weight = torch.where(valid[..., None], x, 0), torch.where(valid, weight, 0)
+        self.classes_ = y[valid].unique()
+        present = ((y[..., None] == self.classes_) & valid[..., None]).any(1)
+        image, index = _problems(present)
+        targets = torch.where(y[image] == self.classes_[index][:, None], 1.0, -1.0).to(x)
+        problem = Problem(targets, self.C * weight[image], self.loss == "squared_hinge")
+        gamma = self._gamma(x, weight)
+        feature_map = self._feature_map(x, valid, gamma)
+        features = None if feature_map is None else feature_map.features(x)
+
+        def samples(part: Tensor) -> Samples:
+            chosen = image[part]
+            return GaussianSamples(x[chosen], gamma[chosen]) if features is None else FeatureSamples(features[chosen])
+
+        solution = solve_in_parts(samples, problem, self.tol, self.max_iter)
+        planes = torch.cat([solution.element, solution.intercept], 1)
+        element, intercept = _by_class(planes, image, index, present, sign=-1).mT.tensor_split((-1,), dim=1)
+        intercept = intercept + torch.where(present, 0.0, -torch.inf)[:, None]
+        intercept = torch.where(present.sum(1)[:, None, None] > 1, intercept, intercept + 1)
+        if feature_map is not None:
+            self.decision = feature_map.decision(element, intercept)
+        else:
+            carrying, real = first_true((element != 0).any(2))
+            coefficients = take_rows(element, carrying) * real[..., None]
+            self.decision = GaussianDecision(take_rows(x, carrying), coefficients, gamma, intercept)
+        self._report(solution, image, index, present)
+
+    def _report(self, solution: Solution, image: Tensor, index: Tensor, present: Tensor) -> None:
+        """Keep how good the solutions are, and warn of those that ended before they were good enough."""
+        facts = torch.stack([solution.objective, solution.gap], 1)
+        facts = torch.where(present[..., None], _by_class(facts, image, index, present, sign=1), torch.nan)
+        self.objective_, self.duality_gap_ = (fact[0] if self._single else fact for fact in facts.unbind(-1))
+        iterations = _by_class(solution.iterations[:, None], image, index, present, sign=1)[..., 0]
+        self.n_iter_ = iterations[0] if self._single else iterations
+        unfinished = solution.gap > self.tol * solution.objective
+        if bool(unfinished.any()):
+            worst = float((solution.gap / solution.objective)[unfinished].max())
+            warnings.warn(
+                f"SVM: {int(unfinished.sum())} of {len(unfinished)} problems stopped at max_iter={self.max_iter} with "
+                f"a relative duality gap of up to {worst:.1e} (tol={self.tol:.1e})",
+                stacklevel=4,
+            )
+
+    def _gamma(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Kernel width of each image, (B, 1, 1)."""
+        if self.gamma != "scale":
+            return x.new_full((x.shape[0], 1, 1), self.gamma)
+        share = (weight / weight.sum(1, keepdim=True))[..., None] / x.shape[-1]
+        mean = (share * x).sum((1, 2), keepdim=True)
+        variance = (share * (x - mean).square()).sum((1, 2), keepdim=True)
+        # Constant samples: any width does.
+        return torch.where(variance > 0, 1 / (x.shape[-1] * variance), 1)
+
+    def _feature_map(self, x: Tensor, valid: Tensor, gamma: Tensor) -> FeatureMap | None:
+        """The explicit map to solve with; None for the exact RBF kernel."""
+        if self.kernel == "linear":
+            return LinearMap()
+        if self.approximation == "nystroem":
+            return NystroemMap(x, valid, gamma, self.components, self.seed)
+        if self.approximation == "fourier":
+            return FourierMap(x, gamma, self.components, self.seed)
+        if self.approximation == "auto" and x.shape[-1] <= LOW_RANK_CHANNELS and x.shape[1] > LOW_RANK:
+            low_rank = NystroemMap(x, valid, gamma, LOW_RANK, self.seed)
+            residual = (low_rank.residual(x) * valid).sum(1) / valid.sum(1)
+            return low_rank if bool((residual <= LOW_RANK_RESIDUAL).all()) else None
+        return None
+
+
+def _problems(present: Tensor) -> tuple[Tensor, Tensor]:
+    """Image and class index, (P,) each, of the binary problems to solve, from which classes (B, K) are present.
+
+    An image's only class needs none, and two classes need one: the other's solution is its negative.
+    """
+    number = present.sum(1, keepdim=True)
+    first_of_two = (number == 2) & (present.cumsum(1) == 1)
+    image, index = (present & ((number > 2) | first_of_two)).nonzero(as_tuple=True)
+    return image, index
+
+
+def _by_class(values: Tensor, image: Tensor, index: Tensor, present: Tensor, sign: int) -> Tensor:
+    """Values (P, E) of the problems as (B, K, E): 0 where there is none, ``sign`` times the first's for a second class.
+    """
+    result = values.new_zeros(*present.shape, values.shape[1])
+    result[image, index] = values
+    second_of_two = (present.sum(1, keepdim=True) == 2) & (present.cumsum(1) == 2) & present
+    return torch.where(second_of_two[..., None], sign * result.sum(1, keepdim=True), result)
+
+
+def _checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The arguments of ``fit``, found to be as documented; weights of 1 where none are given."""
+    if x.dim() not in (2, 3) or not x.dtype.is_floating_point:
+        raise ValueError(f"x: expected floating point (B, N, D) or (N, D), got {x.dtype} {tuple(x.shape)}")
+    if y.shape != x.shape[:-1] or y.dtype.is_floating_point or y.dtype.is_complex:
+        raise ValueError(f"y: expected integer {tuple(x.shape[:-1])} to match x, got {y.dtype} {tuple(y.shape)}")
+    if x.dtype not in (torch.float32, torch.float64):
+        x = x.float()  # half precision cannot hold a duality gap
+    weight = torch.ones_like(y, dtype=x.dtype) if sample_weight is None else sample_weight.to(x)
+    if weight.shape != y.shape:
+        raise ValueError(f"sample_weight: expected {tuple(y.shape)} to match y, got {tuple(weight.shape)}")
+    used = (y >= 0) & (weight != 0)
+    if not bool((weight[used].isfinite() & (weight[used] > 0)).all()):
+        raise ValueError("sample_weight: expected finite weights >= 0, got a negative or non-finite one")
+    if bool((y < -1).any()):
+        raise ValueError(f"y: expected class ids >= 0, or -1 for padding, got {int(y.min())}")
+    per_image = (lambda bad: bad[None]) if x.dim() == 2 else (lambda bad: bad)
+    spoilt = per_image((~x.isfinite()).any(-1) & used).any(1)
+    if bool(spoilt.any()):
+        raise ValueError(f"x: expected finite samples, got nan or inf in image(s) {spoilt.nonzero()[:, 0].tolist()}")
+    empty = ~per_image(used).any(1)
+    if bool(empty.any()):
+        raise ValueError(f"y: expected samples in every image, got none in image(s) {empty.nonzero()[:, 0].tolist()}")
+    return x, y.long(), weight
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {choices}, got {value!r}")
+
+
+def _check_positive(name: str, value: float | str) -> None:
+    if not (isinstance(value, int | float) and value > 0):
+        raise ValueError(f"{name}: expected a number > 0, got {value!r}")
