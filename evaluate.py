@@ -93,13 +93,13 @@ def _expanded(folders: Sequence[Path], ids: Sequence[str]) -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: not a folder")
-        # The ids too, for one such as "birds/17" lies in a subfolder itself.
-        if any(folder.glob("*.png")) or any((folder / f"{id}.png").is_file() for id in ids):
+        # The ids, for a folder of runs may hold pictures of its own, and "birds/17" lies in a subfolder itself.
+        if any((folder / f"{id}.png").is_file() for id in ids):
             found.append(folder)
         elif holders := [path for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.png"))]:
             found += sorted(holders, key=_paper_order)
         else:
-            raise InputError(f"{folder}: neither it nor a folder in it holds a PNG")
+            raise InputError(f"{folder}: neither it nor a folder in it holds a mask ID.png of the data set")
     return list(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
 
 

@@ -57,7 +57,9 @@ class SameConv2d(nn.Conv2d):
         return super().forward(F.pad(input, padding) if any(padding) else input)
 
 
-def _conv_norm(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+def _conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
     return [
         SameConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01),
@@ -76,7 +78,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.depthwise(self.expand(x)))
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.residual else y
 
 
@@ -111,7 +113,9 @@ class EfficientNetLite(nn.Module):
             total_stride *= stride
             for repeat in range(repeats):
                 first_stride = stride if repeat == 0 else 1
-                blocks.append(InvertedResidual(channels, out_channels, stage.kernel_size, first_stride, stage.expansion))
+                blocks.append(
+                    InvertedResidual(channels, out_channels, stage.kernel_size, first_stride, stage.expansion)
+                )
                 channels = out_channels
             self.stage_ends.append(len(blocks) - 1)
         self.blocks = nn.Sequential(*blocks)
@@ -120,7 +124,8 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(self.blocks(self.stem(x)))
-        return self.classifier(x.mean(dim=(2, 3)))
+        scores: Tensor = self.classifier(x.mean(dim=(2, 3)))
+        return scores
 
 
 _RENAMES = (

@@ -43,8 +43,8 @@ class SVM(nn.Module):
             variance weighted by the sample weights.
         loss: ``"hinge"`` or ``"squared_hinge"``.
         approximation: Of the RBF kernel: ``None`` solves with the exact kernel; ``"nystroem"`` and ``"fourier"`` with
-            ``components`` explicit features; ``"auto"`` is exact, but uses the kernel's low rank where there are at most 4
-            channels, as in RGB.
+            ``components`` explicit features; ``"auto"`` is exact, but uses the kernel's low rank where there are at
+            most 4 channels, as in RGB.
         components: Number of explicit features.
         tol: Relative duality gap to reach.
         max_iter: Steps of the solver at most; it warns, with the gap that remains, when they did not suffice.
@@ -218,8 +218,7 @@ def _problems(present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_class(values: Tensor, image: Tensor, index: Tensor, present: Tensor, sign: int) -> Tensor:
-    """Values (P, E) of the problems as (B, K, E): 0 where there is none, ``sign`` times the first's for a second class.
-    """
+    """Values (P, E) of the problems as (B, K, E): 0 where there is none, ``sign`` times the first's for a second."""
     result = values.new_zeros(*present.shape, values.shape[1])
     result[image, index] = values
     second_of_two = (present.sum(1, keepdim=True) == 2) & (present.cumsum(1) == 2) & present
@@ -242,14 +241,18 @@ def _checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tupl
         raise ValueError("sample_weight: expected finite weights >= 0, got a negative or non-finite one")
     if bool((y < -1).any()):
         raise ValueError(f"y: expected class ids >= 0, or -1 for padding, got {int(y.min())}")
-    per_image = (lambda bad: bad[None]) if x.dim() == 2 else (lambda bad: bad)
-    spoilt = per_image((~x.isfinite()).any(-1) & used).any(1)
-    if bool(spoilt.any()):
-        raise ValueError(f"x: expected finite samples, got nan or inf in image(s) {spoilt.nonzero()[:, 0].tolist()}")
-    empty = ~per_image(used).any(1)
-    if bool(empty.any()):
-        raise ValueError(f"y: expected samples in every image, got none in image(s) {empty.nonzero()[:, 0].tolist()}")
+    spoilt = _images_with(~x.isfinite().all(-1) & used)
+    if spoilt:
+        raise ValueError(f"x: expected finite samples, got nan or inf in image(s) {spoilt}")
+    empty = _images_with(~used.any(-1, keepdim=True))
+    if empty:
+        raise ValueError(f"y: expected samples in every image, got none in image(s) {empty}")
     return x, y.long(), weight
+
+
+def _images_with(found: Tensor) -> list[int]:
+    """The images in which a mask (B, N), or (N,) for a single image, is true anywhere."""
+    return [image for image, any_found in enumerate(found.reshape(-1, found.shape[-1]).any(1).tolist()) if any_found]
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -18,23 +18,30 @@ def first_true(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Where a mask (..., N) is true along its last dimension, padded to the largest count (at least 1).
 
     Returns:
-        Indices (..., A) in ascending order, padded by indices of entries that are false (or repeated); and which of
-        them are real, bool (..., A).
+        Indices (..., A), ascending, padded by indices of entries that are false; and which of them are real, bool.
     """
     count = max(int(mask.sum(-1).max()), 1)
     indices = mask.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :count]
     return indices, mask.gather(-1, indices)
 
 
-def position_hash(valid: Tensor, seed: int = 0) -> Tensor:
-    """Pseudo-random numbers for choosing among the valid entries of (B, N); the others get the largest number.
+def hash_integers(*parts: Tensor | int) -> Tensor:
+    """Pseudo-random integers in [0, 2^32) from the broadcast integers ``parts``: the same on every device.
 
-    A number depends on the seed and on the entry's rank among the valid ones alone: a choice made by it is the same on
-    every device, and whatever the padding and the other images of the batch.
+    Each part is mixed in by the finaliser of MurmurHash3 (Appleby, 2011), on 32 bits of 64-bit integers.
     """
-    rank = valid.long().cumsum(1) + (seed % 2**31) * 0x9E3779B1
-    # Two rounds of a multiply-and-shift hash modulo 2^31 - 1 (products stay below 2^63).
-    for multiplier in (0x2C1B3C6D, 0x297A2D39):
-        rank = rank & 0x7FFFFFFF
-        rank = ((rank ^ (rank >> 15)) * multiplier) & 0x7FFFFFFF
-    return torch.where(valid, rank ^ (rank >> 14), 2**31)
+    value = torch.tensor(0)
+    for part in parts:
+        value = (value * 0x9E3779B9 + 0x7F4A7C15 + part) & 0xFFFFFFFF
+        for shift, multiplier in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+            value = ((value ^ (value >> shift)) * multiplier) & 0xFFFFFFFF
+    return value
+
+
+def position_hash(valid: Tensor, seed: int = 0) -> Tensor:
+    """Pseudo-random numbers for choosing among the valid entries of (B, N); the others get a larger number.
+
+    A number depends on the seed and on the entry's rank among the valid ones alone: a choice made by it does not depend
+    on the padding, on the other images of the batch or on the device.
+    """
+    return torch.where(valid, hash_integers(seed, valid.long().cumsum(1)), 2**32)

@@ -1,0 +1,259 @@
+"""Expand labels: train one SVM an image on sampled pixels of known class and re-label every pixel with it.
+
+How to run:
+
+    python expand.py                                     one photograph, a minute, nothing to prepare
+    python expand.py --root /data --out runs/voc         the study of the paper's Table 1 on VOC 2012 train
+    python expand.py --images photos --masks masks       a folder of your own
+    torchrun --nproc-per-node 4 expand.py --root /data   on four GPUs
+
+Then ``evaluate.py --predictions runs/voc`` scores the masks again, as tables in several formats.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.backbones import Backbone, load_backbone
+from torch_svm_seg.datasets import VOID, PhotographDataset
+from torch_svm_seg.distributed import choose_device, gathered, processes
+from torch_svm_seg.expander import SVMExpander
+from torch_svm_seg.expansion_run import Progress, claim_folder, expand_all, mask_path, unfinished, write_record
+from torch_svm_seg.files import InputError, read_mask, write_atomically
+from torch_svm_seg.panels import PanelRow, panel
+from torch_svm_seg.sampling import sample_pixels
+from torch_svm_seg.scoring import score_folder
+from torch_svm_seg.tables import Row, text_table
+
+FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
+OVERVIEW_ROWS = 4
+EXIT_CODES = (
+    "exit code: 0 if every image has its masks; 1 if some were skipped, which the summary lists; 2 if the arguments or"
+    " the data cannot be used, or writing failed; 130 if interrupted: the same command continues where it stopped"
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="For every image, train that image's own pixel classifier (a one-vs-rest SVM on a backbone's "
+        "features) on sampled pixels of known class, and re-label every pixel with it. Writes DIR/FEATURE/ID.png.",
+        epilog=EXIT_CODES,
+    )
+    add_data_arguments(parser)
+    model = parser.add_argument_group("features")
+    model.add_argument(
+        "--features",
+        nargs="+",
+        default=list(FEATURES),
+        metavar="STAGE",
+        help="stages to compare, one SVM an image each (default: all six): img is the RGB picture, F1 to F5 the "
+        "backbone's stages from fine and shallow to coarse and deep",
+    )
+    model.add_argument(
+        "--backbone",
+        default="efficientnet_lite0",
+        metavar="NAME",
+        help="efficientnet_lite0|1|2 (weights come as a package), resnet18|34|50|101 (torchvision), timm:NAME "
+        "(default: %(default)s; the paper's is resnet50)",
+    )
+    model.add_argument(
+        "--weights", metavar="FILE", help="state dict or checkpoint of the backbone (default: its ImageNet weights)"
+    )
+    samples = parser.add_argument_group("samples")
+    samples.add_argument(
+        "--supervision",
+        choices=("ground-truth",),
+        default="ground-truth",
+        help="where the labels of sampled pixels come from: the ground truth is the paper's study of the upper bound",
+    )
+    samples.add_argument(
+        "--samples-per-class",
+        type=int,
+        default=2500,
+        metavar="N",
+        help="pixels drawn from each class of an image; smaller classes give all theirs (default: %(default)s, as "
+        "the paper; time grows faster than proportionally)",
+    )
+    samples.add_argument("--seed", type=int, default=0, help="of the sampled pixels (default: %(default)s)")
+    svm = parser.add_argument_group("SVM")
+    svm.add_argument(
+        "--kernel",
+        choices=("rbf", "linear"),
+        default="rbf",
+        help="rbf is better on shallow features, linear faster and as good on deep ones (default: %(default)s)",
+    )
+    svm.add_argument("--C", type=float, default=1.0, help="weight of the loss; larger trusts samples more (default: 1)")
+    svm.add_argument(
+        "--gamma",
+        type=_gamma,
+        default="scale",
+        help="width of the RBF kernel, or scale for 1 / (channels * variance) (default: %(default)s)",
+    )
+    svm.add_argument(
+        "--approximation",
+        choices=("auto", "exact", "nystroem", "fourier"),
+        default="auto",
+        help="of the RBF kernel: auto is exact, but uses the kernel's low rank on RGB (default: %(default)s)",
+    )
+    svm.add_argument(
+        "--components",
+        type=int,
+        default=1024,
+        help="explicit features of --approximation nystroem and fourier (default: %(default)s)",
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", type=Path, default=Path("out/expand"), metavar="DIR", help="(default: %(default)s)")
+    run.add_argument("--overwrite", action="store_true", help="redo masks that are there already")
+    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:N (default: a GPU where there is one)")
+    run.add_argument(
+        "--batch-size", type=int, default=1, metavar="B", help="images of one size at once; a GPU gains by 8"
+    )
+    run.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read images ahead (default: 0)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        with processes() as (rank, number):
+            return expand(args, rank, number)
+    except (InputError, OSError) as error:
+        print(f"expand.py: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"expand.py: interrupted; the same command continues ({args.out})", file=sys.stderr)
+        return 130
+
+
+def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
+    """Expand this process's share of the images and report on all of them; returns the exit code."""
+    dataset = open_dataset(args)
+    if not dataset.has_masks:
+        raise InputError("--supervision ground-truth: needs masks; give --masks DIR with --images")
+    expander = _build_expander(args)
+    backbone = _build_backbone(args)
+    settings = _settings(args, dataset)
+    if rank == 0:
+        progress = claim_folder(args.out, settings, args.overwrite)
+    gathered(None)
+    places = range(len(dataset)) if args.overwrite else unfinished(args.out, args.features, dataset.ids)
+    share = list(places)[rank::number]
+    device = choose_device(args.device)
+    start = time.perf_counter()
+    with tqdm(total=len(share), unit="image", disable=None if rank == 0 else True) as bar:
+
+        def report(done: Progress) -> None:
+            bar.update(done.images + len(done.skipped) - bar.n)
+
+        own = expand_all(
+            dataset, share, backbone.to(device), expander, args.features, args.out, device,
+            args.batch_size, args.workers, report,
+        )  # fmt: skip
+    parts = gathered(own)
+    if rank != 0:
+        return 0
+    for part in parts:
+        progress.add(part)
+    write_record(args.out, settings, progress, finished=True)
+    _summarize(args, dataset, progress, sum(part.images for part in parts), time.perf_counter() - start)
+    return 1 if progress.skipped else 0
+
+
+def _gamma(text: str) -> float | str:
+    return text if text == "scale" else float(text)
+
+
+def _build_expander(args: argparse.Namespace) -> SVMExpander:
+    try:
+        return SVMExpander(
+            kernel=args.kernel,
+            C=args.C,
+            gamma=args.gamma,
+            approximation=None if args.approximation == "exact" else args.approximation,
+            components=args.components,
+            samples_per_class=args.samples_per_class,
+            seed=args.seed,
+        )
+    except ValueError as error:
+        raise InputError(f"--{error}".replace("_", "-")) from error
+
+
+def _build_backbone(args: argparse.Namespace) -> Backbone:
+    backbone = load_backbone(args.backbone, args.weights)
+    unknown = [name for name in args.features if name not in backbone.stage_names]
+    if unknown:
+        raise InputError(f"--features: {args.backbone} has {' '.join(backbone.stage_names)}, got {' '.join(unknown)}")
+    return backbone
+
+
+def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str, Any]:
+    """What the masks depend on: a run continues only with the same."""
+    names = ("backbone", "weights", "supervision", "samples_per_class", "seed", "kernel", "C", "gamma")
+    settings = {name: getattr(args, name) for name in names}
+    settings |= {"approximation": args.approximation, "components": args.components}
+    settings |= {"features": list(args.features), "classes": list(dataset.class_names)}
+    data = ("root", "split", "list", "images", "masks", "limit")
+    return settings | {"data": {name: getattr(args, name) for name in data}, "number": len(dataset)}
+
+
+def _summarize(
+    args: argparse.Namespace, dataset: PhotographDataset, progress: Progress, images: int, seconds: float
+) -> None:
+    """Print the table, what was skipped and where everything lies; draw the overview."""
+    timing = progress.seconds_per_image()
+    rows = []
+    for feature in args.features:
+        folder = args.out / feature
+        if folder.is_dir():
+            score = score_folder(dataset, folder)
+            extra = {"s/image": f"{timing.get(feature, 0):.2f}", "images": str(score.images)}
+            rows.append(Row(feature, score.per_class.tolist(), score.miou, extra))
+    print(text_table(rows, dataset.class_names, shutil.get_terminal_size(fallback=(200, 24)).columns))
+    print(
+        "\nIoU in percent over the whole data set, void left out; mean: over the classes present; s/image: fit and "
+        "prediction of one SVM, without the backbone."
+    )
+    for id, reason in progress.skipped.items():
+        print(f"skipped {id}: {reason}")
+    overview = args.out / "overview.png"
+    shown = _overview_rows(args, dataset)
+    if shown:
+        picture = panel(shown, args.features, dataset.class_names)
+        write_atomically(overview, lambda stream: picture.save(stream, "png"))
+    print(
+        f"{images} images expanded in {seconds:.0f} s, {len(dataset) - images - len(progress.skipped)} were there, "
+        f"{len(progress.skipped)} skipped; masks in {args.out}/FEATURE/ID.png, pictures in {overview}"
+    )
+
+
+def _overview_rows(args: argparse.Namespace, dataset: PhotographDataset) -> list[PanelRow]:
+    """The first finished photographs with their samples and masks, as in the paper's Figures 6 and 7."""
+    rows = []
+    for place, id in enumerate(dataset.ids):
+        if len(rows) == OVERVIEW_ROWS:
+            break
+        if all(mask_path(args.out, feature, id).is_file() for feature in args.features):
+            photograph = dataset[place]
+            truth = photograph.mask
+            assert truth is not None  # has_masks was checked
+            sample = sample_pixels(truth[None], args.samples_per_class, args.seed)
+            drawn = sample.positions[sample.classes >= 0]
+            samples = truth.new_full((truth.numel(),), VOID).scatter(0, drawn, truth.flatten()[drawn]).view_as(truth)
+            masks = [read_mask(mask_path(args.out, feature, id)) for feature in args.features]
+            rows.append(PanelRow(photograph.image, masks, truth, samples))
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

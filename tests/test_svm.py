@@ -1,0 +1,726 @@
+"""The batched SVM against scikit-learn, cases computed by hand, and properties that any SVM has."""
+
+import copy
+import doctest
+import gc
+import io
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn import datasets  # type: ignore[import-untyped]
+from sklearn.svm import SVC  # type: ignore[import-untyped]
+
+import torch_svm_seg.svm
+from torch_svm_seg.kernels import GaussianDecision
+from torch_svm_seg.svm import LOW_RANK, SVM
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
+DTYPES = [torch.float32, torch.float64]
+KERNELS: list[dict[str, Any]] = [
+    {"kernel": "linear"},
+    {"kernel": "rbf", "approximation": None},
+    {"kernel": "rbf", "approximation": "nystroem", "components": 24},
+    {"kernel": "rbf", "approximation": "fourier", "components": 64},
+]
+EXACT_KERNELS = KERNELS[:2]
+# The same examples in every run, and none that is slow to shrink.
+examples = settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=DTYPES, ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Problems this small gain nothing by threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@cache
+def standardised(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One of scikit-learn's data sets, each channel with mean 0 and standard deviation 1; of the digits 0 to 2 only."""
+    x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    if name == "digits":
+        x, y = x[y < 3][:120], y[y < 3][:120]
+    x = x - x.mean(0)
+    deviation = x.std(0)
+    return x / np.where(deviation > 0, deviation, 1), y
+
+
+def blobs(
+    seed: int, samples: int = 40, channels: int = 3, classes: int = 3, spread: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Overlapping Gaussian blobs in double precision, one a class, and all classes present."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(samples) % classes
+    centres = torch.randn(classes, channels, generator=generator, dtype=torch.float64)
+    x = centres[y] + spread * torch.randn(samples, channels, generator=generator, dtype=torch.float64)
+    return x, y
+
+
+def batch_of_blobs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Three images with 2, 3 and 4 classes out of {0, 1, 2, 5}, and weights of their 40 samples."""
+    images = [blobs(seed, 40, 3, classes) for seed, classes in enumerate((2, 3, 4))]
+    ids = [torch.tensor([2, 5]), torch.tensor([0, 1, 5]), torch.tensor([0, 1, 2, 5])]
+    y = torch.stack([names[y] for (_, y), names in zip(images, ids, strict=True)])
+    weights = torch.rand(3, 40, generator=torch.Generator().manual_seed(9), dtype=torch.float64) + 0.5
+    return torch.stack([x for x, _ in images]), y, weights
+
+
+def hyperplanes(svm: SVM) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (D, K) and intercepts (K,) of a single image's linear SVM."""
+    weights, intercept = svm.decision.weights, svm.decision.intercept
+    assert isinstance(weights, torch.Tensor)
+    return weights[0].double().cpu().numpy(), intercept[0, 0].double().cpu().numpy()
+
+
+def primal(
+    weights: np.ndarray, intercept: float, x: np.ndarray, targets: np.ndarray, costs: float, squared: bool
+) -> float:
+    loss = np.maximum(0, 1 - targets * (x @ weights + intercept)) ** (2 if squared else 1)
+    return float(weights @ weights / 2 + costs * loss.sum())
+
+
+@cache
+def smallest_primal(name: str, label: int, costs: float, squared: bool) -> tuple[float, float]:
+    """Bounds of the optimum of one of a data set's one-vs-rest problems.
+
+    LIBSVM's dual and primal objectives, which differ by a little since it keeps kernels in single precision. The
+    squared hinge is the hinge that may not be violated, under a kernel with 1 / (2 C) added to its diagonal.
+    """
+    x, y = standardised(name)
+    targets = np.where(y == label, 1.0, -1.0)
+    kernel = x @ x.T + (np.eye(len(x)) / (2 * costs) if squared else 0)
+    reference = SVC(kernel="precomputed", C=1e9 if squared else costs, tol=1e-9).fit(kernel, targets)
+    signed_alpha, supports = reference.dual_coef_[0], reference.support_
+    dual = abs(signed_alpha).sum() - signed_alpha @ kernel[np.ix_(supports, supports)] @ signed_alpha / 2
+    weights = signed_alpha @ x[supports]
+    return dual, primal(weights, reference.intercept_[0], x, targets, costs, squared)
+
+
+@contextmanager
+def deadline(seconds: int) -> Iterator[None]:
+    """Ends what would go on for ever."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"still running after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# Against reference implementations
+
+
+@pytest.mark.parametrize("costs", [0.01, 1, 100])
+@pytest.mark.parametrize("name", ["iris", "breast_cancer", "digits"])
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_linear_svm_reaches_the_smallest_primal_objective(
+    name: str, loss: Any, costs: float, dtype: torch.dtype, device: str
+) -> None:
+    """And its duality gap says so: objective - gap <= optimum <= objective."""
+    x, y = standardised(name)
+    squared = loss == "squared_hinge"
+    svm = SVM(kernel="linear", C=costs, loss=loss, max_iter=100)
+    svm.fit(torch.as_tensor(x).to(device, dtype), torch.as_tensor(y, device=device))
+    weights, intercept = hyperplanes(svm)
+    rounding = 1e-6 if dtype == torch.float64 else 1e-4
+    for label in range(len(svm.classes_)):
+        targets = np.where(y == label, 1.0, -1.0)
+        low, high = smallest_primal(name, label, costs, squared)
+        objective = primal(weights[:, label], float(intercept[label]), x, targets, costs, squared)
+        assert low * (1 - rounding) <= objective <= high * (1 + 1e-3)
+        reported, gap = float(svm.objective_[label]), float(svm.duality_gap_[label])
+        assert reported == pytest.approx(objective, rel=10 * rounding)
+        assert reported - gap <= high * (1 + rounding)
+        assert -rounding * reported <= gap <= svm.tol * reported
+    assert bool((svm.n_iter_ > 0).all())
+
+
+@pytest.mark.parametrize("gamma", ["scale", 0.05])
+@pytest.mark.parametrize("name", ["breast_cancer", "digits"])
+def test_gaussian_svm_decides_as_libsvm(name: str, gamma: Any, dtype: torch.dtype, device: str) -> None:
+    x, y = standardised(name)
+    train, test = slice(None, None, 2), slice(1, None, 2)
+    seen, unseen = (torch.as_tensor(x[part]).to(device, dtype) for part in (train, test))
+    labels = torch.as_tensor(y[train], device=device)
+    svm = SVM(gamma=gamma, approximation=None).fit(seen, labels)
+    close = SVM(gamma=gamma, approximation=None, tol=1e-5).fit(seen, labels)
+    references = [SVC(gamma=gamma, tol=1e-8).fit(x[train], np.where(y[train] == k, 1, -1)) for k in np.unique(y)]
+    expected = np.stack([reference.decision_function(x[test]) for reference in references], 1)
+    assert (svm.predict(unseen).cpu().numpy() == expected.argmax(1)).mean() >= 0.995
+    values = close.decision_function(unseen).cpu().numpy()
+    np.testing.assert_allclose(values, expected, atol=5e-3)
+    alpha = sum(abs(reference.dual_coef_).sum() for reference in references)
+    assert float(close.objective_.sum()) < len(references) * alpha  # a dual objective is at most the sum of alpha
+
+
+def test_gamma_scale_is_scikit_learns(dtype: torch.dtype, device: str) -> None:
+    x, y = blobs(0)
+    x = 3 * x + 20
+    svm = SVM(approximation=None).fit(x.to(device, dtype), y.to(device))
+    reference = SVC(gamma="scale").fit(x.numpy(), y.numpy())
+    assert isinstance(svm.decision, GaussianDecision)
+    assert svm.decision.gamma.flatten().tolist() == pytest.approx([reference._gamma], rel=1e-4)
+
+
+def test_gamma_scale_takes_each_images_own_samples(device: str) -> None:
+    x, y, _ = batch_of_blobs()
+    x = x * torch.tensor([1.0, 5.0, 0.1])[:, None, None]
+    y[1, 30:] = -1
+    svm = SVM(approximation=None).fit(x.to(device), y.to(device))
+    expected = [1 / (3 * x[0].numpy().var()), 1 / (3 * x[1, :30].numpy().var()), 1 / (3 * x[2].numpy().var())]
+    assert isinstance(svm.decision, GaussianDecision)
+    assert svm.decision.gamma.flatten().tolist() == pytest.approx(expected, rel=1e-9)
+
+
+# Objective, gap and stop rule
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_gap_is_within_tolerance_and_shrinks_with_it(
+    options: dict[str, Any], loss: Any, dtype: torch.dtype, device: str
+) -> None:
+    x, y, weights = batch_of_blobs()
+    arguments = x.to(device, dtype), y.to(device), weights.to(device)
+    fits = [SVM(**options, loss=loss, C=10, tol=tol).fit(*arguments) for tol in (1e-1, 1e-4)]
+    for svm in fits:
+        present = ~svm.objective_.isnan()
+        assert present.tolist() == (y[:, :, None] == torch.tensor([0, 1, 2, 5])).any(1).tolist()
+        objective, gap = svm.objective_[present], svm.duality_gap_[present]
+        assert bool((gap <= svm.tol * objective).all())
+        assert bool((gap >= -1e-5 * objective).all())
+        assert bool((svm.n_iter_[present] > 0).all())
+        assert not svm.n_iter_[~present].any()
+    rough, exact = (svm.objective_[present] for svm in fits)
+    lower_bound = rough - fits[0].duality_gap_[present]
+    assert bool((lower_bound <= exact * (1 + 1e-5)).all())
+    assert bool((exact - fits[1].duality_gap_[present] <= rough * (1 + 1e-5)).all())
+
+
+def test_stopping_early_warns_with_numbers(device: str) -> None:
+    x, y = blobs(0, 60)
+    with pytest.warns(UserWarning, match=r"3 of 3 problems stopped at max_iter=1 .* gap of up to \d\.\de[+-]\d\d"):
+        svm = SVM(C=10, max_iter=1).fit(x.to(device), y.to(device))
+    assert bool((svm.duality_gap_ > svm.tol * svm.objective_).all())
+    exact = SVM(C=10).fit(x.to(device), y.to(device))
+    assert bool((svm.objective_ - svm.duality_gap_ <= exact.objective_).all())
+
+
+def test_a_fit_that_reaches_the_tolerance_does_not_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SVM().fit(*blobs(0))
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_numbers_too_large_for_the_type_are_reported(kernel: Any) -> None:
+    """Squares of 1e25 overflow single precision: an error or a warning, but neither silence nor an endless loop."""
+    x, y = blobs(0)
+    with deadline(5), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            SVM(kernel=kernel, approximation=None, max_iter=20).fit((x * 1e25).float(), y)
+        except ValueError as error:
+            assert str(error).startswith("x:")
+            return
+    assert caught
+
+
+# Batches, padding, weights
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_batched_equals_looped(options: dict[str, Any], loss: Any, device: str) -> None:
+    x, y, weights = (part.to(device) for part in batch_of_blobs())
+    new = torch.randn(3, 20, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(device)
+    options = {**options, "loss": loss, "tol": 1e-8}
+    together = SVM(**options).fit(x, y, weights)
+    scores = together.decision_function(new)
+    for image in range(3):
+        alone = SVM(**options).fit(x[image], y[image], weights[image])
+        planes = torch.isin(together.classes_, alone.classes_)
+        torch.testing.assert_close(
+            scores[image][:, planes], alone.decision_function(new[image]), rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(together.objective_[image, planes], alone.objective_, rtol=1e-7, atol=0)
+        assert bool((scores[image][:, ~planes] == -torch.inf).all())
+        assert torch.equal(together.predict(new)[image], alone.predict(new[image]))
+
+
+@pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_padding_changes_nothing(options: dict[str, Any], garbage: float, dtype: torch.dtype, device: str) -> None:
+    """Whatever it holds, and between the samples as well as behind them."""
+    x, y = blobs(1)
+    new = torch.randn(20, 3, generator=torch.Generator().manual_seed(5)).to(device, dtype)
+    place = torch.randperm(60, generator=torch.Generator().manual_seed(2))[:40].sort().values
+    padded, labels = torch.full((60, 3), garbage, dtype=torch.float64), torch.full((60,), -1)
+    padded[place], labels[place] = x, y
+    weights = torch.where(labels < 0, garbage, 1.0)
+    tol = 1e-8 if dtype == torch.float64 else 1e-4
+    plain = SVM(**options, tol=tol).fit(x.to(device, dtype), y.to(device))
+    svm = SVM(**options, tol=tol).fit(padded.to(device, dtype), labels.to(device), weights.to(device))
+    assert torch.equal(svm.classes_, plain.classes_)
+    atol = 1e-5 if dtype == torch.float64 else 1e-3
+    torch.testing.assert_close(svm.decision_function(new), plain.decision_function(new), rtol=atol, atol=atol)
+
+
+@pytest.mark.parametrize("approximation", [None, "nystroem"])
+def test_padding_changes_nothing_far_from_the_origin(approximation: Any, device: str) -> None:
+    """In single precision, where distances of samples near (1000, 1000, 1000) must not be taken from the origin."""
+    x, y = blobs(1)
+    x = x.float() + 1000
+    new = x[:20].to(device) + 0.25
+    padded, labels = torch.cat([x, torch.zeros(40, 3)]), torch.cat([y, torch.full((40,), -1)])
+    other, names = blobs(2, 80)
+    options: dict[str, Any] = {"approximation": approximation, "components": 100, "tol": 1e-4}
+    plain = SVM(**options).fit(x.to(device), y.to(device)).decision_function(new)
+    svm = SVM(**options).fit(torch.stack([padded, other.float()]).to(device), torch.stack([labels, names]).to(device))
+    torch.testing.assert_close(svm.decision_function(torch.stack([new, new]))[0], plain, rtol=0, atol=0.01)
+
+
+@examples
+@given(
+    seed=st.integers(0, 2**31),
+    samples=st.integers(6, 40),
+    classes=st.integers(2, 4),
+    costs=st.sampled_from([0.1, 1.0, 10.0]),
+    options=st.sampled_from(EXACT_KERNELS),
+    loss=st.sampled_from(["hinge", "squared_hinge"]),
+)
+def test_weight_k_equals_k_copies_in_any_order_and_weight_0_none(
+    seed: int, samples: int, classes: int, costs: float, options: dict[str, Any], loss: Any
+) -> None:
+    x, y = blobs(seed, samples, 2, classes)
+    generator = torch.Generator().manual_seed(seed)
+    copies = torch.randint(0, 4, (samples,), generator=generator)
+    copies[:classes] = 1
+    options = {**options, "C": costs, "loss": loss, "tol": 1e-10}
+    weighted = SVM(**options).fit(x, y, copies.double())
+    order = torch.randperm(int(copies.sum()), generator=generator)
+    copied = SVM(**options).fit(x.repeat_interleave(copies, 0)[order], y.repeat_interleave(copies)[order])
+    torch.testing.assert_close(weighted.objective_, copied.objective_, rtol=1e-8, atol=1e-8)
+    new = torch.randn(20, 2, generator=generator, dtype=torch.float64)
+    planes = [svm.decision_function(new) for svm in (weighted, copied)]
+    planes = [plane - plane.mean(0) for plane in planes]  # the intercept alone need not be unique
+    torch.testing.assert_close(*planes, rtol=1e-3, atol=1e-3)
+
+
+@examples
+@given(
+    seed=st.integers(0, 2**31),
+    samples=st.integers(2, 40),
+    channels=st.integers(1, 5),
+    scale=st.sampled_from([1e-3, 1.0, 1e2]),
+    shift=st.sampled_from([0.0, 10.0]),
+    costs=st.sampled_from([0.01, 1.0, 100.0]),
+    loss=st.sampled_from(["hinge", "squared_hinge"]),
+)
+def test_gaussian_svm_does_not_depend_on_unit_or_origin(
+    seed: int, samples: int, channels: int, scale: float, shift: float, costs: float, loss: Any
+) -> None:
+    """With gamma="scale", which measures distances in units of the samples' own spread."""
+    x, y = blobs(seed, samples, channels, 2)
+    options: dict[str, Any] = {"C": costs, "loss": loss, "tol": 1e-9, "approximation": None}
+    plain, moved = SVM(**options).fit(x, y), SVM(**options).fit(scale * x + shift, y)
+    torch.testing.assert_close(moved.objective_, plain.objective_, rtol=1e-6, atol=0)
+
+
+def test_weights_of_one_are_the_default(device: str) -> None:
+    x, y = (part.to(device) for part in blobs(3))
+    plain, weighted = SVM().fit(x, y), SVM().fit(x, y, torch.ones(40, device=device))
+    assert torch.equal(plain.decision_function(x), weighted.decision_function(x))
+
+
+# Classes
+
+
+def test_class_ids_are_arbitrary_and_an_absent_class_is_never_predicted(device: str) -> None:
+    x, y, _ = batch_of_blobs()
+    y = torch.tensor([7, 200, 31, 0, 0, 9])[y]  # ids 0, 1, 2, 5
+    svm = SVM().fit(x.to(device), y.to(device))
+    assert svm.classes_.tolist() == [7, 9, 31, 200]
+    new = 3 * torch.randn(3, 500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    scores, predicted = svm.decision_function(new), svm.predict(new)
+    assert scores.shape == (3, 500, 4)
+    assert not scores.isnan().any()
+    for image in range(3):
+        absent = ~torch.isin(svm.classes_, y[image].unique().to(device))
+        assert bool((scores[image][:, absent] == -torch.inf).all())
+        assert bool(scores[image][:, ~absent].isfinite().all())
+        assert set(predicted[image].tolist()) == set(y[image].tolist())
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_two_classes_are_each_others_negatives(options: dict[str, Any], device: str) -> None:
+    x, y, _ = batch_of_blobs()
+    svm = SVM(**options).fit(x.to(device), y.to(device))
+    first, second = svm.decision_function(x.to(device))[0][:, 2:].unbind(1)
+    assert torch.equal(first, -second)
+    assert svm.objective_[0, 2] == svm.objective_[0, 3]
+    assert svm.n_iter_[0, 2] == svm.n_iter_[0, 3]
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_an_image_of_one_class_scores_it_the_same_everywhere(options: dict[str, Any], device: str) -> None:
+    x, y, _ = batch_of_blobs()
+    y[0] = 2
+    svm = SVM(**options).fit(x.to(device), y.to(device))
+    scores = svm.decision_function(x.to(device))[0]
+    assert bool(scores[0, 2].isfinite()) and bool((scores[:, 2] == scores[0, 2]).all())
+    assert svm.predict(x.to(device))[0].tolist() == [2] * 40
+    assert svm.objective_[0].isnan().all(), "there is no problem, and so no objective"
+    assert svm.duality_gap_[0].isnan().all()
+    assert svm.n_iter_[0].tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+@pytest.mark.parametrize("samples", [1, 40])
+def test_a_batch_of_one_class_only_predicts_it(options: dict[str, Any], samples: int, device: str) -> None:
+    x = blobs(0)[0][:samples].to(device)
+    svm = SVM(**options).fit(x, torch.full((samples,), 7, device=device))
+    assert svm.classes_.tolist() == [7]
+    assert svm.decision_function(x + 1).isfinite().all()
+    assert svm.predict(x + 1).tolist() == [7] * samples
+
+
+# Hand-computed cases
+
+
+@pytest.mark.parametrize("costs", [0.1, 0.5, 3.0])
+def test_two_points_give_the_widest_street(costs: float, dtype: torch.dtype, device: str) -> None:
+    """At (+1, 0) and (-1, 0): w = (min(1, 2C), 0), b = 0."""
+    x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=dtype, device=device)
+    svm = SVM(kernel="linear", C=costs, tol=1e-5).fit(x, torch.tensor([1, 0], device=device))
+    weights, intercept = hyperplanes(svm)
+    width = min(1, 2 * costs)
+    np.testing.assert_allclose(weights[:, 1], [width, 0], atol=1e-2)
+    np.testing.assert_allclose(intercept, 0, atol=1e-2)
+    assert svm.objective_.tolist() == pytest.approx([width**2 / 2 + 2 * costs * (1 - width)] * 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+@pytest.mark.parametrize("value", [0.0, 0.1, 123.456])
+def test_constant_features_give_the_majority(
+    options: dict[str, Any], value: float, dtype: torch.dtype, device: str
+) -> None:
+    """w = 0, and each of the 13 samples of the smaller class costs 2 C."""
+    y = (torch.arange(40, device=device) < 13).long()
+    x = torch.full((40, 3), value, dtype=dtype, device=device)
+    svm = SVM(**options).fit(x, y)
+    assert svm.objective_.tolist() == pytest.approx([26, 26], rel=1e-3)
+    assert svm.predict(x[:3]).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_points_that_have_both_labels_cost_2_C_a_pair(options: dict[str, Any], dtype: torch.dtype, device: str) -> None:
+    x = blobs(0, 20)[0].to(device, dtype)
+    y = torch.cat([torch.zeros(20), torch.ones(20)]).long().to(device)
+    svm = SVM(**options, C=3).fit(torch.cat([x, x]), y)
+    assert svm.objective_.tolist() == pytest.approx([2 * 3 * 20] * 2, rel=1e-3)
+    assert bool((svm.decision_function(x).abs() <= 1.1).all())
+
+
+# Approximations
+
+
+@pytest.mark.parametrize("components", [60, 1024])
+def test_nystroem_with_a_landmark_for_every_sample_is_exact(components: int, device: str) -> None:
+    x, y = (part.to(device) for part in blobs(0, 60))
+    new = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    exact = SVM(approximation=None, tol=1e-8).fit(x, y)
+    mapped = SVM(approximation="nystroem", components=components, tol=1e-8).fit(x, y)
+    torch.testing.assert_close(mapped.objective_, exact.objective_, rtol=1e-4, atol=0)
+    torch.testing.assert_close(mapped.decision_function(new), exact.decision_function(new), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("approximation", ["nystroem", "fourier"])
+def test_more_components_come_closer_to_exact(approximation: Any, device: str) -> None:
+    x, y = (part.to(device) for part in blobs(0, 150))
+    new = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    exact = SVM(approximation=None).fit(x, y).decision_function(new)
+
+    def error(components: int) -> float:
+        options: dict[str, Any] = {"approximation": approximation, "components": components}
+        fits = [SVM(**options, seed=seed).fit(x, y).decision_function(new) for seed in range(4)]
+        return float((torch.stack(fits) - exact).abs().mean())
+
+    few, some, many = error(6), error(30), error(150)
+    assert few > 1.5 * some > 2.25 * many
+
+
+def test_many_fourier_features_decide_roughly_as_the_exact_kernel(device: str) -> None:
+    x, y = (part.to(device) for part in blobs(0, 150))
+    new = torch.randn(300, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    exact = SVM(approximation=None).fit(x, y)
+    mapped = SVM(approximation="fourier", components=4000).fit(x, y)
+    assert float((mapped.predict(new) == exact.predict(new)).double().mean()) >= 0.95
+    assert float((mapped.decision_function(new) - exact.decision_function(new)).abs().mean()) <= 0.1
+
+
+@pytest.mark.parametrize("costs", [1, 30])
+def test_auto_uses_the_low_rank_of_three_channels_and_decides_as_exact(
+    costs: float, dtype: torch.dtype, device: str
+) -> None:
+    x, y = (part.to(device) for part in blobs(4, 2 * LOW_RANK))
+    x = x.to(dtype)
+    auto, exact = SVM(C=costs).fit(x, y), SVM(C=costs, approximation=None).fit(x, y)
+    assert isinstance(auto.decision, GaussianDecision)
+    assert auto.decision.centres.shape[1] == LOW_RANK
+    new = 2 * torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    assert float((auto.predict(new) == exact.predict(new)).double().mean()) >= 0.995
+
+
+def test_auto_is_exact_where_the_rank_is_high(device: str) -> None:
+    """In many channels, and for kernels too narrow for few landmarks."""
+    wide = blobs(4, 2 * LOW_RANK, channels=5)
+    narrow = blobs(4, 2 * LOW_RANK, channels=3)
+    for (x, y), gamma in ((wide, "scale"), (narrow, 300.0)):
+        options: dict[str, Any] = {"gamma": gamma, "tol": 1e-2}
+        x, y = x.to(device), y.to(device)
+        auto, exact = SVM(**options).fit(x, y), SVM(**options, approximation=None).fit(x, y)
+        assert torch.equal(auto.decision_function(x), exact.decision_function(x))
+
+
+@pytest.mark.parametrize("approximation", ["nystroem", "fourier"])
+def test_the_seed_chooses_the_approximation(approximation: Any, device: str) -> None:
+    x, y = (part.to(device) for part in blobs(0))
+
+    def scores(seed: int) -> torch.Tensor:
+        return SVM(approximation=approximation, components=10, seed=seed).fit(x, y).decision_function(x)
+
+    assert torch.equal(scores(1), scores(1))
+    assert not torch.allclose(scores(1), scores(2), atol=1e-3)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kernel", "poly"),
+        ("loss", "logistic"),
+        ("approximation", "none"),
+        ("C", 0),
+        ("C", -1.0),
+        ("C", float("nan")),
+        ("gamma", 0.0),
+        ("gamma", "auto"),
+        ("components", 0),
+        ("components", 10.5),
+        ("tol", 0),
+        ("max_iter", 0),
+        ("max_iter", "many"),
+    ],
+)
+def test_a_wrong_argument_is_named(name: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"^{name}: expected .* got {value!r}"):
+        SVM(**{name: value})
+
+
+X, Y = torch.rand(2, 6, 3), torch.tensor([[0, 1, 0, 1, 0, -1], [0, 1, 2, 0, 1, 2]])
+BAD_X = X.clone()
+BAD_X[1, 3, 2] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        (r"^x: .*\(6,\)", (X[0, :, 0], Y[0])),
+        (r"^x: .*\(1, 2, 6, 3\)", (X[None], Y[None])),
+        (r"^x: .*int64", (X.long(), Y)),
+        (r"^x: .*nan or inf in image\(s\) \[1\]", (BAD_X, Y)),
+        (r"^x: .*nan or inf in image\(s\) \[0\]", (BAD_X[1], Y[1])),
+        (r"^y: .*\(2, 6\).*\(2, 5\)", (X, Y[:, :5])),
+        (r"^y: .*\(6,\).*\(2, 6\)", (X[0], Y)),
+        (r"^y: .*float32", (X, Y.float())),
+        (r"^y: .*-7", (X, torch.where(Y == 2, -7, Y))),
+        (r"^y: .*none in image\(s\) \[1\]", (X, torch.stack([Y[0], Y[1] * 0 - 1]))),
+        (r"^y: .*none in image\(s\) \[0\]", (X, Y, torch.tensor([[0.0], [1.0]]).expand(2, 6))),
+        (r"^(x|y): ", (X[:, :0], Y[:, :0])),
+        (r"^sample_weight: .*\(2, 6\).*\(6,\)", (X, Y, torch.ones(6))),
+        (r"^sample_weight: .*negative", (X, Y, -torch.ones(2, 6))),
+        (r"^sample_weight: ", (X, Y, torch.full((2, 6), torch.nan))),
+        (r"^sample_weight: ", (X, Y, torch.full((2, 6), torch.inf))),
+    ],
+)
+def test_a_wrong_sample_is_named(message: str, arguments: tuple[torch.Tensor, ...], device: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SVM().fit(*(argument.to(device) for argument in arguments))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.bool])
+def test_labels_may_be_any_integers(dtype: torch.dtype, device: str) -> None:
+    x, y = (part.to(device) for part in blobs(0, classes=2))
+    assert torch.equal(SVM().fit(x, y.to(dtype)).predict(x), SVM().fit(x, y).predict(x))
+
+
+def test_deciding_before_fit_says_so() -> None:
+    with pytest.raises(RuntimeError, match="call fit first"):
+        SVM().decision_function(X)
+    with pytest.raises(RuntimeError, match="call fit first"):
+        SVM().predict(X)
+
+
+def test_deciding_on_another_rank_than_fitted_names_x(device: str) -> None:
+    x, y = X.to(device), Y.to(device)
+    with pytest.raises(ValueError, match=r"^x: .*\(6, 3\)"):
+        SVM().fit(x, y).decision_function(x[0])
+    with pytest.raises(ValueError, match=r"^x: .*\(2, 6, 3\)"):
+        SVM().fit(x[0], y[0]).decision_function(x)
+
+
+# Types, devices, autograd, memory
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single(options: dict[str, Any], half: torch.dtype, device: str) -> None:
+    x, y = blobs(0)
+    x, y = x.to(device, half), y.to(device)
+    scores = SVM(**options).fit(x, y).decision_function(x)
+    assert scores.dtype == torch.float32
+    expected = SVM(**options).fit(x.float(), y).decision_function(x.float())
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_results_have_the_samples_type_and_device(options: dict[str, Any], dtype: torch.dtype, device: str) -> None:
+    x, y = blobs(0)
+    svm = SVM(**options).fit(x.to(device, dtype), y.to(device))
+    scores = svm.decision_function(x.to(device, dtype))
+    assert (scores.dtype, scores.device.type, scores.shape) == (dtype, device, (40, 3))
+    assert svm.predict(x.to(device, dtype)).device.type == device
+    assert svm.objective_.shape == svm.duality_gap_.shape == svm.n_iter_.shape == (3,)
+    assert torch.equal(svm(x.to(device, dtype)), scores)
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_autocast_changes_nothing(options: dict[str, Any], device: str) -> None:
+    x, y = blobs(0)
+    x, y = x.float().to(device), y.to(device)
+    expected = SVM(**options).fit(x, y).decision_function(x)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        svm = SVM(**options).fit(x, y)
+    torch.testing.assert_close(svm.decision_function(x), expected)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        scores = svm.decision_function(x)
+    torch.testing.assert_close(scores, expected)
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_fit_keeps_no_graph_and_decisions_have_gradients(options: dict[str, Any], device: str) -> None:
+    x, y = (part.to(device) for part in blobs(0))
+    svm = SVM(**options).fit(x.requires_grad_(), y)
+    kept = [*svm.decision.buffers(), svm.objective_, svm.duality_gap_]
+    assert kept and not any(tensor.requires_grad for tensor in kept)
+    new = torch.rand(5, 3, dtype=torch.float64, device=device, requires_grad=True)
+    assert torch.autograd.gradcheck(svm.decision_function, (new,))
+
+
+@pytest.mark.parametrize("options", EXACT_KERNELS, ids=str)
+def test_a_hundred_fits_hold_no_more_tensors_than_two(options: dict[str, Any]) -> None:
+    x, y = blobs(0, 12, classes=2)
+    x.requires_grad_()
+    svm = SVM(**options, tol=0.5)
+
+    def live() -> int:
+        gc.collect()
+        return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+
+    for _ in range(2):
+        svm.fit(x, y)
+    before = live()
+    for _ in range(100):
+        svm.fit(x, y)
+    assert live() == before
+
+
+def test_fitting_again_forgets_the_first_fit(device: str) -> None:
+    (x, y), (other, names) = blobs(0), blobs(1, 30, 5, 2)
+    svm = SVM().fit(x.to(device), y.to(device)).fit(other[None].to(device), names[None].to(device))
+    fresh = SVM().fit(other[None].to(device), names[None].to(device))
+    new = other[None, :7].to(device) + 0.1
+    assert torch.equal(svm.decision_function(new), fresh.decision_function(new))
+    assert svm.classes_.tolist() == [0, 1]
+
+
+def test_fit_leaves_its_arguments_alone(device: str) -> None:
+    x, y, weights = (part.to(device) for part in batch_of_blobs())
+    y[0, :5] = -1
+    before = [part.clone() for part in (x, y, weights)]
+    SVM().fit(x, y, weights)
+    assert all(torch.equal(*pair) for pair in zip((x, y, weights), before, strict=True))
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_a_fitted_svm_moves_to_another_type(options: dict[str, Any], device: str) -> None:
+    x, y = (part.to(device) for part in blobs(0))
+    svm = SVM(**options).fit(x.float(), y)
+    before = svm.decision_function(x.float())
+    svm.double()
+    after = svm.decision_function(x)
+    assert after.dtype == torch.float64
+    torch.testing.assert_close(after.float(), before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_fitted_svm_moves_to_another_device_with_its_class_ids() -> None:
+    """The meta device, which every machine has."""
+    x, y = blobs(0)
+    svm = SVM().fit(x, y).to("meta")
+    assert {buffer.device.type for buffer in svm.decision.buffers()} == {"meta"}
+    assert svm.predict(x.to("meta")).device.type == "meta"
+    assert svm.classes_.device.type == "meta"
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_copies_and_saved_svms_decide_alike(options: dict[str, Any], device: str) -> None:
+    x, y = (part.to(device) for part in blobs(0))
+    svm = SVM(**options).fit(x, torch.tensor([7, 200, 3], device=device)[y])
+    file = io.BytesIO()
+    torch.save(svm, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(svm), torch.load(file, weights_only=False)):
+        assert torch.equal(twin.decision_function(x), svm.decision_function(x))
+        assert torch.equal(twin.predict(x), svm.predict(x))
+        assert torch.equal(twin.duality_gap_, svm.duality_gap_)
+
+
+def test_the_example_in_the_documentation_runs() -> None:
+    result = doctest.testmod(torch_svm_seg.svm)
+    assert result.attempted > 0 and result.failed == 0

@@ -1,0 +1,43 @@
+"""One run on several processes, as ``torchrun`` starts them: each takes its share of the images."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+Value = TypeVar("Value")
+
+
+@contextmanager
+def processes() -> Iterator[tuple[int, int]]:
+    """Joins the processes of a ``torchrun`` for the time of the block; gives (rank, number of processes)."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield 0, 1
+        return
+    # Processes only exchange summaries, never tensors on a device: gloo serves on any machine.
+    distributed.init_process_group("gloo")
+    try:
+        yield distributed.get_rank(), distributed.get_world_size()
+    finally:
+        distributed.destroy_process_group()
+
+
+def gathered(value: Value) -> list[Value]:
+    """The value of every process, in the order of ranks, on every process; waits for all of them."""
+    if not distributed.is_initialized():
+        return [value]
+    values: list[Value | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("cpu")

@@ -1,0 +1,131 @@
+"""The expansion: each image trains its own pixel classifier, which re-labels all of its pixels."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torch_svm_seg.interpolation import PixelScorer, read_pixels, score_pixels
+from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
+from torch_svm_seg.svm import SVM, Approximation, Kernel, Loss
+
+
+class Expansion(NamedTuple):
+    """What ``SVMExpander`` returns.
+
+    Attributes:
+        scores: One-vs-rest decision values, (B, K, H, W); -inf for a class that an image does not have.
+        masks: Class ids, (B, H, W), long.
+        sample: The pixels the SVMs were trained on.
+    """
+
+    scores: Tensor
+    masks: Tensor
+    sample: PixelSample
+
+
+class SVMExpander(nn.Module):
+    """Trains one SVM an image on sampled labelled pixels and scores every pixel with it (the paper's section 3).
+
+    Features are z-scored: for each image and channel, by the mean and the standard deviation over the features' own
+    grid, before they are interpolated to the image's size (both are linear, so only the statistics could differ).
+    The dense interpolated features of a whole image are never made.
+
+    Args:
+        kernel, C, gamma, loss, approximation, components, tol, max_iter: Of the ``SVM``.
+        samples_per_class: Pixels drawn from each class of an image, n in the paper.
+        num_classes: Number of score planes K; by default 1 + the largest class id in the labels.
+        seed: Of the sampled pixels and of the SVM's approximation.
+        every_pixel: Score every pixel exactly, instead of interpolating scores where neighbouring pixels agree.
+
+    Example:
+        >>> features, labels = torch.rand(2, 8, 12, 16), torch.randint(0, 3, (2, 48, 64))
+        >>> scores, masks, _ = SVMExpander(samples_per_class=100)(features, labels)
+        >>> tuple(scores.shape), tuple(masks.shape)
+        ((2, 3, 48, 64), (2, 48, 64))
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel = "rbf",
+        C: float = 1.0,
+        gamma: float | Literal["scale"] = "scale",
+        loss: Loss = "hinge",
+        approximation: Approximation | None = "auto",
+        components: int = 1024,
+        samples_per_class: int = 2500,
+        num_classes: int | None = None,
+        tol: float = 1e-3,
+        max_iter: int = 1000,
+        seed: int = 0,
+        every_pixel: bool = False,
+    ) -> None:
+        super().__init__()
+        if samples_per_class < 1:
+            raise ValueError(f"samples_per_class: expected at least 1, got {samples_per_class}")
+        self.svm = SVM(kernel, C, gamma, loss, approximation, components, tol, max_iter, seed)
+        self.samples_per_class, self.num_classes = samples_per_class, num_classes
+        self.seed, self.every_pixel = seed, every_pixel
+
+    def forward(self, features: Tensor, labels: Tensor, weights: Tensor | None = None) -> Expansion:
+        """Expand the labels of a batch of images of one size.
+
+        Args:
+            features: (B, C, h, w), floating point, on any grid.
+            labels: Class ids (B, H, W), integer; 255 is void and trains nothing.
+            weights: Confidence >= 0 of each label, (B, H, W); 0 is as good as void.
+
+        Raises:
+            ValueError: Naming the argument, where shapes do not fit, ids reach ``num_classes``, features are not
+                finite, or an image has no labelled pixel.
+        """
+        self._check(features, labels, weights)
+        size = (labels.shape[1], labels.shape[2])
+        features = z_score(features if features.dtype == torch.float64 else features.float())
+        if weights is not None:
+            labels = torch.where(weights > 0, labels, VOID)
+        sample = sample_pixels(labels, self.samples_per_class, self.seed)
+        sample_weight = None if weights is None else weights.flatten(1).gather(1, sample.positions)
+        self.svm.fit(read_pixels(features, sample.positions, size), sample.classes, sample_weight)
+        scores = score_pixels(PixelScorer(self.svm.decision, features, size), self.every_pixel)
+        masks = self.svm.classes_[scores.argmax(1)]
+        return Expansion(self._by_class_id(scores), masks, sample)
+
+    def _by_class_id(self, scores: Tensor) -> Tensor:
+        """Scores of the batch's classes as planes of all class ids."""
+        number = self.num_classes or int(self.svm.classes_[-1]) + 1
+        planes = scores.new_full((scores.shape[0], number, *scores.shape[2:]), -torch.inf)
+        return planes.index_copy(1, self.svm.classes_, scores)
+
+    def _check(self, features: Tensor, labels: Tensor, weights: Tensor | None) -> None:
+        if features.dim() != 4 or not features.dtype.is_floating_point:
+            raise ValueError(
+                f"features: expected floating point (B, C, h, w), got {features.dtype} {tuple(features.shape)}"
+            )
+        if labels.dim() != 3 or labels.dtype.is_floating_point or len(labels) != len(features):
+            raise ValueError(
+                f"labels: expected integer (B, H, W) with B = {len(features)}, got {labels.dtype} {tuple(labels.shape)}"
+            )
+        if weights is not None and weights.shape != labels.shape:
+            raise ValueError(f"weights: expected {tuple(labels.shape)} as labels, got {tuple(weights.shape)}")
+        wrong = labels[(labels < 0) | (labels > VOID if self.num_classes is None else labels >= self.num_classes)]
+        wrong = wrong[wrong != VOID].unique().tolist()
+        if wrong:
+            raise ValueError(f"labels: expected class ids below {self.num_classes or VOID} or {VOID}, got {wrong}")
+        finite = features.isfinite().flatten(1).all(1)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"features: expected finite values, got nan or inf in image(s) {(~finite).nonzero()[:, 0].tolist()}"
+            )
+        unlabelled = (labels == VOID).flatten(1).all(1)
+        if bool(unlabelled.any()):
+            raise ValueError(
+                f"labels: expected a labelled pixel in every image, all void in {unlabelled.nonzero()[:, 0].tolist()}"
+            )
+
+
+def z_score(features: Tensor) -> Tensor:
+    """Each image's channels (B, C, h, w) moved to mean 0 and scaled to standard deviation 1; constant ones become 0."""
+    centred = features - features.mean((2, 3), keepdim=True)
+    deviation = centred.square().mean((2, 3), keepdim=True).sqrt()
+    return centred / torch.where(deviation > 0, deviation, 1)

@@ -1,0 +1,192 @@
+"""Bilinear interpolation read at chosen pixels, and the scores of all pixels from a decision function.
+
+Positions and weights are those of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torch_svm_seg.kernels import BLOCK_ENTRIES, DecisionFunction, LinearDecision
+from torch_svm_seg.tensors import first_true
+
+# Up to this many channels, features are interpolated before they are projected; with more, interpolating their
+# projections costs less.
+FEW_CHANNELS = 128
+# Between two pixels that agree, both with at least this margin between their best two scores, all pixels agree.
+SAFE_MARGIN = 0.5
+COARSEST_PITCH = 4
+
+
+@dataclass
+class Neighbours:
+    """The four native-grid neighbours of pixels: indices into flattened (B h w) grids and weights, (B, N, 4) each.
+
+    The order is top left, top right, bottom left, bottom right.
+    """
+
+    indices: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, positions: Tensor, grid: tuple[int, int], size: tuple[int, int], dtype: torch.dtype) -> "Neighbours":
+        """Neighbours of flat pixel positions (B, N), in images of ``size`` (H, W), on a ``grid`` (h, w)."""
+        (top, bottom), (down, up) = _axis(positions // size[1], grid[0], size[0], dtype)
+        (left, right), (across, back) = _axis(positions % size[1], grid[1], size[1], dtype)
+        offset = torch.arange(positions.shape[0], device=positions.device)[:, None] * (grid[0] * grid[1])
+        top, bottom = offset + top * grid[1], offset + bottom * grid[1]
+        indices = torch.stack([top + left, top + right, bottom + left, bottom + right], -1)
+        weights = torch.stack([up * back, up * across, down * back, down * across], -1)
+        return cls(indices, weights)
+
+    def read(self, table: Tensor) -> Tensor:
+        """Interpolated rows (B, N, C) of a table (B h w, C)."""
+        read = F.embedding_bag(
+            self.indices.flatten(0, 1), table, per_sample_weights=self.weights.flatten(0, 1), mode="sum"
+        )
+        return read.view(*self.indices.shape[:2], -1)
+
+
+def _axis(
+    pixels: Tensor, cells: int, size: int, dtype: torch.dtype
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Along one axis: the cells before and after each pixel, and the weights of the after and the before cell."""
+    place = ((pixels.to(dtype) + 0.5) * (cells / size) - 0.5).clamp(min=0)
+    before = place.floor().long().clamp(max=cells - 1)
+    share = place - before
+    return (before, (before + 1).clamp(max=cells - 1)), (share, 1 - share)
+
+
+def read_pixels(features: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
+    """Features (B, C, h, w), as if interpolated to ``size`` (H, W), at flat positions (B, N): (B, N, C)."""
+    neighbours = Neighbours.of(positions, (features.shape[2], features.shape[3]), size, features.dtype)
+    return neighbours.read(_table(features))
+
+
+def _table(features: Tensor) -> Tensor:
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+class PixelScorer:
+    """Evaluates a decision function at any pixels of images whose features lie on a coarser grid.
+
+    Args:
+        decision: Of the B images, for rows of C channels.
+        features: (B, C, h, w).
+        size: Of the images, (H, W).
+    """
+
+    def __init__(self, decision: DecisionFunction, features: Tensor, size: tuple[int, int]) -> None:
+        self.decision, self.features, self.size = decision, features, size
+        self.grid = (features.shape[2], features.shape[3])
+        rows = features.flatten(2).mT  # (B, h w, C)
+        self._project_first = features.shape[1] > FEW_CHANNELS
+        if self._project_first:
+            projections = decision.project(rows)
+            self._table = projections.flatten(0, 1)
+            self._products = _neighbour_products(features)
+        else:
+            self._table = rows.flatten(0, 1)
+        self._block = max(BLOCK_ENTRIES // (decision.width * features.shape[0]), 1)
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        """Scores (B, N, K) at flat pixel positions (B, N)."""
+        return torch.cat([self._score(part) for part in positions.split(self._block, dim=1)], 1)
+
+    def _score(self, positions: Tensor) -> Tensor:
+        neighbours = Neighbours.of(positions, self.grid, self.size, self.features.dtype)
+        read = neighbours.read(self._table)
+        if not self._project_first:
+            scores: Tensor = self.decision(read)
+            return scores
+        return self.decision.evaluate(read, _squared_norms(self._products, neighbours))
+
+
+def _neighbour_products(features: Tensor) -> Tensor:
+    """Inner products of each cell with itself, its right, lower and lower right one; of the right with the lower."""
+    right = torch.cat([features[..., 1:], features[..., -1:]], 3)
+    lower = torch.cat([features[..., 1:, :], features[..., -1:, :]], 2)
+    lower_right = torch.cat([right[..., 1:, :], right[..., -1:, :]], 2)
+    pairs = ((features, features), (features, right), (features, lower), (features, lower_right), (right, lower))
+    return torch.stack([(first * second).sum(1) for first, second in pairs], -1).flatten(0, 2)
+
+
+def _squared_norms(products: Tensor, neighbours: Neighbours) -> Tensor:
+    """|x|^2 of interpolated rows (B, N), exact: a quadratic form of the neighbours' inner products."""
+    a, b, c, d = neighbours.weights.unbind(-1)
+    at_a, at_b, at_c, at_d = products[neighbours.indices].unbind(-2)
+    own = a * a * at_a[..., 0] + b * b * at_b[..., 0] + c * c * at_c[..., 0] + d * d * at_d[..., 0]
+    sideways = a * b * at_a[..., 1] + c * d * at_c[..., 1]
+    upright = a * c * at_a[..., 2] + b * d * at_b[..., 2]
+    diagonal = a * d * at_a[..., 3] + b * c * at_a[..., 4]
+    return own + 2 * (sideways + upright + diagonal)
+
+
+def score_pixels(scorer: PixelScorer, every_pixel: bool = False) -> Tensor:
+    """Scores of all pixels, (B, K, H, W), from coarse to fine.
+
+    At first two pixels along each side of a cell of the features' grid are scored, or every fourth pixel where cells
+    are larger; then those between, by halving the distance: exactly where the pixels around disagree or are unsure,
+    and by interpolation of their scores where all agree with a safe margin. Linear decision functions commute with
+    interpolation, and are scored on the features' grid.
+
+    Args:
+        scorer: Of the pixels.
+        every_pixel: Score every pixel exactly.
+    """
+    if isinstance(scorer.decision, LinearDecision):
+        projections = scorer.decision.project(scorer.features.flatten(2).mT).mT.unflatten(2, scorer.grid)
+        dense = F.interpolate(projections, scorer.size, mode="bilinear", align_corners=False)
+        return dense + scorer.decision.intercept.mT[..., None]
+    height, width = scorer.size
+    stride = min(height / scorer.grid[0], width / scorer.grid[1])
+    pitch = 1
+    while not every_pixel and pitch < COARSEST_PITCH and 4 * pitch <= stride:
+        pitch *= 2
+    images, device = scorer.features.shape[0], scorer.features.device
+    positions = _positions(height, width, pitch, device)
+    scores = scorer(positions.flatten().expand(images, -1))
+    scores = scores.mT.unflatten(2, positions.shape)
+    while pitch > 1:
+        pitch //= 2
+        scores = _refine(scorer, scores, _positions(height, width, pitch, device))
+    return scores
+
+
+def _positions(height: int, width: int, pitch: int, device: torch.device) -> Tensor:
+    rows, columns = torch.arange(0, height, pitch, device=device), torch.arange(0, width, pitch, device=device)
+    return rows[:, None] * width + columns
+
+
+def _refine(scorer: PixelScorer, scores: Tensor, positions: Tensor) -> Tensor:
+    """Scores at the pixels ``positions`` (2h or 2h - 1, 2w or 2w - 1) from those at every other one, (B, K, h, w)."""
+    rows, columns = positions.shape
+    top, bottom = _between(rows, scores.shape[2], scores.device)
+    left, right = _between(columns, scores.shape[3], scores.device)
+    finer = (scores[:, :, top] + scores[:, :, bottom]) / 2
+    finer = (finer[..., left] + finer[..., right]) / 2
+    best = scores.topk(min(2, scores.shape[1]), dim=1)
+    label = best.indices[:, 0]
+    sure = (
+        (best.values[:, 0] - best.values[:, -1] >= SAFE_MARGIN)
+        if scores.shape[1] > 1
+        else torch.ones_like(label).bool()
+    )
+    corners = [(y, x) for y in (top, bottom) for x in (left, right)]
+    first = label[:, top][..., left]
+    safe = torch.stack([(label[:, y][..., x] == first) & sure[:, y][..., x] for y, x in corners]).all(0)
+    known = ((torch.arange(rows) % 2 == 0)[:, None] & (torch.arange(columns) % 2 == 0)).to(safe.device)
+    chosen, real = first_true((~safe & ~known).flatten(1))
+    exact = scorer(positions.flatten()[chosen])
+    image, entry = real.nonzero(as_tuple=True)
+    finer = finer.flatten(2).mT.contiguous()
+    finer[image, chosen[image, entry]] = exact[image, entry]
+    return finer.mT.unflatten(2, positions.shape)
+
+
+def _between(fine: int, coarse: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The coarse entries before and after each of ``fine`` entries at half their distance."""
+    index = torch.arange(fine, device=device)
+    return (index // 2).clamp(max=coarse - 1), ((index + 1) // 2).clamp(max=coarse - 1)

@@ -1,0 +1,200 @@
+"""A network read at its stages: the features between the picture and the class scores."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+PICTURE = "img"
+"""Name of the stage that is the picture itself."""
+
+# In units of 0..255.
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a stage comes out of a network.
+
+    Attributes:
+        module: name of the module whose output it is, as in ``network.named_modules()``.
+        channels: number of feature channels.
+        stride: side of the image square that a feature stands for, in pixels.
+    """
+
+    module: str
+    channels: int
+    stride: int
+
+
+class StageReader:
+    """Context manager that keeps what some modules put out while their network runs in it.
+
+    Its hooks are gone when the context is left, whatever happens in it.
+
+    Args:
+        network: the network that will run.
+        modules: names of modules of it, by the names under which their outputs are wanted.
+        stop: whether to end the network's run, and with it the context, as soon as all outputs are there. Then
+            nothing deeper is computed, and statements after the run are skipped.
+
+    Raises:
+        AttributeError: on entering, if the network has no module of a name; no hook is left then either.
+
+    >>> network = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(3, 2))
+    >>> with StageReader(network, {"positive": "0"}) as outputs:
+    ...     network(torch.tensor([[-1.0, 0.0, 2.0]]))
+    >>> outputs
+    {'positive': tensor([[0., 0., 2.]])}
+    """
+
+    def __init__(self, network: nn.Module, modules: Mapping[str, str], stop: bool = True) -> None:
+        self._network = network
+        self._modules = dict(modules)
+        self._stop = stop
+        self._handles: list[RemovableHandle] = []
+        self._outputs: dict[str, Any] = {}
+
+    def __enter__(self) -> dict[str, Any]:
+        modules = {name: self._network.get_submodule(path) for name, path in self._modules.items()}
+        self._outputs = {}
+        self._handles = [module.register_forward_hook(self._hook(name)) for name, module in modules.items()]
+        return self._outputs
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        for handle in self._handles:
+            handle.remove()
+        return isinstance(error, _AllRead) and error.reader is self
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._outputs[name] = output
+            if self._stop and len(self._outputs) == len(self._modules):
+                raise _AllRead(self)
+
+        return keep
+
+
+class _AllRead(Exception):  # noqa: N818 - ends a run, reports no error
+    """Ends a network's run since its reader has all it wants."""
+
+    def __init__(self, reader: StageReader) -> None:
+        super().__init__("all stages are read")
+        self.reader = reader
+
+
+class Backbone(nn.Module):
+    """A classification network, how it wants its pictures, and where its stages come out.
+
+    BatchNorm stays on its running statistics in training too, as SIPE and the segmentation networks of the field have
+    it: their batches are too small for statistics of their own.
+
+    Args:
+        network: a network that takes (B, 3, H, W).
+        stages: the stages by name; the names are free but for ``img``.
+        mean: subtracted from the RGB values 0..255.
+        std: what they are divided by then.
+
+    >>> backbone = Backbone(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), {"F1": Stage("1", 8, 2)})
+    >>> backbone.stages(torch.zeros(1, 3, 32, 48, dtype=torch.uint8), ["F1"])["F1"].shape
+    torch.Size([1, 8, 16, 24])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        stages: Mapping[str, Stage],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        if PICTURE in stages:
+            raise ValueError(f"stages: {PICTURE!r} is the picture itself, got it as a stage of the network")
+        self.network = network
+        self._stages = dict(stages)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages there are, from shallow to deep."""
+        return (PICTURE, *self._stages)
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Number of channels of each stage."""
+        return {PICTURE: 3} | {name: stage.channels for name, stage in self._stages.items()}
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Stride of each stage; a side of n pixels has ceil(n / stride) features in all networks but a few of timm."""
+        return {PICTURE: 1} | {name: stage.stride for name, stage in self._stages.items()}
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turns pictures into the network's input.
+
+        Args:
+            images: RGB 0..255, uint8 or floating point, of shape (B, 3, H, W).
+
+        Returns:
+            ``(images - mean) / std``, of the same shape, in the network's number type and on its device.
+
+        Raises:
+            ValueError: the images have another shape or no pixels.
+        """
+        return (self._picture(images) - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Gives the class scores of pictures, RGB 0..255 of shape (B, 3, H, W)."""
+        scores: Tensor = self.network(self.normalize(images))
+        return scores
+
+    def stages(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """Reads stages of the network; what lies deeper than the deepest one asked for is not computed.
+
+        Args:
+            images: RGB 0..255, uint8 or floating point, of shape (B, 3, H, W).
+            names: any of :attr:`stage_names`.
+
+        Returns:
+            The stages by name, in the order asked for: ``img`` as floating point 0..255 of shape (B, 3, H, W), the
+            others as (B, channels, h, w). All carry gradients unless the caller forbids it.
+
+        Raises:
+            ValueError: there is no such stage, or the images have another shape or no pixels.
+        """
+        names = list(names)
+        for name in names:
+            if name not in self.stage_names:
+                raise ValueError(f"stage {name!r}: expected one of {', '.join(self.stage_names)}")
+        picture = self._picture(images)
+        features = {PICTURE: picture}
+        modules = {name: self._stages[name].module for name in names if name != PICTURE}
+        if modules:
+            with StageReader(self.network, modules) as outputs:
+                self.network(self.normalize(picture))
+            features |= outputs
+        return {name: features[name] for name in names}
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Switches to training, except BatchNorm, or to evaluation."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
+
+    def _picture(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+            raise ValueError(f"images: expected shape (B, 3, H, W) with at least one pixel, got {tuple(images.shape)}")
+        return images.to(self.mean)
