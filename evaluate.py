@@ -115,7 +115,7 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _score_all(dataset: PhotographDataset, folders: dict[str, Path]) -> dict[str, FolderScore]:
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     with tqdm(total=len(folders) * len(dataset), unit="mask", disable=None, leave=False) as bar:
         return {name: score_folder(dataset, folder, bar.update) for name, folder in folders.items()}

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+import torch
+from tqdm import tqdm
 
 from torch_svm_seg.arguments import add_data_arguments, open_dataset
 from torch_svm_seg.backbones import Backbone, load_backbone
@@ -141,6 +142,9 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     dataset = open_dataset(args)
     if not dataset.has_masks:
         raise InputError("--supervision ground-truth: needs masks; give --masks DIR with --images")
+    if args.batch_size < 1 or args.workers < 0:
+        raise InputError("--batch-size and --workers: expected at least 1 and 0")
+    device = choose_device(args.device)
     expander = _build_expander(args)
     backbone = _build_backbone(args)
     settings = _settings(args, dataset)
@@ -149,7 +153,6 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     gathered(None)
     places = range(len(dataset)) if args.overwrite else unfinished(args.out, args.features, dataset.ids)
     share = list(places)[rank::number]
-    device = choose_device(args.device)
     start = time.perf_counter()
     with tqdm(total=len(share), unit="image", disable=None if rank == 0 else True) as bar:
 
@@ -211,47 +214,44 @@ def _summarize(
     args: argparse.Namespace, dataset: PhotographDataset, progress: Progress, images: int, seconds: float
 ) -> None:
     """Print the table, what was skipped and where everything lies; draw the overview."""
-    timing = progress.seconds_per_image()
+    done = dataset.subset(place for place, id in enumerate(dataset.ids) if id not in progress.skipped)
+    if len(done):
+        _print_table(args, done, progress.seconds_per_image())
+        picture = panel(_overview_rows(args, done), args.features, dataset.class_names)
+        write_atomically(args.out / "overview.png", lambda stream: picture.save(stream, "png"))
+    for id, reason in progress.skipped.items():
+        print(f"skipped {id}: {reason}")
+    print(
+        f"{images} images expanded in {seconds:.0f} s, {len(done) - images} were there, {len(progress.skipped)} "
+        f"skipped; masks in {args.out}/FEATURE/ID.png, pictures in {args.out}/overview.png"
+    )
+
+
+def _print_table(args: argparse.Namespace, dataset: PhotographDataset, seconds: dict[str, float]) -> None:
+    """A table like the paper's Table 1: a row a feature, a column a class."""
     rows = []
     for feature in args.features:
-        folder = args.out / feature
-        if folder.is_dir():
-            score = score_folder(dataset, folder)
-            extra = {"s/image": f"{timing.get(feature, 0):.2f}", "images": str(score.images)}
-            rows.append(Row(feature, score.per_class.tolist(), score.miou, extra))
+        score = score_folder(dataset, args.out / feature)
+        extra = {"s/image": f"{seconds[feature]:.2f}", "images": str(score.images)}
+        rows.append(Row(feature, score.per_class.tolist(), score.miou, extra))
     print(text_table(rows, dataset.class_names, shutil.get_terminal_size(fallback=(200, 24)).columns))
     print(
         "\nIoU in percent over the whole data set, void left out; mean: over the classes present; s/image: fit and "
-        "prediction of one SVM, without the backbone."
-    )
-    for id, reason in progress.skipped.items():
-        print(f"skipped {id}: {reason}")
-    overview = args.out / "overview.png"
-    shown = _overview_rows(args, dataset)
-    if shown:
-        picture = panel(shown, args.features, dataset.class_names)
-        write_atomically(overview, lambda stream: picture.save(stream, "png"))
-    print(
-        f"{images} images expanded in {seconds:.0f} s, {len(dataset) - images - len(progress.skipped)} were there, "
-        f"{len(progress.skipped)} skipped; masks in {args.out}/FEATURE/ID.png, pictures in {overview}"
+        "prediction of one SVM, without the backbone.\n"
     )
 
 
 def _overview_rows(args: argparse.Namespace, dataset: PhotographDataset) -> list[PanelRow]:
-    """The first finished photographs with their samples and masks, as in the paper's Figures 6 and 7."""
+    """The first photographs with their samples and masks, as in the paper's Figures 6 and 7."""
     rows = []
-    for place, id in enumerate(dataset.ids):
-        if len(rows) == OVERVIEW_ROWS:
-            break
-        if all(mask_path(args.out, feature, id).is_file() for feature in args.features):
-            photograph = dataset[place]
-            truth = photograph.mask
-            assert truth is not None  # has_masks was checked
-            sample = sample_pixels(truth[None], args.samples_per_class, args.seed)
-            drawn = sample.positions[sample.classes >= 0]
-            samples = truth.new_full((truth.numel(),), VOID).scatter(0, drawn, truth.flatten()[drawn]).view_as(truth)
-            masks = [read_mask(mask_path(args.out, feature, id)) for feature in args.features]
-            rows.append(PanelRow(photograph.image, masks, truth, samples))
+    for place, id in enumerate(dataset.ids[:OVERVIEW_ROWS]):
+        photograph = dataset[place]
+        truth = dataset.mask(place)
+        sample = sample_pixels(truth[None], args.samples_per_class, args.seed)
+        drawn = sample.positions[sample.classes >= 0]
+        samples = torch.full_like(truth, VOID).flatten().scatter(0, drawn, truth.flatten()[drawn]).view_as(truth)
+        masks = [read_mask(mask_path(args.out, feature, id)) for feature in args.features]
+        rows.append(PanelRow(photograph.image, masks, truth, samples))
     return rows
 
 

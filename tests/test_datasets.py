@@ -431,13 +431,11 @@ def test_importing_needs_no_optional_package():
 # All data sets
 
 
-def test_first_gives_fewer_photographs_and_leaves_the_others(tiny_voc):
+def test_subset_gives_chosen_photographs_and_leaves_the_others(tiny_voc):
     dataset = voc2012(tiny_voc)
-    assert dataset.first(2).ids == (FIRST, SECOND)
-    assert dataset.first(9).ids == dataset.ids == (FIRST, SECOND, THIRD)
-    assert dataset.first(1)[0].id == FIRST
-    with pytest.raises(InputError, match="at least 1, got 0"):
-        dataset.first(0)
+    assert dataset.subset([2, 0]).ids == (THIRD, FIRST)
+    assert dataset.subset([2, 0])[1].id == FIRST
+    assert dataset.ids == (FIRST, SECOND, THIRD)
 
 
 def test_a_data_loader_takes_a_dataset(tiny_voc, sample):

@@ -105,7 +105,9 @@ def test_pixels_read_are_those_of_the_interpolated_image(
     assert found.dtype == dtype
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     every = torch.arange(number, device=device).expand(3, -1)
-    torch.testing.assert_close(read_pixels(features, every, size), dense(features, size), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        read_pixels(features, every, size), dense(features, size), rtol=tolerance, atol=tolerance
+    )
 
 
 def test_pixels_are_read_exactly_in_large_images(device: str) -> None:
@@ -127,9 +129,7 @@ def test_weights_of_neighbours_are_shares_of_one(grid: tuple[int, int], size: tu
 
 
 @pytest.mark.parametrize(("grid", "size"), [((3, 4), (7, 9)), ((5, 4), (3, 2)), ((1, 1), (2, 3))])
-def test_reading_has_the_gradient_of_its_features(
-    grid: tuple[int, int], size: tuple[int, int], device: str
-) -> None:
+def test_reading_has_the_gradient_of_its_features(grid: tuple[int, int], size: tuple[int, int], device: str) -> None:
     features = normal(0, 2, 3, *grid).to(device).requires_grad_()
     positions = torch.randint(size[0] * size[1], (2, 5), generator=torch.Generator().manual_seed(1)).to(device)
     assert torch.autograd.gradcheck(lambda table: read_pixels(table, positions, size), (features,))
@@ -226,9 +226,7 @@ def test_every_pixel_scored_is_the_decision_on_dense_features(
 
 
 @pytest.mark.parametrize(("grid", "size"), SIZES)
-def test_linear_scores_are_exact_from_coarse_to_fine(
-    grid: tuple[int, int], size: tuple[int, int], device: str
-) -> None:
+def test_linear_scores_are_exact_from_coarse_to_fine(grid: tuple[int, int], size: tuple[int, int], device: str) -> None:
     features = normal(0, 3, 6, *grid).to(device)
     decision = random_decision("linear", 6, device, torch.float64)
     scores = score_pixels(PixelScorer(decision, features, size))

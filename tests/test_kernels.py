@@ -277,9 +277,7 @@ def test_nystroem_ignores_padding_whatever_its_number(dtype: torch.dtype, device
         alone = x[image, valid[image]][None]
         gamma = GAMMAS[image, None].to(x)
         plain = NystroemMap(alone, all_valid(alone), gamma, 40).features(new[image, None])
-        torch.testing.assert_close(
-            features[image] @ features[image].mT, (plain @ plain.mT)[0], rtol=0, atol=atol
-        )
+        torch.testing.assert_close(features[image] @ features[image].mT, (plain @ plain.mT)[0], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -179,7 +179,7 @@ def test_hashes_are_numbers_of_32_bits_that_each_part_changes(device: str) -> No
     rows, columns = torch.arange(60, device=device)[:, None], torch.arange(70, device=device)
     hashes = hash_integers(3, rows, columns)
     assert hashes.shape == (60, 70) and hashes.dtype == torch.int64
-    assert 0 <= int(hashes.min()) and int(hashes.max()) < 2**32
+    assert int(hashes.min()) >= 0 and int(hashes.max()) < 2**32
     assert len(hashes.unique()) > 4190, "of 4,200, two collide once in 487 tries"
     assert not torch.equal(hashes, hash_integers(4, rows, columns))
     bits = (hashes[..., None] >> torch.arange(32, device=device)) & 1

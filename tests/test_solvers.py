@@ -73,7 +73,12 @@ class KernelSamples:
 
 
 def random_problem(
-    device: str, squared: bool, dtype: torch.dtype = torch.float64, problems: int = 3, number: int = 40, channels: int = 4
+    device: str,
+    squared: bool,
+    dtype: torch.dtype = torch.float64,
+    problems: int = 3,
+    number: int = 40,
+    channels: int = 4,
 ) -> tuple[Tensor, Problem]:
     """Noisy, partly overlapping classes (P, N, D), with costs between 0.5 and 1.5 times 0.1, 1, 10; some are 0."""
     generator = torch.Generator().manual_seed(number)

@@ -245,6 +245,22 @@ def test_a_fit_that_reaches_the_tolerance_does_not_warn() -> None:
         SVM().fit(*blobs(0))
 
 
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+@pytest.mark.parametrize("costs", [1, 100])
+@pytest.mark.parametrize("channels", [10, 200, 1000])
+def test_separable_classes_need_few_steps(
+    channels: int, costs: float, loss: Any, dtype: torch.dtype, device: str
+) -> None:
+    """Of which the dual variables are tiny parts of C, in z-scored features as many as a network has."""
+    x, y = blobs(0, 60, channels, 3, spread=0.1)
+    x = (x - x.mean(0)) / x.std(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svm = SVM(kernel="linear", C=costs, loss=loss, max_iter=100).fit(x.to(device, dtype), y.to(device))
+    assert int(svm.n_iter_.max()) < 100
+    assert bool((svm.duality_gap_ <= svm.tol * svm.objective_).all())
+
+
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_numbers_too_large_for_the_type_are_reported(kernel: Any) -> None:
     """Squares of 1e25 overflow single precision: an error or a warning, but neither silence nor an endless loop."""
@@ -273,9 +289,7 @@ def test_batched_equals_looped(options: dict[str, Any], loss: Any, device: str) 
     for image in range(3):
         alone = SVM(**options).fit(x[image], y[image], weights[image])
         planes = torch.isin(together.classes_, alone.classes_)
-        torch.testing.assert_close(
-            scores[image][:, planes], alone.decision_function(new[image]), rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(scores[image][:, planes], alone.decision_function(new[image]), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(together.objective_[image, planes], alone.objective_, rtol=1e-7, atol=0)
         assert bool((scores[image][:, ~planes] == -torch.inf).all())
         assert torch.equal(together.predict(new)[image], alone.predict(new[image]))

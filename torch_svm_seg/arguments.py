@@ -49,7 +49,7 @@ def open_dataset(args: argparse.Namespace) -> PhotographDataset:
         dataset = folder(args.images, args.masks, args.class_names, args.list)
     else:
         dataset = embedded_sample()
-    return dataset if args.limit is None else dataset.first(args.limit)
+    return dataset if args.limit is None else dataset.subset(range(min(args.limit, len(dataset))))
 
 
 def _check_flags(args: argparse.Namespace) -> None:

@@ -157,16 +157,10 @@ class PhotographDataset(Dataset[Photograph]):
             )
         return mask
 
-    def first(self, count: int) -> "PhotographDataset":
-        """Gives the data set of the first `count` photographs, or of all if there are fewer.
-
-        Raises:
-            InputError: `count` is less than 1.
-        """
-        if count < 1:
-            raise InputError(f"number of photographs: expected at least 1, got {count}")
+    def subset(self, places: Iterable[int]) -> "PhotographDataset":
+        """Gives the data set of the photographs at `places`."""
         selection = copy.copy(self)
-        selection.ids = self.ids[:count]
+        selection.ids = tuple(self.ids[place] for place in places)
         return selection
 
     def _image_path(self, id: str) -> Path:

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
+from torch_svm_seg.files import InputError
+
 Value = TypeVar("Value")
 
 
@@ -35,9 +37,16 @@ def gathered(value: Value) -> list[Value]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one."""
+    """The device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one.
+
+    Raises:
+        InputError: There is no such device.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device("cpu")

@@ -183,7 +183,7 @@ def _refine(scorer: PixelScorer, scores: Tensor, positions: Tensor) -> Tensor:
     image, entry = real.nonzero(as_tuple=True)
     finer = finer.flatten(2).mT.contiguous()
     finer[image, chosen[image, entry]] = exact[image, entry]
-    return finer.mT.unflatten(2, positions.shape)
+    return finer.mT.reshape(*scores.shape[:2], rows, columns)
 
 
 def _between(fine: int, coarse: int, device: torch.device) -> tuple[Tensor, Tensor]:

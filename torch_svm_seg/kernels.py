@@ -222,12 +222,12 @@ class FourierMap:
         generator = torch.Generator().manual_seed(seed)
         frequencies = torch.randn(1, x.shape[-1], components, generator=generator, dtype=torch.float64)
         phases = 2 * math.pi * torch.rand(1, 1, components, generator=generator, dtype=torch.float64)
-        self.frequencies = frequencies.to(x) * (2 * gamma).sqrt()
-        self.phases = phases.to(x).expand(x.shape[0], -1, -1)
+        self.frequencies: Tensor = frequencies.to(x) * (2 * gamma).sqrt()
+        self.phases: Tensor = phases.to(x).expand(x.shape[0], -1, -1)
         self.scale = math.sqrt(2 / components)
 
     def features(self, x: Tensor) -> Tensor:
-        return (x @ self.frequencies + self.phases).cos_().mul_(self.scale)
+        return torch.cos(x @ self.frequencies + self.phases) * self.scale
 
     def decision(self, weights: Tensor, intercept: Tensor) -> DecisionFunction:
         return FourierDecision(self.frequencies, self.phases, self.scale * weights, intercept)

@@ -34,10 +34,10 @@ from torch_svm_seg.tensors import first_true, position_hash, spread_rows, take_r
 
 # Width of the smoothing zone, in units of the margin: starts so wide that all samples are inside at w = 0, and narrows
 # while the multipliers settle. It never needs to become small: the multipliers, not the width, make the solution exact.
-FIRST_WIDTH, WARM_WIDTH, LAST_WIDTH, WIDTH_FACTOR = 2.0, 0.05, 0.05, 0.5
+FIRST_WIDTH, LAST_WIDTH, WIDTH_FACTOR = 2.0, 0.05, 0.5
 # A subproblem is solved well enough when its own gap is this part of the whole gap and of the multipliers' move.
 SUBPROBLEM_TOLERANCE = 0.3
-# Samples in the first working set: this many, or a quarter of them all if that is more.
+# Samples in the first working set.
 FIRST_WORKING_SET = 1024
 ROUGH_TOLERANCE = 0.1
 # Entries of the kernel matrices that problems solved at once on a GPU may have: 4 GB in single precision.
@@ -273,10 +273,7 @@ def solve_in_parts(
     their kernel matrices would fit its memory even if every sample carried weight.
     """
     number, size = problem.targets.shape
-    if problem.targets.device.type == "cpu":
-        at_once = 1
-    else:
-        at_once = max(KERNEL_ENTRIES // size**2, 1)
+    at_once = 1 if problem.targets.device.type == "cpu" else max(KERNEL_ENTRIES // size**2, 1)
     solutions = []
     for part in torch.arange(number, device=problem.targets.device).split(at_once):
         few = Problem(problem.targets[part], problem.costs[part], problem.squared)
@@ -321,11 +318,10 @@ def _first_working_set(costs: Tensor) -> tuple[Tensor, bool]:
     """A scattered part of the samples, bool (P, N), and whether that is all of them."""
     usable = costs > 0
     number = usable.sum(1, keepdim=True)
-    size = (number // 4).clamp(min=FIRST_WORKING_SET)
-    if bool((number <= 2 * size).all()):
+    if bool((number <= 2 * FIRST_WORKING_SET).all()):
         return usable, True
     rank = position_hash(usable).argsort(1).argsort(1)
-    return usable & (rank < size), False
+    return usable & (rank < FIRST_WORKING_SET), False
 
 
 def _zero(space: Space, problem: Problem) -> Solution:
@@ -339,7 +335,7 @@ def _minimise(space: Space, problem: Problem, start: Solution, tol: float, max_i
     """The method of multipliers on one working set."""
     targets, costs = problem.targets, problem.costs
     element, intercept, shift, iterations = start.element, start.intercept, start.theta, start.iterations
-    width = torch.where((shift > 0).any(1, keepdim=True), WARM_WIDTH, FIRST_WIDTH).to(shift)
+    width = torch.where((shift > 0).any(1, keepdim=True), LAST_WIDTH, FIRST_WIDTH).to(shift)
     values = space.evaluate(element)
     while True:
         intercept = _best_intercept(problem, values, intercept, shift, width)

@@ -82,7 +82,7 @@ class StageReader:
         return keep
 
 
-class _AllRead(Exception):  # noqa: N818 - ends a run, reports no error
+class _AllRead(Exception):
     """Ends a network's run since its reader has all it wants."""
 
     def __init__(self, reader: StageReader) -> None:

@@ -1,0 +1,60 @@
+"""Peak memory of expanding one photograph, above what the backbone needs, for each stage.
+
+    python -m benchmarks.memory --backbone resnet50 --weights random
+
+Every stage is measured in a process of its own, as the growth of its largest resident size during the expansion.
+"""
+
+import argparse
+import multiprocessing
+import resource
+from collections.abc import Sequence
+
+import torch
+
+from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.backbones import load_backbone
+from torch_svm_seg.expander import SVMExpander
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Peak memory of the expansion of the first photograph of a data set.")
+    add_data_arguments(parser)
+    parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
+    parser.add_argument("--weights", help="random is enough to measure memory (default: ImageNet)")
+    parser.add_argument("--features", nargs="+", default=["img", "F1", "F2", "F3", "F4", "F5"])
+    parser.add_argument("--kernel", choices=("rbf", "linear"), default="rbf")
+    return parser
+
+
+def peak() -> float:
+    """Largest resident size of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(args: argparse.Namespace, feature: str) -> None:
+    """Print one stage's row."""
+    torch.manual_seed(0)
+    dataset = open_dataset(args)
+    photograph, labels = dataset[0], dataset.mask(0)
+    with torch.inference_mode():
+        backbone = load_backbone(args.backbone, args.weights)
+        features = backbone.stages(photograph.image[None], [feature])[feature]
+        before = peak()
+        SVMExpander(kernel=args.kernel)(features, labels[None])
+        print(f"| {feature} | {features.shape[1]} | {tuple(labels.shape)} | {before:.0f} | {peak() - before:.0f} |")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = build_parser().parse_args(argv)
+    print("| stage | channels | image | peak before, MB | expansion adds, MB |\n|---|---|---|---|---|", flush=True)
+    for feature in args.features:
+        process = multiprocessing.get_context("spawn").Process(target=measure, args=(args, feature))
+        process.start()
+        process.join()
+
+
+if __name__ == "__main__":
+    main()
