@@ -100,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         mine, theirs = ours[feature].compute().miou, exact[feature].compute().miou
         mean = {name: sum(v[feature]) / len(dataset) for name, v in (("a", agree), ("s", seconds), ("f", fits))}
         print(
-            f"| {feature} | {100 * mine:.2f} | {100 * theirs:.2f} | {100 * (mine - theirs):+.2f} | {100 * mean['a']:.2f} % "
-            f"| {mean['s']:.2f} | {mean['f']:.2f} | {max(errors[feature]):.0e} |"
+            f"| {feature} | {100 * mine:.2f} | {100 * theirs:.2f} | {100 * (mine - theirs):+.2f} "
+            f"| {100 * mean['a']:.2f} % | {mean['s']:.2f} | {mean['f']:.2f} | {max(errors[feature]):.0e} |"
         )
 
 

@@ -175,7 +175,7 @@ def make_all_void(root: Path) -> None:
         (remove_mask, f"{TRAIN[0]}.png"),
         (shrink_mask, "30"),
         (use_unknown_class, "99"),
-        (make_all_void, "void"),
+        (make_all_void, "labelled"),
     ],
 )
 @pytest.mark.parametrize("batch_size", ["1", "3"])

@@ -1,4 +1,4 @@
-"""The expansion of labels by per-image SVMs: shapes, classes, weights, invariances, errors, and toy images it solves."""
+"""The expansion of labels by per-image SVMs: shapes, classes, weights, invariances, errors, and toy images."""
 
 import doctest
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def normal(seed: int, *shape: int) -> Tensor:
 def toy_batch(device: str, channels: int = 6, noise: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
     """Features (3, C, 9, 12) and truth (3, 36, 48) of images with 2, 3 and 2 regions, and labels of few pixels.
 
-    The classes are 0 with 4, 0 with 4 and 9, and 9 with 11; a border runs where interpolated features are half and half.
+    The classes are 0 with 4, 0 with 4 and 9, and 9 with 11. Borders run where interpolated features are half and half.
     """
     rows, columns = torch.arange(9)[:, None], torch.arange(12)
     disc = ((rows - 4) ** 2 + (columns - 4) ** 2 < 9).long()
@@ -81,12 +81,10 @@ def iou(mask: Tensor, truth: Tensor) -> float:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("channels", [6, 200])
-def test_separable_regions_are_recovered(
-    channels: int, options: dict[str, Any], dtype: torch.dtype, device: str
-) -> None:
+def test_separable_regions_are_recovered(channels: int, options: dict[str, Any], device: str) -> None:
     features, labels, truth = toy_batch(device, channels, noise=0.1)
-    scores, masks, sample = SVMExpander(**options, samples_per_class=60, max_iter=100)(features.to(dtype), labels)
-    assert scores.shape == (3, 12, 36, 48) and scores.dtype == dtype
+    scores, masks, sample = SVMExpander(**options, samples_per_class=60, max_iter=100)(features.float(), labels)
+    assert scores.shape == (3, 12, 36, 48) and scores.dtype == torch.float32
     assert masks.shape == (3, 36, 48) and masks.dtype == torch.int64
     assert sample.positions.shape == sample.classes.shape == (3, 180)
     for image in range(3):
@@ -153,10 +151,10 @@ def test_all_arguments_reach_the_svm() -> None:
     assert {name: getattr(expander.svm, name) for name in options} == options
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[1], OPTIONS[3]], ids=str)
 def test_batched_equals_looped(options: dict[str, Any], device: str) -> None:
     features, labels, _ = toy_batch(device)
-    expander = SVMExpander(**options, samples_per_class=50, num_classes=12, tol=1e-5)
+    expander = SVMExpander(**options, samples_per_class=50, num_classes=12, tol=1e-4)
     scores, masks, sample = expander(features, labels)
     for image in range(3):
         alone = expander(features[image : image + 1], labels[image : image + 1])
@@ -322,7 +320,7 @@ ONES = torch.ones(2, 12, 14)
         (r"^labels: .*integer.*float32", (FEATURES, LABELS.float())),
         (r"^labels: .*below 255 .*\[256, 300\]", (FEATURES, torch.where(LABELS == 1, 300, LABELS + 254))),
         (r"^labels: .*\[-1\]", (FEATURES, LABELS - 1)),
-        (r"^labels: .*all void in \[1\]", (FEATURES, HALF_VOID)),
+        (r"^labels: .*got none in \[1\]", (FEATURES, HALF_VOID)),
         (r"^weights: .*\(2, 12, 14\).*\(12, 14\)", (FEATURES, LABELS, ONES[0])),
         (r"^weights: .*\(2, 12, 14\).*\(2, 6, 7\)", (FEATURES, LABELS, torch.ones(2, 6, 7))),
         (r"^weights: ", (FEATURES, LABELS, torch.where(LABELS == 1, -1.0, 1.0))),
@@ -366,11 +364,11 @@ def test_half_precision_features_are_computed_in_single(half: torch.dtype, devic
     assert torch.equal(found.scores, expected.scores)
 
 
-@pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[1], OPTIONS[3]], ids=str)
 @pytest.mark.parametrize("channels", [6, 200])
 def test_autocast_changes_no_mask(channels: int, options: dict[str, Any], device: str) -> None:
     features, labels, _ = toy_batch(device, channels, noise=1.0)
-    expander = SVMExpander(**options, samples_per_class=50)
+    expander = SVMExpander(**options, samples_per_class=30, max_iter=100)
     expected = expander(features.float(), labels)
     with torch.autocast(device, dtype=torch.bfloat16):
         found = expander(features.float(), labels)
@@ -381,13 +379,10 @@ def test_autocast_changes_no_mask(channels: int, options: dict[str, Any], device
 
 @pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[1], OPTIONS[3]], ids=str)
 @pytest.mark.parametrize("channels", [6, 200])
-@pytest.mark.parametrize("every_pixel", [False, True])
-def test_features_with_a_graph_give_the_same_masks(
-    every_pixel: bool, channels: int, options: dict[str, Any], device: str
-) -> None:
+def test_features_with_a_graph_give_the_same_masks(channels: int, options: dict[str, Any], device: str) -> None:
     """And a step of a network before it: what gradients the scores carry are finite."""
     features, labels, _ = toy_batch(device, channels)
-    options = {**options, "samples_per_class": 30, "every_pixel": every_pixel}
+    options = {**options, "samples_per_class": 30, "tol": 1e-2}
     expected = SVMExpander(**options)(features, labels)
     network = torch.nn.Conv2d(channels, channels, 1).to(features)
     with torch.no_grad():
@@ -400,6 +395,17 @@ def test_features_with_a_graph_give_the_same_masks(
     if expansion.scores.requires_grad:
         expansion.scores[expansion.scores.isfinite()].sum().backward()
         assert all(bool(part.grad.isfinite().all()) for part in network.parameters() if part.grad is not None)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_a_constant_channel_spoils_no_gradient(kernel: Any, device: str) -> None:
+    """As one that a network's ReLU holds at 0."""
+    features, labels, _ = toy_batch(device)
+    features[:, 2], features[:, 3] = 0, 0.1
+    scores = SVMExpander(kernel=kernel, samples_per_class=20)(features.requires_grad_(), labels).scores
+    if scores.requires_grad:
+        scores[scores.isfinite()].sum().backward()
+        assert features.grad is not None and bool(features.grad.isfinite().all())
 
 
 def test_an_expander_keeps_no_graph_between_images(device: str) -> None:

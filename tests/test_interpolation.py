@@ -84,8 +84,7 @@ def smooth_features(device: str, channels: int, grid: tuple[int, int]) -> Tensor
 def fitted(features: Tensor, kind: str = "gaussian") -> SVM:
     """Three classes by the largest of three channels, learnt from the grid's own cells."""
     rows, labels = features.flatten(2).mT, features[:, :3].argmax(1).flatten(1)
-    kernel = "linear" if kind == "linear" else "rbf"
-    return SVM(kernel=kernel, approximation="fourier" if kind == "fourier" else None, components=200).fit(rows, labels)
+    return SVM(approximation="fourier" if kind == "fourier" else None, components=200).fit(rows, labels)
 
 
 # Reading

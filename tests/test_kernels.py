@@ -111,10 +111,12 @@ def test_products_in_blocks_equal_the_whole(
 def decisions(device: str, dtype: torch.dtype) -> dict[str, DecisionFunction]:
     """One of each kind for 3 images, 4 channels, 2 classes and 6 projections."""
     intercept = normal(9, 3, 1, 2)
-    gaussian = GaussianDecision(normal(0, 3, 6, 4), normal(1, 3, 6, 2), GAMMAS, intercept)
-    fourier = FourierDecision(normal(2, 3, 4, 6), normal(3, 3, 1, 6), normal(4, 3, 6, 2), intercept)
-    linear = LinearDecision(normal(5, 3, 4, 2), intercept)
-    return {name: kind.to(device, dtype) for name, kind in vars().items() if isinstance(kind, DecisionFunction)}
+    kinds: dict[str, DecisionFunction] = {
+        "linear": LinearDecision(normal(5, 3, 4, 2), intercept),
+        "gaussian": GaussianDecision(normal(0, 3, 6, 4), normal(1, 3, 6, 2), GAMMAS, intercept),
+        "fourier": FourierDecision(normal(2, 3, 4, 6), normal(3, 3, 1, 6), normal(4, 3, 6, 2), intercept),
+    }
+    return {name: kind.to(device, dtype) for name, kind in kinds.items()}
 
 
 @pytest.mark.parametrize("kind", ["linear", "gaussian", "fourier"])

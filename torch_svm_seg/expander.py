@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch_svm_seg.interpolation import PixelScorer, read_pixels, score_pixels
 from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
 from torch_svm_seg.svm import SVM, Approximation, Kernel, Loss
+from torch_svm_seg.tensors import full_precision
 
 
 class Expansion(NamedTuple):
@@ -63,6 +64,8 @@ class SVMExpander(nn.Module):
         super().__init__()
         if samples_per_class < 1:
             raise ValueError(f"samples_per_class: expected at least 1, got {samples_per_class}")
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
         self.svm = SVM(kernel, C, gamma, loss, approximation, components, tol, max_iter, seed)
         self.samples_per_class, self.num_classes = samples_per_class, num_classes
         self.seed, self.every_pixel = seed, every_pixel
@@ -79,11 +82,18 @@ class SVMExpander(nn.Module):
             ValueError: Naming the argument, where shapes do not fit, ids reach ``num_classes``, features are not
                 finite, or an image has no labelled pixel.
         """
+        if not labels.dtype.is_floating_point:
+            labels = labels.long()  # small types could not be compared with the void id
         self._check(features, labels, weights)
+        with full_precision(features.device):
+            return self._expand(features, labels, weights)
+
+    def _expand(self, features: Tensor, labels: Tensor, weights: Tensor | None) -> Expansion:
         size = (labels.shape[1], labels.shape[2])
         features = z_score(features if features.dtype == torch.float64 else features.float())
         if weights is not None:
             labels = torch.where(weights > 0, labels, VOID)
+            self._check_labelled(labels)
         sample = sample_pixels(labels, self.samples_per_class, self.seed)
         sample_weight = None if weights is None else weights.flatten(1).gather(1, sample.positions)
         self.svm.fit(read_pixels(features, sample.positions, size), sample.classes, sample_weight)
@@ -106,8 +116,11 @@ class SVMExpander(nn.Module):
             raise ValueError(
                 f"labels: expected integer (B, H, W) with B = {len(features)}, got {labels.dtype} {tuple(labels.shape)}"
             )
-        if weights is not None and weights.shape != labels.shape:
-            raise ValueError(f"weights: expected {tuple(labels.shape)} as labels, got {tuple(weights.shape)}")
+        if weights is not None:
+            if weights.shape != labels.shape:
+                raise ValueError(f"weights: expected {tuple(labels.shape)} as labels, got {tuple(weights.shape)}")
+            if not bool((weights.isfinite() & (weights >= 0)).all()):
+                raise ValueError("weights: expected finite weights >= 0, got a negative or non-finite one")
         wrong = labels[(labels < 0) | (labels > VOID if self.num_classes is None else labels >= self.num_classes)]
         wrong = wrong[wrong != VOID].unique().tolist()
         if wrong:
@@ -117,15 +130,19 @@ class SVMExpander(nn.Module):
             raise ValueError(
                 f"features: expected finite values, got nan or inf in image(s) {(~finite).nonzero()[:, 0].tolist()}"
             )
+        self._check_labelled(labels)
+
+    def _check_labelled(self, labels: Tensor) -> None:
         unlabelled = (labels == VOID).flatten(1).all(1)
         if bool(unlabelled.any()):
-            raise ValueError(
-                f"labels: expected a labelled pixel in every image, all void in {unlabelled.nonzero()[:, 0].tolist()}"
-            )
+            images = unlabelled.nonzero()[:, 0].tolist()
+            raise ValueError(f"labels: expected a labelled pixel of weight > 0 in every image, got none in {images}")
 
 
 def z_score(features: Tensor) -> Tensor:
     """Each image's channels (B, C, h, w) moved to mean 0 and scaled to standard deviation 1; constant ones become 0."""
     centred = features - features.mean((2, 3), keepdim=True)
     deviation = centred.square().mean((2, 3), keepdim=True).sqrt()
-    return centred / torch.where(deviation > 0, deviation, 1)
+    # A constant channel's mean is rounded: what is left then is no signal.
+    noise = 10 * torch.finfo(features.dtype).eps * features.abs().amax((2, 3), keepdim=True)
+    return torch.where(deviation > noise, centred / deviation, 0)

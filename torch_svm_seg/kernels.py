@@ -227,7 +227,8 @@ class FourierMap:
         self.scale = math.sqrt(2 / components)
 
     def features(self, x: Tensor) -> Tensor:
-        return torch.cos(x @ self.frequencies + self.phases) * self.scale
+        features: Tensor = torch.cos(x @ self.frequencies + self.phases) * self.scale
+        return features
 
     def decision(self, weights: Tensor, intercept: Tensor) -> DecisionFunction:
         return FourierDecision(self.frequencies, self.phases, self.scale * weights, intercept)

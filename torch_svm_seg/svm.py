@@ -15,7 +15,7 @@ from torch_svm_seg.kernels import (
     NystroemMap,
 )
 from torch_svm_seg.solvers import FeatureSamples, GaussianSamples, Problem, Samples, Solution, solve_in_parts
-from torch_svm_seg.tensors import first_true, take_rows
+from torch_svm_seg.tensors import first_true, full_precision, take_rows
 
 Kernel = Literal["linear", "rbf"]
 Loss = Literal["hinge", "squared_hinge"]
@@ -95,6 +95,7 @@ class SVM(nn.Module):
         self.kernel, self.C, self.gamma, self.loss = kernel, C, gamma, loss
         self.approximation, self.components = approximation, components
         self.tol, self.max_iter, self.seed = tol, max_iter, seed
+        self.register_buffer("classes_", None)
 
     def extra_repr(self) -> str:
         return f"kernel={self.kernel!r}, C={self.C}, gamma={self.gamma!r}, loss={self.loss!r}"
@@ -115,7 +116,7 @@ class SVM(nn.Module):
         self._single = x.dim() == 2
         if self._single:
             x, y, weight = x[None], y[None], weight[None]
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        with torch.no_grad(), full_precision(x.device):
             self._fit(x, y, weight)
         return self
 
@@ -125,7 +126,9 @@ class SVM(nn.Module):
             raise RuntimeError("decision_function: call fit first")
         if x.dim() != (2 if self._single else 3):
             raise ValueError(f"x: expected {'(M, D)' if self._single else '(B, M, D)'} as in fit, got {tuple(x.shape)}")
-        scores: Tensor = self.decision(x[None] if self._single else x)
+        x = x.to(self.decision.intercept.dtype)
+        with full_precision(x.device):
+            scores: Tensor = self.decision(x[None] if self._single else x)
         return scores[0] if self._single else scores
 
     def predict(self, x: Tensor) -> Tensor:

@@ -1,7 +1,16 @@
 """Small tensor operations on batches of padded rows."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Keeps autocast, if any is on, out of a block."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
@@ -20,7 +29,7 @@ def first_true(mask: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Indices (..., A), ascending, padded by indices of entries that are false; and which of them are real, bool.
     """
-    count = max(int(mask.sum(-1).max()), 1)
+    count = max(int(mask.sum(-1).max()), 1) if mask.numel() else 1
     indices = mask.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :count]
     return indices, mask.gather(-1, indices)
 
