@@ -195,7 +195,7 @@ class NystroemMap:
         gram.diagonal(dim1=1, dim2=2).add_(1e-6 + (1 - real))
         factor = torch.linalg.cholesky(gram)
         # Landmarks that are padding get no features.
-        self._whitening = (torch.linalg.inv(factor) * real[:, None, :] * real[:, :, None]).mT.to(x.dtype)
+        self._whitening: Tensor = (torch.linalg.inv(factor) * real[:, None, :] * real[:, :, None]).mT.to(x.dtype)
 
     def features(self, x: Tensor) -> Tensor:
         return gaussian_kernel(x, self.landmarks, self.gamma) @ self._whitening
