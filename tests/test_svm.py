@@ -64,7 +64,7 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def standardised(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The start of a data set of scikit-learn's, each channel with mean 0 and deviation 1; of the digits 0 to 2 only."""
+    """The start of one of scikit-learn's data sets, each channel with mean 0 and deviation 1; of the digits 0 to 2."""
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     if name == "digits":
         x, y = x[y < 3][:80], y[y < 3][:80]
