@@ -58,8 +58,5 @@ def _draw(number: int) -> tuple[np.ndarray, np.ndarray]:
     ground = 110 + 30 * np.sin(rows / 7)[..., None] + np.array([0, 25, 0]) + columns[..., None] / 4
     image = np.where((to_disc < 13)[..., None], (190, 90, 60), ground)
     image = np.where((to_box <= 0)[..., None], (60, 80, 170), image) + random.normal(0, 8, (60, 80, 3))
-    mask = np.select([to_disc < 12, to_box <= -1, (to_disc < 14) | (to_box <= 1)], [# The tests are small: threads would only wait for each other.
-torch.set_num_threads(1)
-
-CAT, PERSON, VOID], default=0)
+    mask = np.select([to_disc < 12, to_box <= -1, (to_disc < 14) | (to_box <= 1)], [CAT, PERSON, VOID], default=0)
     return image.clip(0, 255).astype(np.uint8), mask.astype(np.uint8)

@@ -1,7 +1,6 @@
 """Reading and scoring pixels against PyTorch's own dense interpolation."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -39,15 +38,6 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=DTYPES, ids=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Problems this small gain nothing by threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def normal(seed: int, *shape: int) -> Tensor:
