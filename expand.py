@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 from torch_svm_seg.arguments import add_data_arguments, open_dataset
 from torch_svm_seg.backbones import Backbone, load_backbone
-from torch_svm_seg.datasets import VOID, PhotographDataset
+from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device, gathered, processes
 from torch_svm_seg.expander import SVMExpander
 from torch_svm_seg.expansion_run import Progress, claim_folder, expand_all, mask_path, unfinished, write_record
 from torch_svm_seg.files import InputError, read_mask, write_atomically
 from torch_svm_seg.panels import PanelRow, panel
-from torch_svm_seg.sampling import sample_pixels
+from torch_svm_seg.sampling import VOID, sample_pixels
 from torch_svm_seg.scoring import score_folder
 from torch_svm_seg.tables import Row, text_table
 

@@ -15,8 +15,9 @@ from torchvision.datasets import SBDataset, VOCSegmentation
 
 from torch_svm_seg import datasets
 from torch_svm_seg.arguments import add_data_arguments, open_dataset
-from torch_svm_seg.datasets import VOC_CLASSES, VOID, PhotographDataset, embedded_sample, folder, voc2012
+from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset, embedded_sample, folder, voc2012
 from torch_svm_seg.files import InputError, save_mask
+from torch_svm_seg.sampling import VOID
 
 FIRST, SECOND, THIRD, FOURTH = (f"2008_00000{number}" for number in range(1, 5))
 

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import VOCSegmentation  # type: ignore[import-untyped]
 
 from torch_svm_seg.files import InputError, PathLike, read_image, read_mask, safe_id
+from torch_svm_seg.sampling import VOID
 
 VOC_CLASSES = (
     "background",
@@ -45,9 +46,6 @@ VOC_CLASSES = (
     "tvmonitor",
 )
 """The classes of PASCAL VOC in its spelling; the place in the tuple is the class id."""
-
-VOID = 255
-"""The id of pixels without a label, such as VOC's object borders: never trained on, never scored."""
 
 _LOWER_CASE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 IMAGE_SUFFIXES = _LOWER_CASE_SUFFIXES + tuple(suffix.upper() for suffix in _LOWER_CASE_SUFFIXES)

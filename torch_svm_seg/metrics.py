@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from torch_svm_seg.datasets import VOID
+from torch_svm_seg.sampling import VOID
 
 BYTES = 256
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from torch_svm_seg.datasets import VOID
 from torch_svm_seg.files import colorize
+from torch_svm_seg.sampling import VOID
 
 CELL = 320  # longest side of a picture, in pixels
 GAP = 12

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torch_svm_seg.tensors import hash_integers
 
+# The id of pixels without a label, such as the borders of VOC's objects: never trained on, never scored.
 VOID = 255
 
 
