@@ -393,3 +393,18 @@ def test_take_rows_takes_each_images_own(device: str) -> None:
     values = torch.arange(24.0, device=device).view(2, 4, 3)
     taken = take_rows(values, torch.tensor([[3, 0], [1, 1]], device=device))
     assert taken.tolist() == [[[9, 10, 11], [0, 1, 2]], [[15, 16, 17], [15, 16, 17]]]
+
+
+@pytest.mark.parametrize("last_width", [1e-3, 0.05, 1.0])
+@pytest.mark.parametrize("deviation", [0.1, 3.0])
+def test_a_narrow_smoothing_zone_does_not_stall_the_solver(
+    last_width: float, deviation: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm start far from the solution leaves few samples in a narrow zone, and Newton's steps next to nothing."""
+    monkeypatch.setattr(solvers, "LAST_WIDTH", last_width)
+    monkeypatch.setattr(solvers, "FIRST_WORKING_SET", 20)
+    generator = torch.Generator().manual_seed(0)
+    features = deviation * torch.randn(2, 300, 30, generator=generator)
+    targets = torch.where(features[..., :3].sum(2) + torch.randn(2, 300, generator=generator) > 0, 1.0, -1.0)
+    found = solve(FeatureSamples(features), Problem(targets, torch.ones(2, 300)), tol=1e-3, max_iter=400)
+    assert bool((found.gap <= 1e-3 * found.objective).all())

@@ -35,6 +35,7 @@ from torch_svm_seg.tensors import first_true, position_hash, spread_rows, take_r
 # Width of the smoothing zone, in units of the margin: starts so wide that all samples are inside at w = 0, and narrows
 # while the multipliers settle. It never needs to become small: the multipliers, not the width, make the solution exact.
 FIRST_WIDTH, LAST_WIDTH, WIDTH_FACTOR = 2.0, 0.05, 0.5
+SHORT_STEP = 0.1
 # A subproblem is solved well enough when its own gap is this part of the whole gap and of the multipliers' move.
 SUBPROBLEM_TOLERANCE = 0.3
 # Samples in the first working set.
@@ -365,6 +366,9 @@ def _minimise(space: Space, problem: Problem, start: Solution, tol: float, max_i
         change = space.evaluate(direction)
         slope, curvature = space.inner(element, direction, change), space.inner(direction, direction, change)
         step = _line_search(problem, margins, targets * (change + turn), slope, curvature, shift, width)
+        # A short step: many samples outside the zone were about to enter it, and a wider one has to know of them.
+        short = running & (step < SHORT_STEP)
+        width = torch.where(short[:, None], (width / WIDTH_FACTOR).clamp(max=FIRST_WIDTH), width)
         step = torch.where(running, step, 0).to(values)[:, None]
         element, values, intercept = element + step * direction, values + step * change, intercept + step * turn
 
@@ -392,7 +396,7 @@ def _line_search(
         up = value > 0
         low, falling = torch.where(up, low, middle), torch.where(up, falling, value)
         high, rising = torch.where(up, middle, high), torch.where(up, value, rising)
-    return torch.where(too_long, low, 1)
+    return torch.where(too_long, (low + high) / 2, 1)
 
 
 def _best_intercept(problem: Problem, values: Tensor, intercept: Tensor, shift: Tensor, width: Tensor) -> Tensor:
