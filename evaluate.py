@@ -98,8 +98,10 @@ def _expanded(folders: Sequence[Path], ids: Sequence[str]) -> list[Path]:
             found.append(folder)
         elif holders := [path for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.png"))]:
             found += sorted(holders, key=_paper_order)
+        elif any(folder.glob("*.png")):
+            found.append(folder)  # all of its predictions are missing, which the summary tells
         else:
-            raise InputError(f"{folder}: neither it nor a folder in it holds a mask ID.png of the data set")
+            raise InputError(f"{folder}: neither it nor a folder in it holds a PNG")
     return list(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
 
 
