@@ -264,16 +264,34 @@ def test_unsure_pixels_are_evaluated_from_coarse_to_fine(device: str, monkeypatc
     torch.testing.assert_close(score_pixels(scorer), score_pixels(scorer, every_pixel=True), rtol=1e-9, atol=1e-9)
 
 
-def test_a_boundary_between_sure_pixels_is_exact_from_coarse_to_fine(
-    device: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("height", "width"), [(9, 13), (10, 14), (9, 14), (1, 6), (2, 1)])
+def test_pixels_between_others_are_evaluated_where_those_disagree_or_are_unsure(
+    height: int, width: int, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No margin is asked for: pixels between two that disagree are still evaluated."""
-    monkeypatch.setattr(interpolation, "SAFE_MARGIN", 0.0)
-    features = torch.linspace(-1, 1, 16, dtype=torch.float64, device=device).expand(1, 1, 16, 16)
-    svm = SVM(C=100, approximation=None).fit(features.flatten(2).mT, (features[:, 0] > 0.2).long().flatten(1))
-    scorer = PixelScorer(svm.decision, features, (128, 128))
-    exact = score_pixels(scorer, every_pixel=True)
-    assert torch.equal(score_pixels(scorer).argmax(1), exact.argmax(1))
+    """And only there; which is found out pixel by pixel, with scores of 99 as the mark of an evaluated one."""
+    features = torch.zeros(2, 3, 2, 2, dtype=torch.float64, device=device)
+    decision = random_decision("gaussian", 3, device, torch.float64, images=2)
+    scorer = PixelScorer(decision, features, (height, width))
+    monkeypatch.setattr(scorer, "_score", lambda part: torch.full((*part.shape, 3), 99.0).to(features))
+    coarse = 1.5 * normal(0, 2, 3, (height + 1) // 2, (width + 1) // 2).to(device)
+    finer = interpolation._refine(scorer, coarse, interpolation._positions(height, width, 1, features.device))
+    best, second = coarse.topk(2, dim=1).values.unbind(1)
+    sure = best - second >= interpolation.SAFE_MARGIN
+    label = coarse.argmax(1)
+    for image in range(2):
+        for y in range(height):
+            for x in range(width):
+                around = [
+                    (min(row, coarse.shape[2] - 1), min(column, coarse.shape[3] - 1))
+                    for row in (y // 2, (y + 1) // 2)
+                    for column in (x // 2, (x + 1) // 2)
+                ]
+                agree = len({int(label[image][at]) for at in around}) == 1
+                safe = agree and all(bool(sure[image][at]) for at in around)
+                known = y % 2 == 0 and x % 2 == 0
+                mean = torch.stack([coarse[image, :, row, column] for row, column in around]).mean(0)
+                expected = mean if known or safe else torch.full_like(mean, 99.0)
+                torch.testing.assert_close(finer[image, :, y, x], expected)
 
 
 @pytest.mark.parametrize("channels", [3, 160])

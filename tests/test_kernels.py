@@ -282,6 +282,17 @@ def test_nystroem_ignores_padding_whatever_its_number(dtype: torch.dtype, device
         torch.testing.assert_close(features[image] @ features[image].mT, (plain @ plain.mT)[0], rtol=0, atol=atol)
 
 
+def test_nystroem_landmarks_are_the_same_with_padding_and_without(device: str) -> None:
+    """Even if what stands in the padding is represented worst of all."""
+    x = normal(0, 3, 90, 4).to(device)
+    valid = torch.rand(3, 90, generator=torch.Generator().manual_seed(1)).to(device) < 0.6
+    padded = NystroemMap(torch.where(valid[..., None], x, 50.0), valid, GAMMAS.to(x), 20)
+    for image in range(3):
+        alone = x[image, valid[image]][None]
+        plain = NystroemMap(alone, all_valid(alone), GAMMAS[image, None].to(x), 20)
+        assert {*map(tuple, padded.landmarks[image].tolist())} == {*map(tuple, plain.landmarks[0].tolist())}
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nystroem_bears_samples_that_repeat(dtype: torch.dtype, device: str) -> None:
     """Whose kernel matrix is singular."""

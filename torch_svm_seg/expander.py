@@ -142,7 +142,8 @@ class SVMExpander(nn.Module):
 def z_score(features: Tensor) -> Tensor:
     """Each image's channels (B, C, h, w) moved to mean 0 and scaled to standard deviation 1; constant ones become 0."""
     centred = features - features.mean((2, 3), keepdim=True)
-    deviation = centred.square().mean((2, 3), keepdim=True).sqrt()
+    variance = centred.square().mean((2, 3), keepdim=True)
     # A constant channel's mean is rounded: what is left then is no signal.
     noise = 10 * torch.finfo(features.dtype).eps * features.abs().amax((2, 3), keepdim=True)
-    return torch.where(deviation > noise, centred / deviation, 0)
+    varies = variance > noise.square()
+    return varies * centred / torch.where(varies, variance, 1).sqrt()

@@ -90,6 +90,8 @@ class SVM(nn.Module):
         if gamma != "scale":
             _check_positive("gamma", gamma)
         _check_positive("components", components)
+        if components != int(components):
+            raise ValueError(f"components: expected a whole number, got {components}")
         _check_positive("tol", tol)
         _check_positive("max_iter", max_iter)
         self.kernel, self.C, self.gamma, self.loss = kernel, C, gamma, loss
@@ -171,7 +173,8 @@ class SVM(nn.Module):
     def _report(self, solution: Solution, image: Tensor, index: Tensor, present: Tensor) -> None:
         """Keep how good the solutions are, and warn of those that ended before they were good enough."""
         facts = torch.stack([solution.objective, solution.gap], 1)
-        facts = torch.where(present[..., None], _by_class(facts, image, index, present, sign=1), torch.nan)
+        solved = present & (present.sum(1, keepdim=True) > 1)
+        facts = torch.where(solved[..., None], _by_class(facts, image, index, present, sign=1), torch.nan)
         self.objective_, self.duality_gap_ = (fact[0] if self._single else fact for fact in facts.unbind(-1))
         iterations = _by_class(solution.iterations[:, None], image, index, present, sign=1)[..., 0]
         self.n_iter_ = iterations[0] if self._single else iterations
@@ -234,6 +237,7 @@ def _checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tupl
         raise ValueError(f"x: expected floating point (B, N, D) or (N, D), got {x.dtype} {tuple(x.shape)}")
     if y.shape != x.shape[:-1] or y.dtype.is_floating_point or y.dtype.is_complex:
         raise ValueError(f"y: expected integer {tuple(x.shape[:-1])} to match x, got {y.dtype} {tuple(y.shape)}")
+    y = y.long()  # small types could not be compared with -1
     if x.dtype not in (torch.float32, torch.float64):
         x = x.float()  # half precision cannot hold a duality gap
     weight = torch.ones_like(y, dtype=x.dtype) if sample_weight is None else sample_weight.to(x)
@@ -250,7 +254,7 @@ def _checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tupl
     empty = _images_with(~used.any(-1, keepdim=True))
     if empty:
         raise ValueError(f"y: expected samples in every image, got none in image(s) {empty}")
-    return x, y.long(), weight
+    return x, y, weight
 
 
 def _images_with(found: Tensor) -> list[int]:
