@@ -282,11 +282,12 @@ def test_newton_direction_solves_the_newton_system(kind: str, active: int, devic
     space: Space
     if kind == "features":
         space = FeatureSpace(features)
-        direction, turn = space.newton(rows, slopes, residual, space.evaluate(residual))
+        direction, values, turn = space.newton(rows, slopes, residual, space.evaluate(residual))
     else:
         space = KernelSpace(features @ features.mT)
-        expansion, turn = space.newton(rows, slopes, coefficients, space.evaluate(coefficients))
+        expansion, values, turn = space.newton(rows, slopes, coefficients, space.evaluate(coefficients))
         direction = (features.mT @ expansion[..., None])[..., 0]
+    torch.testing.assert_close(values, (features @ direction[..., None])[..., 0])
     for problem in range(3):
         phi = torch.cat([features[problem, rows[problem]], torch.ones(active, 1, device=device)], 1).double()
         system = phi.T @ (slopes[problem, :, None] * phi)
@@ -301,8 +302,9 @@ def test_newton_without_active_samples_follows_the_gradient(kind: str, device: s
     space: Space = FeatureSpace(features) if kind == "features" else KernelSpace(features @ features.mT)
     rows, none = torch.zeros(2, 1, dtype=torch.long, device=device), torch.zeros(2, 1, device=device).double()
     residual = space.combine(torch.ones(2, 6, dtype=torch.float64, device=device))
-    direction, turn = space.newton(rows, none, residual, space.evaluate(residual))
+    direction, values, turn = space.newton(rows, none, residual, space.evaluate(residual))
     torch.testing.assert_close(direction, -residual)
+    torch.testing.assert_close(values, -space.evaluate(residual))
     assert not turn.any()
 
 
@@ -316,6 +318,9 @@ def test_spaces_have_the_same_geometry(kind: str, device: str) -> None:
     points = (features.mT @ torch.stack([first, second], -1)).unbind(-1)
     torch.testing.assert_close(space.evaluate(a), (features @ points[0][..., None])[..., 0])
     torch.testing.assert_close(space.inner(a, b, space.evaluate(b)), (points[0] * points[1]).sum(1))
+    for change in (first, torch.eye(25, dtype=torch.float64, device=device)[:3]):
+        near = space.combine(first + change)
+        torch.testing.assert_close(space.evaluate_near(near, a, space.evaluate(a)), space.evaluate(near))
 
 
 def test_systems_that_rounding_made_indefinite_are_solved() -> None:
@@ -325,7 +330,7 @@ def test_systems_that_rounding_made_indefinite_are_solved() -> None:
     assert int(torch.linalg.cholesky_ex(system).info) > 0
     right = (system @ torch.ones(1, 40, 1)).clone()
     found = solvers._solve_positive(system.clone(), right)
-    torch.testing.assert_close(column.T @ found[0], column.T @ torch.ones(40, 1), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(column.T @ found[0].float(), column.T @ torch.ones(40, 1), rtol=0.05, atol=0.05)
 
 
 # Batches

@@ -22,6 +22,7 @@ from sklearn.svm import SVC  # type: ignore[import-untyped]
 
 import torch_svm_seg.svm
 from torch_svm_seg.kernels import GaussianDecision
+from torch_svm_seg.solvers import SINGLE_PRECISION_STEPS
 from torch_svm_seg.svm import LOW_RANK, SVM
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
@@ -136,7 +137,6 @@ def deadline(seconds: int) -> Iterator[None]:
 # Against reference implementations
 
 
-@pytest.mark.xfail(strict=False, reason="known: single precision at C = 100 stops short of the bound")
 @pytest.mark.parametrize(
     ("loss", "name", "costs"),
     [("hinge", name, costs) for name in ("iris", "breast_cancer", "digits") for costs in (0.01, 1, 100)]
@@ -240,7 +240,6 @@ def test_a_fit_that_reaches_the_tolerance_does_not_warn() -> None:
         SVM().fit(*blobs(0))
 
 
-@pytest.mark.xfail(strict=False, reason="known: single precision at large C takes more steps")
 @pytest.mark.parametrize(("loss", "costs"), [("hinge", 1), ("hinge", 100), ("squared_hinge", 100)])
 @pytest.mark.parametrize("channels", [10, 1000])
 def test_separable_classes_need_few_steps(
@@ -252,11 +251,11 @@ def test_separable_classes_need_few_steps(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         svm = SVM(kernel="linear", C=costs, loss=loss).fit(x.to(device, dtype), y.to(device))
-    assert int(svm.n_iter_.max()) < 100
+    # Single precision may give up first, and leave it to double.
+    assert int(svm.n_iter_.max()) < (100 if dtype == torch.float64 else SINGLE_PRECISION_STEPS + 100)
     assert bool((svm.duality_gap_ <= svm.tol * svm.objective_).all())
 
 
-@pytest.mark.xfail(strict=False, reason="known: overflow is not reported yet")
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_numbers_too_large_for_the_type_are_reported(kernel: Any) -> None:
     """Squares of 1e25 overflow single precision: an error or a warning, but neither silence nor an endless loop."""
@@ -309,7 +308,6 @@ def test_padding_changes_nothing(options: dict[str, Any], dtype: torch.dtype, de
     torch.testing.assert_close(svm.decision_function(new), plain.decision_function(new), rtol=atol, atol=atol)
 
 
-@pytest.mark.xfail(strict=False, reason="known: padding rows at 0 move the centre of the kernel matrix product")
 @pytest.mark.parametrize("approximation", [None, "nystroem"])
 def test_padding_changes_nothing_far_from_the_origin(approximation: Any, device: str) -> None:
     """In single precision, where distances of samples near (1000, 1000, 1000) must not be taken from the origin."""
@@ -569,7 +567,6 @@ BAD_X = X.clone()
 BAD_X[1, 3, 2] = torch.nan
 
 
-@pytest.mark.xfail(strict=False, reason="known: one wrong combination is not named yet")
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [

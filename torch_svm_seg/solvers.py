@@ -28,6 +28,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from torch_svm_seg.kernels import gaussian_kernel, multiply_by_kernel
 from torch_svm_seg.tensors import first_true, position_hash, spread_rows, take_rows
@@ -38,20 +39,28 @@ FIRST_WIDTH, LAST_WIDTH, WIDTH_FACTOR = 2.0, 0.05, 0.5
 SHORT_STEP = 0.1
 # A subproblem is solved well enough when its own gap is this part of the whole gap and of the multipliers' move.
 SUBPROBLEM_TOLERANCE = 0.3
+# An intercept balances the two sides' dual variables up to this part of their sum.
+BALANCE_TOLERANCE = 1e-9
 # Samples in the first working set.
 FIRST_WORKING_SET = 1024
 ROUGH_TOLERANCE = 0.1
+# What single precision has not solved after so many steps is solved in double precision.
+SINGLE_PRECISION_STEPS = 200
 # Entries of the kernel matrices that problems solved at once on a GPU may have: 4 GB in single precision.
 KERNEL_ENTRIES = 2**30
 
 
-def _total(values: Tensor) -> Tensor:
-    """Sum over samples, in double precision: a duality gap is a small difference of large sums."""
-    return values.sum(1, dtype=torch.float64)
+def _product(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices (P, n, m), in their own precision, times double vectors (P, m)."""
+    return (matrix @ vector.to(matrix.dtype)[..., None])[..., 0].double()
 
 
 class Space(Protocol):
-    """A Hilbert space holding n mapped samples in each of P problems; its elements w have shape (P, E)."""
+    """A Hilbert space holding n mapped samples in each of P problems; its elements w have shape (P, E).
+
+    Matrices are in the samples' precision, and all vectors double: they cost nothing beside the matrices, and a
+    duality gap is a small difference of large sums.
+    """
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """The element sum_i coefficients_i phi(x_i); coefficients (P, n)."""
@@ -62,11 +71,17 @@ class Space(Protocol):
     def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
         """Inner products of two elements, (P,); ``second_values`` is ``evaluate(second)``."""
 
-    def newton(self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Newton's direction of the element, and of the intercept (P, 1), in which the objective is at its minimum.
+    def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
+        """``evaluate(element)``, where ``other_values``, those of a similar element, may help."""
+
+    def newton(
+        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Newton's direction of the element, its values, and the direction (P, 1) of the intercept.
 
         With Phi the samples ``rows`` (P, A) and S their ``slopes`` (P, A; 0 is padding), the Hessian is I + Phi' S Phi
-        in the element and [Phi 1]' S [Phi 1] where the intercept takes part; ``residual`` is the gradient.
+        in the element and [Phi 1]' S [Phi 1] where the intercept takes part. ``residual`` is the gradient in the
+        element; that in the intercept is 0.
         """
 
 
@@ -80,16 +95,30 @@ class KernelSpace:
         return coefficients
 
     def evaluate(self, element: Tensor) -> Tensor:
-        return (self.kernel @ element[..., None])[..., 0]
+        # Most elements are combinations of few samples: only their rows of the matrix are read, and none is copied.
+        rows, _ = first_true(element != 0)
+        problems, size = element.shape
+        table = rows + size * torch.arange(problems, device=rows.device)[:, None]
+        coefficients = element.gather(1, rows).to(self.kernel.dtype)
+        return F.embedding_bag(table, self.kernel.flatten(0, 1), per_sample_weights=coefficients, mode="sum").double()
+
+    def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
+        change = element - other
+        if 2 * int((change != 0).sum()) > int((element != 0).sum()):
+            return self.evaluate(element)
+        return other_values + self.evaluate(change)
 
     def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
-        return _total(first * second_values)
+        return (first * second_values).sum(1)
 
-    def newton(self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
+    def newton(
+        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         entries = rows[:, :, None] * self.kernel.shape[-1] + rows[:, None, :]
         gram = self.kernel.flatten(1).gather(1, entries.flatten(1)).view(entries.shape)
         multipliers, turn = _newton_by_samples(gram, slopes, residual_values.gather(1, rows))
-        return -residual.scatter_add(1, rows, multipliers), turn
+        correction = spread_rows(multipliers, rows, residual.shape[1])
+        return -residual - correction, -residual_values - self.evaluate(correction), turn
 
 
 @dataclass
@@ -99,24 +128,32 @@ class FeatureSpace:
     features: Tensor
 
     def combine(self, coefficients: Tensor) -> Tensor:
-        return (self.features.mT @ coefficients[..., None])[..., 0]
+        return _product(self.features.mT, coefficients)
 
     def evaluate(self, element: Tensor) -> Tensor:
-        return (self.features @ element[..., None])[..., 0]
+        return _product(self.features, element)
+
+    def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
+        return self.evaluate(element)
 
     def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
-        return _total(first * second)
+        return (first * second).sum(1)
 
-    def newton(self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = take_rows(self.features, rows)
-        if rows.shape[1] <= chosen.shape[2]:
-            multipliers, turn = _newton_by_samples(chosen @ chosen.mT, slopes, residual_values.gather(1, rows))
-            return -residual - (chosen.mT @ multipliers[..., None])[..., 0], turn
+    def newton(
+        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        direction, turn = self._newton(take_rows(self.features, rows), slopes, residual, residual_values.gather(1, rows))
+        return direction, self.evaluate(direction), turn
+
+    @staticmethod
+    def _newton(chosen: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
+        if chosen.shape[1] <= chosen.shape[2]:
+            multipliers, turn = _newton_by_samples(chosen @ chosen.mT, slopes, residual_values)
+            return -residual - _product(chosen.mT, multipliers), turn
         # Fewer features than samples: their own system is the smaller one.
-        scaled = chosen * slopes[..., None]
-        hessian = chosen.mT @ scaled
+        hessian = chosen.mT @ (chosen * slopes.to(chosen.dtype)[..., None])
         hessian.diagonal(dim1=1, dim2=2).add_(1)
-        mixed = scaled.sum(1)
+        mixed = _product(chosen.mT, slopes)
         by_residual, by_mixed = _solve_positive(hessian, torch.stack([residual, mixed], -1)).unbind(-1)
         curvature = (slopes.sum(1) - (mixed * by_mixed).sum(1))[:, None]
         turn = torch.where(curvature > 0, (mixed * by_residual).sum(1, keepdim=True) / curvature, 0)
@@ -127,7 +164,7 @@ def _newton_by_samples(gram: Tensor, slopes: Tensor, residual_values: Tensor) ->
     """Newton's step by Woodbury's identity: coefficients (P, A) to add at the zone's samples, and the intercept's."""
     real = slopes > 0
     gram = gram * (real[:, :, None] & real[:, None, :])
-    gram.diagonal(dim1=1, dim2=2).add_(torch.where(real, 1 / slopes, 1))
+    gram.diagonal(dim1=1, dim2=2).add_(torch.where(real, 1 / slopes, 1).to(gram.dtype))
     right = torch.stack([residual_values, torch.ones_like(slopes)], -1) * real[..., None]
     by_residual, by_one = _solve_positive(gram, right).unbind(-1)
     weight = by_one.sum(1, keepdim=True)
@@ -136,18 +173,28 @@ def _newton_by_samples(gram: Tensor, slopes: Tensor, residual_values: Tensor) ->
 
 
 def _solve_positive(system: Tensor, right: Tensor) -> Tensor:
-    """Solve positive definite systems; rounding that made one indefinite is met with just enough of a ridge."""
+    """Solve positive definite systems; rounding that made one indefinite is met with just enough of a ridge.
+
+    The factor is in the system's precision, the right side (P, n, m) and the solution double.
+    """
     factor, info = torch.linalg.cholesky_ex(system)
     ridge = torch.finfo(system.dtype).eps * system.diagonal(dim1=1, dim2=2).sum(1)[:, None]
     while bool((info > 0).any()):
         system.diagonal(dim1=1, dim2=2).add_(ridge)
         factor, info = torch.linalg.cholesky_ex(system)
         ridge = ridge * 10
-    return torch.cholesky_solve(right, factor)
+    return torch.cholesky_solve(right.to(factor.dtype), factor).double()
 
 
 class Samples(Protocol):
     """All N samples of P problems: gives the space of any few of them, and evaluates its elements at all of them."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the samples and of the matrices made from them."""
+
+    def double(self) -> "Samples":
+        """The same samples in double precision."""
 
     def space(self, rows: Tensor) -> Space:
         """The space of the samples ``rows`` (P, n)."""
@@ -168,11 +215,18 @@ class FeatureSamples:
 
     features: Tensor
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.features.dtype
+
+    def double(self) -> "FeatureSamples":
+        return FeatureSamples(self.features.double())
+
     def space(self, rows: Tensor) -> FeatureSpace:
         return FeatureSpace(take_rows(self.features, rows))
 
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
-        return (self.features @ element[..., None])[..., 0]
+        return _product(self.features, element)
 
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         return element
@@ -188,6 +242,13 @@ class GaussianSamples:
     x: Tensor
     gamma: Tensor
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.x.dtype
+
+    def double(self) -> "GaussianSamples":
+        return GaussianSamples(self.x.double(), self.gamma.double())
+
     def space(self, rows: Tensor) -> KernelSpace:
         chosen = take_rows(self.x, rows)
         return KernelSpace(gaussian_kernel(chosen, chosen, self.gamma))
@@ -195,7 +256,8 @@ class GaussianSamples:
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
         carrying, _ = first_true(element != 0)
         centres = take_rows(self.x, rows.gather(1, carrying))
-        return multiply_by_kernel(self.x, centres, self.gamma, element.gather(1, carrying)[..., None])[..., 0]
+        coefficients = element.gather(1, carrying)[..., None].to(centres.dtype)
+        return multiply_by_kernel(self.x, centres, self.gamma, coefficients)[..., 0].double()
 
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         return spread_rows(element, rows, self.x.shape[1])
@@ -218,6 +280,10 @@ class Problem:
     costs: Tensor
     squared: bool = False
 
+    def of(self, problems: Tensor) -> "Problem":
+        """A few of the problems, by their indices."""
+        return Problem(self.targets[problems], self.costs[problems], self.squared)
+
     def restrict(self, rows: Tensor, real: Tensor) -> "Problem":
         """The problems on the samples ``rows`` (P, n) alone; those not ``real`` (P, n) are padding."""
         return Problem(self.targets.gather(1, rows), self.costs.gather(1, rows) * real, self.squared)
@@ -237,11 +303,11 @@ class Problem:
 
     def primal(self, norm: Tensor, margins: Tensor) -> Tensor:
         """Primal objective (P,), from |w|^2 (P,) and the margins."""
-        return norm / 2 + _total(self.costs * self.loss(margins))
+        return norm / 2 + (self.costs * self.loss(margins)).sum(1)
 
     def dual(self, norm: Tensor, theta: Tensor) -> Tensor:
         """Dual objective (P,); ``norm`` (P,) is |sum_i y_i alpha_i phi(x_i)|^2."""
-        return _total(self.costs * (theta - theta.square() / 4 if self.squared else theta)) - norm / 2
+        return (self.costs * (theta - theta.square() / 4 if self.squared else theta)).sum(1) - norm / 2
 
 
 @dataclass
@@ -264,6 +330,16 @@ class Solution:
     gap: Tensor
     iterations: Tensor
 
+    def unfinished(self, tol: float) -> Tensor:
+        """Which problems' relative gap is above the tolerance, bool (P,)."""
+        return ~(self.gap <= tol * self.objective)
+
+    def replace(self, problems: Tensor, better: "Solution") -> None:
+        """Put better solutions in the place of those of a few problems; their iterations add up."""
+        better = replace(better, iterations=better.iterations + self.iterations[problems])
+        for field in fields(self):
+            getattr(self, field.name)[problems] = getattr(better, field.name)
+
 
 def solve_in_parts(
     samples: Callable[[Tensor], Samples], problem: Problem, tol: float = 1e-3, max_iter: int = 1000
@@ -277,8 +353,13 @@ def solve_in_parts(
     at_once = 1 if problem.targets.device.type == "cpu" else max(KERNEL_ENTRIES // size**2, 1)
     solutions = []
     for part in torch.arange(number, device=problem.targets.device).split(at_once):
-        few = Problem(problem.targets[part], problem.costs[part], problem.squared)
-        solutions.append(solve(samples(part), few, tol, max_iter))
+        steps = max_iter if samples(part).dtype == torch.float64 else min(max_iter, SINGLE_PRECISION_STEPS)
+        solution = solve(samples(part), problem.of(part), tol, steps)
+        hard = solution.unfinished(tol).nonzero()[:, 0]
+        if len(hard) and steps < max_iter:
+            again = part[hard]
+            solution.replace(hard, solve(samples(again).double(), problem.of(again), tol, max_iter - steps))
+        solutions.append(solution)
     return Solution(*(torch.cat([getattr(one, field.name) for one in solutions]) for field in fields(Solution)))
 
 
@@ -291,6 +372,7 @@ def solve(samples: Samples, problem: Problem, tol: float = 1e-3, max_iter: int =
         tol: Relative duality gap to reach.
         max_iter: Steps at most; the solution's gap tells whether they sufficed.
     """
+    problem = Problem(problem.targets.double(), problem.costs.double(), problem.squared)
     number = problem.targets.shape[1]
     kept, whole = _first_working_set(problem.costs)
     rows, real = first_true(kept)
@@ -302,7 +384,7 @@ def solve(samples: Samples, problem: Problem, tol: float = 1e-3, max_iter: int =
         theta = spread_rows(found.theta * real, rows, number)
         margins = problem.targets * (samples.evaluate(rows, found.element) + found.intercept)
         # Samples outside the working set add to the primal objective alone: their dual variables are 0.
-        outside = _total(problem.costs * problem.loss(margins) * ~kept)
+        outside = (problem.costs * problem.loss(margins) * ~kept).sum(1)
         objective, gap = found.objective + outside, found.gap + outside
         element = samples.whole(rows, found.element)
         unfinished = gap > tol * objective
@@ -328,22 +410,23 @@ def _first_working_set(costs: Tensor) -> tuple[Tensor, bool]:
 def _zero(space: Space, problem: Problem) -> Solution:
     """The start of everything: w = 0."""
     theta = torch.zeros_like(problem.targets)
-    zero = _total(theta)
-    return Solution(space.combine(theta), zero.to(theta)[:, None], theta, zero, zero, zero.long())
+    zero = theta.sum(1)
+    return Solution(space.combine(theta), zero[:, None], theta, zero, zero, zero.long())
 
 
 def _minimise(space: Space, problem: Problem, start: Solution, tol: float, max_iter: int) -> Solution:
     """The method of multipliers on one working set."""
     targets, costs = problem.targets, problem.costs
     element, intercept, shift, iterations = start.element, start.intercept, start.theta, start.iterations
-    width = torch.where((shift > 0).any(1, keepdim=True), LAST_WIDTH, FIRST_WIDTH).to(shift)
-    values = space.evaluate(element)
+    width = torch.where((shift > 0).any(1, keepdim=True), LAST_WIDTH, FIRST_WIDTH).double()
+    dual_element = space.combine(torch.zeros_like(shift))
+    values, dual_values = space.evaluate(element), space.evaluate(dual_element)
     while True:
         intercept = _best_intercept(problem, values, intercept, shift, width)
         margins = targets * (values + intercept)
         theta, slopes = problem.theta(margins, shift, width)
-        dual_element = space.combine(costs * theta * targets)
-        dual_values = space.evaluate(dual_element)
+        before, dual_element = dual_element, space.combine(costs * theta * targets)
+        dual_values = space.evaluate_near(dual_element, before, dual_values)
         objective = problem.primal(space.inner(element, element, values), margins)
         gap = objective - problem.dual(space.inner(dual_element, dual_element, dual_values), theta)
         running = gap > tol * objective
@@ -354,7 +437,7 @@ def _minimise(space: Space, problem: Problem, start: Solution, tol: float, max_i
         if not problem.squared:
             subproblem_gap = space.inner(residual, residual, residual_values) / 2
             # What the multipliers' last move was worth: moving them on the ground of a coarser solution can circle.
-            move = _total(width / 2 * costs * (theta - shift).square())
+            move = (width / 2 * costs * (theta - shift).square()).sum(1)
             settled = running & (subproblem_gap <= SUBPROBLEM_TOLERANCE * torch.minimum(gap, move))
             shift = torch.where(settled[:, None], theta, shift)
             width = torch.where(settled[:, None], (width * WIDTH_FACTOR).clamp(min=LAST_WIDTH), width)
@@ -362,14 +445,13 @@ def _minimise(space: Space, problem: Problem, start: Solution, tol: float, max_i
             if not bool(running.any()):
                 continue
         rows, real = first_true((slopes > 0) & running[:, None])
-        direction, turn = space.newton(rows, slopes.gather(1, rows) * real, residual, residual_values)
-        change = space.evaluate(direction)
+        direction, change, turn = space.newton(rows, slopes.gather(1, rows) * real, residual, residual_values)
         slope, curvature = space.inner(element, direction, change), space.inner(direction, direction, change)
         step = _line_search(problem, margins, targets * (change + turn), slope, curvature, shift, width)
         # A short step: many samples outside the zone were about to enter it, and a wider one has to know of them.
         short = running & (step < SHORT_STEP)
         width = torch.where(short[:, None], (width / WIDTH_FACTOR).clamp(max=FIRST_WIDTH), width)
-        step = torch.where(running, step, 0).to(values)[:, None]
+        step = torch.where(running, step, 0)[:, None]
         element, values, intercept = element + step * direction, values + step * change, intercept + step * turn
 
 
@@ -379,8 +461,8 @@ def _line_search(
     """Step (P,) in [0, 1] that nearly minimises the smoothed objective along the direction."""
 
     def derivative(step: Tensor) -> Tensor:
-        theta, _ = problem.theta(margins + step.to(margins)[:, None] * change, shift, width)
-        return slope + step * curvature - _total(problem.costs * theta * change)
+        theta, _ = problem.theta(margins + step[:, None] * change, shift, width)
+        return slope + step * curvature - (problem.costs * theta * change).sum(1)
 
     low, high = torch.zeros_like(slope), torch.ones_like(slope)
     falling, rising = derivative(low), derivative(high)
@@ -411,14 +493,14 @@ def _best_intercept(problem: Problem, values: Tensor, intercept: Tensor, shift: 
     for _ in range(100):
         theta, slopes = problem.theta(targets * (values + intercept), shift, width)
         alpha = costs * theta
-        balance = _total(alpha * targets)[:, None]
-        done = done | (balance.abs() <= torch.finfo(values.dtype).eps * _total(alpha)[:, None])
+        balance = (alpha * targets).sum(1, keepdim=True)
+        done = done | (balance.abs() <= BALANCE_TOLERANCE * alpha.sum(1, keepdim=True))
         low = torch.where(balance > 0, intercept, low)
         high = torch.where(balance < 0, intercept, high)
-        newton = intercept + (balance / _total(slopes)[:, None]).to(values)
+        newton = intercept + balance / slopes.sum(1, keepdim=True)
         inside = (newton > low) & (newton < high) & newton.isfinite()
         closed = low.isfinite() & high.isfinite()
-        fallback = torch.where(closed, (low + high) / 2, intercept + stride * balance.sign().to(values))
+        fallback = torch.where(closed, (low + high) / 2, intercept + stride * balance.sign())
         stride = torch.where(closed | inside, stride, 2 * stride)
         moved = torch.where(done, intercept, torch.where(inside, newton, fallback))
         done = done | (moved == intercept)

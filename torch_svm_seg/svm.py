@@ -142,8 +142,9 @@ class SVM(nn.Module):
 
     def _fit(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
         valid = (y >= 0) & (weight > 0)
-        # Padding may hold anything, and must not reach a product.
-        x, weight = torch.where(valid[..., None], x, 0), torch.where(valid, weight, 0)
+        # Padding may hold anything, and must not reach a product: it becomes the image's first sample, of weight 0.
+        first = take_rows(x, valid.long().argmax(1, keepdim=True))
+        x, weight = torch.where(valid[..., None], x, first), torch.where(valid, weight, 0)
         self.classes_ = y[valid].unique()
         present = ((y[..., None] == self.classes_) & valid[..., None]).any(1)
         image, index = _problems(present)
@@ -158,7 +159,7 @@ class SVM(nn.Module):
             return GaussianSamples(x[chosen], gamma[chosen]) if features is None else FeatureSamples(features[chosen])
 
         solution = solve_in_parts(samples, problem, self.tol, self.max_iter)
-        planes = torch.cat([solution.element, solution.intercept], 1)
+        planes = torch.cat([solution.element, solution.intercept], 1).to(x.dtype)
         element, intercept = _by_class(planes, image, index, present, sign=-1).mT.tensor_split((-1,), dim=1)
         intercept = intercept + torch.where(present, 0.0, -torch.inf)[:, None]
         intercept = torch.where(present.sum(1)[:, None, None] > 1, intercept, intercept + 1)
@@ -178,7 +179,7 @@ class SVM(nn.Module):
         self.objective_, self.duality_gap_ = (fact[0] if self._single else fact for fact in facts.unbind(-1))
         iterations = _by_class(solution.iterations[:, None], image, index, present, sign=1)[..., 0]
         self.n_iter_ = iterations[0] if self._single else iterations
-        unfinished = solution.gap > self.tol * solution.objective
+        unfinished = solution.unfinished(self.tol)
         if bool(unfinished.any()):
             worst = float((solution.gap / solution.objective)[unfinished].max())
             warnings.warn(
@@ -191,9 +192,10 @@ class SVM(nn.Module):
         """Kernel width of each image, (B, 1, 1)."""
         if self.gamma != "scale":
             return x.new_full((x.shape[0], 1, 1), self.gamma)
-        share = (weight / weight.sum(1, keepdim=True))[..., None] / x.shape[-1]
-        mean = (share * x).sum((1, 2), keepdim=True)
-        variance = (share * (x - mean).square()).sum((1, 2), keepdim=True)
+        share = weight / weight.sum(1, keepdim=True)
+        mean = (share * x.mean(2)).sum(1)[:, None, None]
+        distances = torch.linalg.vector_norm(x - mean, dim=2)
+        variance = (share * distances.square()).sum(1)[:, None, None] / x.shape[-1]
         # Constant samples: any width does.
         return torch.where(variance > 0, 1 / (x.shape[-1] * variance), 1)
 
@@ -251,6 +253,9 @@ def _checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tupl
     spoilt = _images_with(~x.isfinite().all(-1) & used)
     if spoilt:
         raise ValueError(f"x: expected finite samples, got nan or inf in image(s) {spoilt}")
+    huge = _images_with(~(torch.linalg.vector_norm(x, dim=-1).square() * x.shape[-2]).isfinite() & used)
+    if huge:
+        raise ValueError(f"x: expected samples whose squares {x.dtype} can hold, got larger ones in image(s) {huge}")
     empty = _images_with(~used.any(-1, keepdim=True))
     if empty:
         raise ValueError(f"y: expected samples in every image, got none in image(s) {empty}")
@@ -259,7 +264,7 @@ def _checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tupl
 
 def _images_with(found: Tensor) -> list[int]:
     """The images in which a mask (B, N), or (N,) for a single image, is true anywhere."""
-    return [image for image, any_found in enumerate(found.reshape(-1, found.shape[-1]).any(1).tolist()) if any_found]
+    return [image for image, any_found in enumerate(torch.atleast_2d(found).any(1).tolist()) if any_found]
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
