@@ -15,8 +15,9 @@ from torch_svm_seg.tensors import first_true
 # Up to this many channels, features are interpolated before they are projected; with more, interpolating their
 # projections costs less.
 FEW_CHANNELS = 128
-# Between two pixels that agree, both with at least this margin between their best two scores, all pixels agree.
-SAFE_MARGIN = 0.5
+# Between pixels that agree, all with at least this margin between their best two scores, all pixels agree: on
+# photographs, 7 in 10,000 pixels do not at worst, and none in features of a stride of 8 and more.
+SAFE_MARGIN = 1.0
 COARSEST_PITCH = 4
 
 
@@ -89,7 +90,7 @@ class PixelScorer:
             self._products = _neighbour_products(features)
         else:
             self._table = rows.flatten(0, 1)
-        self._block = max(BLOCK_ENTRIES // (decision.width * features.shape[0]), 1)
+        self._block = max(BLOCK_ENTRIES // self._table[:1].numel() // features.shape[0], 1)
 
     def __call__(self, positions: Tensor) -> Tensor:
         """Scores (B, N, K) at flat pixel positions (B, N)."""
@@ -127,8 +128,8 @@ def _squared_norms(products: Tensor, neighbours: Neighbours) -> Tensor:
 def score_pixels(scorer: PixelScorer, every_pixel: bool = False) -> Tensor:
     """Scores of all pixels, (B, K, H, W), from coarse to fine.
 
-    At first two pixels along each side of a cell of the features' grid are scored, or every fourth pixel where cells
-    are larger; then those between, by halving the distance: exactly where the pixels around disagree or are unsure,
+    At first a pixel of each cell of the features' grid is scored, or every fourth along each axis where cells are
+    larger; then those between, by halving the distance: exactly where the pixels around disagree or are unsure,
     and by interpolation of their scores where all agree with a safe margin. Linear decision functions commute with
     interpolation, and are scored on the features' grid.
 
@@ -143,7 +144,7 @@ def score_pixels(scorer: PixelScorer, every_pixel: bool = False) -> Tensor:
     height, width = scorer.size
     stride = min(height / scorer.grid[0], width / scorer.grid[1])
     pitch = 1
-    while not every_pixel and pitch < COARSEST_PITCH and 4 * pitch <= stride:
+    while not every_pixel and pitch < COARSEST_PITCH and 2 * pitch <= stride:
         pitch *= 2
     images, device = scorer.features.shape[0], scorer.features.device
     positions = _positions(height, width, pitch, device)

@@ -13,32 +13,39 @@ from torch import Tensor, nn
 
 from torch_svm_seg.tensors import position_hash, take_rows
 
-# Kernel values held at once by a product with a kernel matrix: 1 million, 4 MB in single precision, stay in a cache.
-BLOCK_ENTRIES = 2**20
+# Kernel values held at once by a product with a kernel matrix: 1 MB in single precision, which stays in a cache.
+BLOCK_ENTRIES = 2**18
 # exp(t) = 2^(t log2(e)): a power of two is several times quicker to compute, and accurate to 2e-6.
 LOG2_E = math.log2(math.e)
 
 
 def gaussian_kernel(x: Tensor, z: Tensor, gamma: Tensor) -> Tensor:
-    """exp(-gamma |x_i - z_j|^2), (B, N, M), of x (B, N, D) and z (B, M, D) with gamma (B, 1, 1).
+    """exp(-gamma |x_i - z_j|^2), (B, N, M), of x (B, N, D) and z (B, M, D) with gamma (B, 1, 1)."""
+    left, right = _exponent_factors(x, z, gamma)
+    return (left @ right).exp2_()
 
-    The exponent is one matrix product of x and z with their squared norms appended. Both are moved to the centre of z
-    first, which changes no distance and keeps the product's cancellation small.
+
+def multiply_by_kernel(x: Tensor, z: Tensor, gamma: Tensor, coefficients: Tensor) -> Tensor:
+    """gaussian_kernel(x, z) @ coefficients in blocks of rows; coefficients (B, M, K), result (B, N, K)."""
+    left, right = _exponent_factors(x, z, gamma)
+    block = max(BLOCK_ENTRIES // max(z.shape[0] * z.shape[1], 1), 1)
+    thin = coefficients.mT.contiguous().mT  # a product with few columns is quicker if each lies in one piece
+    return torch.cat([(rows @ right).exp2_() @ thin for rows in left.split(block, dim=1)], 1)
+
+
+def _exponent_factors(x: Tensor, z: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices (B, N, D + 2) and (B, D + 2, M) whose product is the kernel's exponent to the base of 2.
+
+    They are x and z with their squared norms appended. Both are moved to the centre of z first, which changes no
+    distance and keeps the product's cancellation small.
     """
     centre = z.mean(1, keepdim=True)
     x, z = x - centre, z - centre
     x_norm, z_norm = x.square().sum(-1, keepdim=True), z.square().sum(-1, keepdim=True)
     rate = LOG2_E * gamma
-    left = torch.cat([2 * rate * x, -rate * x_norm, torch.ones_like(x_norm)], -1)
-    right = torch.cat([z, torch.ones_like(z_norm), -rate * z_norm], -1)
-    return (left @ right.mT).exp2_()
-
-
-def multiply_by_kernel(x: Tensor, z: Tensor, gamma: Tensor, coefficients: Tensor) -> Tensor:
-    """gaussian_kernel(x, z) @ coefficients in blocks of rows; coefficients (B, M, K), result (B, N, K)."""
-    block = max(BLOCK_ENTRIES // max(z.shape[0] * z.shape[1], 1), 1)
-    thin = coefficients.mT.contiguous().mT  # a product with few columns is quicker if each lies in one piece
-    return torch.cat([gaussian_kernel(part, z, gamma) @ thin for part in x.split(block, dim=1)], 1)
+    left = torch.cat([x, -rate * x_norm, torch.ones_like(x_norm)], -1)
+    right = torch.cat([2 * rate * z, torch.ones_like(z_norm), -rate * z_norm], -1)
+    return left, right.mT.contiguous()
 
 
 class DecisionFunction(nn.Module):
