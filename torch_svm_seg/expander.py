@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.interpolation import PixelScorer, read_pixels, score_pixels
 from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
-from torch_svm_seg.svm import SVM, Approximation, Kernel, Loss
+from torch_svm_seg.svm import SVM, Approximation, Gradient, Kernel, Loss
 from torch_svm_seg.tensors import full_precision
 
 
@@ -38,6 +38,8 @@ class SVMExpander(nn.Module):
         num_classes: Number of score planes K; by default 1 + the largest class id in the labels.
         seed: Of the sampled pixels and of the SVM's approximation.
         every_pixel: Score every pixel exactly, instead of interpolating scores where neighbouring pixels agree.
+        gradient: ``"implicit"`` or ``"unrolled"``, as of the ``SVM``: the scores' gradient with respect to the features
+            then runs through the fit too, and not only through the features that are scored.
 
     Example:
         >>> features, labels = torch.rand(2, 8, 12, 16), torch.randint(0, 3, (2, 48, 64))
@@ -49,8 +51,8 @@ class SVMExpander(nn.Module):
     def __init__(
         self,
         kernel: Kernel = "rbf",
-        C: float = 1.0,
-        gamma: float | Literal["scale"] = "scale",
+        C: float | Tensor = 1.0,
+        gamma: float | Tensor | Literal["scale"] = "scale",
         loss: Loss = "hinge",
         approximation: Approximation | None = "auto",
         components: int = 1024,
@@ -60,13 +62,14 @@ class SVMExpander(nn.Module):
         max_iter: int = 1000,
         seed: int = 0,
         every_pixel: bool = False,
+        gradient: Gradient | None = None,
     ) -> None:
         super().__init__()
         if samples_per_class < 1:
             raise ValueError(f"samples_per_class: expected at least 1, got {samples_per_class}")
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
-        self.svm = SVM(kernel, C, gamma, loss, approximation, components, tol, max_iter, seed)
+        self.svm = SVM(kernel, C, gamma, loss, approximation, components, tol, max_iter, seed, gradient)
         self.samples_per_class, self.num_classes = samples_per_class, num_classes
         self.seed, self.every_pixel = seed, every_pixel
 

@@ -46,8 +46,8 @@ FIRST_WORKING_SET = 1024
 ROUGH_TOLERANCE = 0.1
 # What single precision has not solved after so many steps is solved in double precision.
 SINGLE_PRECISION_STEPS = 200
-# Entries of the kernel matrices that problems solved at once on a GPU may have: 4 GB in single precision.
-KERNEL_ENTRIES = 2**30
+# Entries of the kernel matrices that problems solved at once may have on a GPU, 4 GB in single precision, and on a CPU.
+KERNEL_ENTRIES, CACHED_KERNEL_ENTRIES = 2**30, 2**18
 
 
 def _product(matrix: Tensor, vector: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class KernelSpace:
         gram = self.kernel.flatten(1).gather(1, entries.flatten(1)).view(entries.shape)
         multipliers, turn = _newton_by_samples(gram, slopes, residual_values.gather(1, rows))
         correction = spread_rows(multipliers, rows, residual.shape[1])
-        return -residual - correction, -residual_values - self.evaluate(correction), turn
+        return correction - residual, self.evaluate(correction) - residual_values, turn
 
 
 @dataclass
@@ -142,34 +142,60 @@ class FeatureSpace:
     def newton(
         self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        direction, turn = self._newton(take_rows(self.features, rows), slopes, residual, residual_values.gather(1, rows))
+        direction, turn = self._newton(
+            take_rows(self.features, rows), slopes, residual, residual_values.gather(1, rows)
+        )
         return direction, self.evaluate(direction), turn
 
     @staticmethod
     def _newton(chosen: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
         if chosen.shape[1] <= chosen.shape[2]:
             multipliers, turn = _newton_by_samples(chosen @ chosen.mT, slopes, residual_values)
-            return -residual - _product(chosen.mT, multipliers), turn
+            return _product(chosen.mT, multipliers) - residual, turn
         # Fewer features than samples: their own system is the smaller one.
         hessian = chosen.mT @ (chosen * slopes.to(chosen.dtype)[..., None])
         hessian.diagonal(dim1=1, dim2=2).add_(1)
         mixed = _product(chosen.mT, slopes)
         by_residual, by_mixed = _solve_positive(hessian, torch.stack([residual, mixed], -1)).unbind(-1)
         curvature = (slopes.sum(1) - (mixed * by_mixed).sum(1))[:, None]
-        turn = torch.where(curvature > 0, (mixed * by_residual).sum(1, keepdim=True) / curvature, 0)
+        turn = _quotient((mixed * by_residual).sum(1, keepdim=True), curvature)
         return -by_residual - turn * by_mixed, turn
 
 
 def _newton_by_samples(gram: Tensor, slopes: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
-    """Newton's step by Woodbury's identity: coefficients (P, A) to add at the zone's samples, and the intercept's."""
+    """Newton's step by Woodbury's identity: coefficients (P, A) to take from the zone's samples; the intercept's."""
     real = slopes > 0
+    columns = with_ones(residual_values) * real[..., None]
+    return without_border(_solve_gram(gram, 1 / torch.where(real, slopes, 1), real, columns))
+
+
+def with_ones(right: Tensor) -> Tensor:
+    """A right side (P, A) and, beside it, that of the border: (P, A, 2)."""
+    return torch.stack([right, torch.ones_like(right)], -1)
+
+
+def without_border(solutions: Tensor, total: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """From solutions (P, A, 2) of M s = (right, 1), that of [M, 1; 1', 0] (solution, border) = (right, total).
+
+    Returns:
+        The solution (P, A), and the border's unknown (P, 1), 0 in a problem without rows.
+    """
+    by_right, by_one = solutions.unbind(-1)
+    border = _quotient(by_right.sum(1, keepdim=True) - total, by_one.sum(1, keepdim=True))
+    return by_right - border * by_one, border
+
+
+def _solve_gram(gram: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+    """Solve (gram + diag(diagonal)) s = right, (P, A, m) and 0 where not real, on the real rows and columns; double."""
     gram = gram * (real[:, :, None] & real[:, None, :])
-    gram.diagonal(dim1=1, dim2=2).add_(torch.where(real, 1 / slopes, 1).to(gram.dtype))
-    right = torch.stack([residual_values, torch.ones_like(slopes)], -1) * real[..., None]
-    by_residual, by_one = _solve_positive(gram, right).unbind(-1)
-    weight = by_one.sum(1, keepdim=True)
-    turn = torch.where(weight > 0, by_residual.sum(1, keepdim=True) / weight, 0)
-    return turn * by_one - by_residual, turn
+    gram.diagonal(dim1=1, dim2=2).add_(torch.where(real, diagonal, 1).to(gram.dtype))
+    return _solve_positive(gram, right)
+
+
+def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Their quotient; 0, with a derivative of 0, where the denominator is not positive."""
+    positive = denominator > 0
+    return numerator * positive / torch.where(positive, denominator, 1)
 
 
 def _solve_positive(system: Tensor, right: Tensor) -> Tensor:
@@ -196,11 +222,30 @@ class Samples(Protocol):
     def double(self) -> "Samples":
         """The same samples in double precision."""
 
+    def detach(self) -> "Samples":
+        """The same samples without a graph."""
+
     def space(self, rows: Tensor) -> Space:
         """The space of the samples ``rows`` (P, n)."""
 
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
         """Inner products (P, N) of an element of ``space(rows)`` with all samples."""
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """The element sum_i coefficients_i phi(x_i) of the space of all samples; coefficients (P, N)."""
+
+    def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
+        """Inner products (P, n) of the samples ``rows`` (P, n) with an element of the space of all samples."""
+
+    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+        """Solve (M + diag(diagonal)) s = right, M the inner products of few samples, in double precision.
+
+        Args:
+            rows: The samples, (P, A).
+            diagonal: > 0, (P, A).
+            real: Which of them take part, bool (P, A).
+            right: (P, A, m), 0 where not real, as the solution is.
+        """
 
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         """An element of ``space(rows)`` as one of the space of all samples."""
@@ -222,11 +267,30 @@ class FeatureSamples:
     def double(self) -> "FeatureSamples":
         return FeatureSamples(self.features.double())
 
+    def detach(self) -> "FeatureSamples":
+        return FeatureSamples(self.features.detach())
+
     def space(self, rows: Tensor) -> FeatureSpace:
         return FeatureSpace(take_rows(self.features, rows))
 
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
         return _product(self.features, element)
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        return _product(self.features.mT, coefficients)
+
+    def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
+        return _product(take_rows(self.features, rows), element)
+
+    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+        chosen = take_rows(self.features, rows).double() * real[..., None]
+        if chosen.shape[1] <= chosen.shape[2]:
+            return _solve_gram(chosen @ chosen.mT, diagonal, real, right)
+        # Fewer features than samples: their own system is the smaller one (Woodbury's identity).
+        scaled = chosen / diagonal[..., None]
+        system = chosen.mT @ scaled
+        system.diagonal(dim1=1, dim2=2).add_(1)
+        return right / diagonal[..., None] - scaled @ _solve_positive(system, scaled.mT @ right)
 
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         return element
@@ -249,15 +313,29 @@ class GaussianSamples:
     def double(self) -> "GaussianSamples":
         return GaussianSamples(self.x.double(), self.gamma.double())
 
+    def detach(self) -> "GaussianSamples":
+        return GaussianSamples(self.x.detach(), self.gamma.detach())
+
     def space(self, rows: Tensor) -> KernelSpace:
         chosen = take_rows(self.x, rows)
         return KernelSpace(gaussian_kernel(chosen, chosen, self.gamma))
 
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
-        carrying, _ = first_true(element != 0)
-        centres = take_rows(self.x, rows.gather(1, carrying))
-        coefficients = element.gather(1, carrying)[..., None].to(centres.dtype)
-        return multiply_by_kernel(self.x, centres, self.gamma, coefficients)[..., 0].double()
+        everywhere = torch.arange(self.x.shape[1], device=rows.device).expand(len(rows), -1)
+        return self.evaluate_at(everywhere, self.whole(rows, element))
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        return coefficients
+
+    def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
+        others, _ = first_true(element != 0)
+        coefficients = element.gather(1, others)[..., None].to(self.x.dtype)
+        points, centres = take_rows(self.x, rows), take_rows(self.x, others)
+        return multiply_by_kernel(points, centres, self.gamma, coefficients)[..., 0].double()
+
+    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+        chosen = take_rows(self.x, rows).double()
+        return _solve_gram(gaussian_kernel(chosen, chosen, self.gamma.double()), diagonal, real, right)
 
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         return spread_rows(element, rows, self.x.shape[1])
@@ -346,11 +424,12 @@ def solve_in_parts(
 ) -> Solution:
     """``solve`` for a few problems at a time, as many as the device gains by; ``samples`` gives those of any few.
 
-    A CPU gains nothing by a batch, and one problem's kernel matrix stays in its cache. A GPU takes as many problems as
-    their kernel matrices would fit its memory even if every sample carried weight.
+    A CPU takes as many as their kernel matrices would fit its cache even if every sample carried weight, and a GPU as
+    many as would fit its memory.
     """
     number, size = problem.targets.shape
-    at_once = 1 if problem.targets.device.type == "cpu" else max(KERNEL_ENTRIES // size**2, 1)
+    entries = CACHED_KERNEL_ENTRIES if problem.targets.device.type == "cpu" else KERNEL_ENTRIES
+    at_once = max(entries // size**2, 1)
     solutions = []
     for part in torch.arange(number, device=problem.targets.device).split(at_once):
         steps = max_iter if samples(part).dtype == torch.float64 else min(max_iter, SINGLE_PRECISION_STEPS)
@@ -455,6 +534,7 @@ def _minimise(space: Space, problem: Problem, start: Solution, tol: float, max_i
         element, values, intercept = element + step * direction, values + step * change, intercept + step * turn
 
 
+@torch.no_grad()
 def _line_search(
     problem: Problem, margins: Tensor, change: Tensor, slope: Tensor, curvature: Tensor, shift: Tensor, width: Tensor
 ) -> Tensor:
@@ -497,8 +577,9 @@ def _best_intercept(problem: Problem, values: Tensor, intercept: Tensor, shift: 
         done = done | (balance.abs() <= BALANCE_TOLERANCE * alpha.sum(1, keepdim=True))
         low = torch.where(balance > 0, intercept, low)
         high = torch.where(balance < 0, intercept, high)
-        newton = intercept + balance / slopes.sum(1, keepdim=True)
-        inside = (newton > low) & (newton < high) & newton.isfinite()
+        total = slopes.sum(1, keepdim=True)
+        newton = intercept + _quotient(balance, total)
+        inside = (newton > low) & (newton < high) & (total > 0)
         closed = low.isfinite() & high.isfinite()
         fallback = torch.where(closed, (low + high) / 2, intercept + stride * balance.sign())
         stride = torch.where(closed | inside, stride, 2 * stride)

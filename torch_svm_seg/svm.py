@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from torch_svm_seg.gradients import with_gradient
 from torch_svm_seg.kernels import (
     DecisionFunction,
     FeatureMap,
@@ -20,6 +21,7 @@ from torch_svm_seg.tensors import first_true, full_precision, take_rows
 Kernel = Literal["linear", "rbf"]
 Loss = Literal["hinge", "squared_hinge"]
 Approximation = Literal["auto", "nystroem", "fourier"]
+Gradient = Literal["implicit", "unrolled"]
 
 # A Gaussian kernel on so few channels has a low numerical rank: features of this many landmarks miss less of it, on
 # average over the samples, than the residual, and are as good as exact.
@@ -38,9 +40,9 @@ class SVM(nn.Module):
 
     Args:
         kernel: ``"rbf"``, exp(-gamma |x - z|^2), or ``"linear"``.
-        C: Weight of the loss, > 0.
-        gamma: Kernel width, > 0, or ``"scale"``: 1 / (D * variance of all entries of the image's samples), the
-            variance weighted by the sample weights.
+        C: Weight of the loss, > 0, a number or a tensor of one.
+        gamma: Kernel width, > 0, likewise, or ``"scale"``: 1 / (D * variance of all entries of the image's samples),
+            the variance weighted by the sample weights.
         loss: ``"hinge"`` or ``"squared_hinge"``.
         approximation: Of the RBF kernel: ``None`` solves with the exact kernel; ``"nystroem"`` and ``"fourier"`` with
             ``components`` explicit features; ``"auto"`` is exact, but uses the kernel's low rank where there are at
@@ -49,6 +51,11 @@ class SVM(nn.Module):
         tol: Relative duality gap to reach.
         max_iter: Steps of the solver at most; it warns, with the gap that remains, when they did not suffice.
         seed: Of the landmarks' or frequencies' choice.
+        gradient: ``None`` fits without a graph. ``"implicit"`` gives the decision values a gradient with respect to
+            the samples, their weights, and C and gamma where they are tensors, by the implicit function theorem at the
+            solution (``torch_svm_seg.gradients``); ``"unrolled"`` by recording all steps of the solver, which needs
+            memory for each of them. Both are as exact as the solution: give a small ``tol``. A hinge's free samples
+            change abruptly; the squared hinge's gradients are continuous.
 
     Attributes (after ``fit``):
         classes_: Ascending class ids of the whole batch, (K,).
@@ -73,21 +80,23 @@ class SVM(nn.Module):
     def __init__(
         self,
         kernel: Kernel = "rbf",
-        C: float = 1.0,
-        gamma: float | Literal["scale"] = "scale",
+        C: float | Tensor = 1.0,
+        gamma: float | Tensor | Literal["scale"] = "scale",
         loss: Loss = "hinge",
         approximation: Approximation | None = "auto",
         components: int = 1024,
         tol: float = 1e-3,
         max_iter: int = 1000,
         seed: int = 0,
+        gradient: Gradient | None = None,
     ) -> None:
         super().__init__()
         _check_choice("kernel", kernel, ("linear", "rbf"))
         _check_choice("loss", loss, ("hinge", "squared_hinge"))
         _check_choice("approximation", approximation, ("auto", "nystroem", "fourier", None))
+        _check_choice("gradient", gradient, ("implicit", "unrolled", None))
         _check_positive("C", C)
-        if gamma != "scale":
+        if not isinstance(gamma, str) or gamma != "scale":
             _check_positive("gamma", gamma)
         _check_positive("components", components)
         if components != int(components):
@@ -96,7 +105,7 @@ class SVM(nn.Module):
         _check_positive("max_iter", max_iter)
         self.kernel, self.C, self.gamma, self.loss = kernel, C, gamma, loss
         self.approximation, self.components = approximation, components
-        self.tol, self.max_iter, self.seed = tol, max_iter, seed
+        self.tol, self.max_iter, self.seed, self.gradient = tol, max_iter, seed, gradient
         self.register_buffer("classes_", None)
 
     def extra_repr(self) -> str:
@@ -118,7 +127,7 @@ class SVM(nn.Module):
         self._single = x.dim() == 2
         if self._single:
             x, y, weight = x[None], y[None], weight[None]
-        with torch.no_grad(), full_precision(x.device):
+        with torch.set_grad_enabled(self.gradient is not None and torch.is_grad_enabled()), full_precision(x.device):
             self._fit(x, y, weight)
         return self
 
@@ -158,7 +167,10 @@ class SVM(nn.Module):
             chosen = image[part]
             return GaussianSamples(x[chosen], gamma[chosen]) if features is None else FeatureSamples(features[chosen])
 
-        solution = solve_in_parts(samples, problem, self.tol, self.max_iter)
+        with torch.set_grad_enabled(self.gradient == "unrolled" and torch.is_grad_enabled()):
+            solution = solve_in_parts(samples, problem, self.tol, self.max_iter)
+        if torch.is_grad_enabled() and self.gradient == "implicit":
+            solution = with_gradient(solution, samples(torch.arange(len(image), device=x.device)), problem)
         planes = torch.cat([solution.element, solution.intercept], 1).to(x.dtype)
         element, intercept = _by_class(planes, image, index, present, sign=-1).mT.tensor_split((-1,), dim=1)
         intercept = intercept + torch.where(present, 0.0, -torch.inf)[:, None]
@@ -173,7 +185,7 @@ class SVM(nn.Module):
 
     def _report(self, solution: Solution, image: Tensor, index: Tensor, present: Tensor) -> None:
         """Keep how good the solutions are, and warn of those that ended before they were good enough."""
-        facts = torch.stack([solution.objective, solution.gap], 1)
+        facts = torch.stack([solution.objective, solution.gap], 1).detach()
         solved = present & (present.sum(1, keepdim=True) > 1)
         facts = torch.where(solved[..., None], _by_class(facts, image, index, present, sign=1), torch.nan)
         self.objective_, self.duality_gap_ = (fact[0] if self._single else fact for fact in facts.unbind(-1))
@@ -190,14 +202,14 @@ class SVM(nn.Module):
 
     def _gamma(self, x: Tensor, weight: Tensor) -> Tensor:
         """Kernel width of each image, (B, 1, 1)."""
-        if self.gamma != "scale":
-            return x.new_full((x.shape[0], 1, 1), self.gamma)
+        if not isinstance(self.gamma, str):
+            return self.gamma * x.new_ones(x.shape[0], 1, 1)
         share = weight / weight.sum(1, keepdim=True)
         mean = (share * x.mean(2)).sum(1)[:, None, None]
         distances = torch.linalg.vector_norm(x - mean, dim=2)
         variance = (share * distances.square()).sum(1)[:, None, None] / x.shape[-1]
         # Constant samples: any width does.
-        return torch.where(variance > 0, 1 / (x.shape[-1] * variance), 1)
+        return 1 / torch.where(variance > 0, x.shape[-1] * variance, 1)
 
     def _feature_map(self, x: Tensor, valid: Tensor, gamma: Tensor) -> FeatureMap | None:
         """The explicit map to solve with; None for the exact RBF kernel."""
@@ -272,6 +284,7 @@ def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None
         raise ValueError(f"{name}: expected one of {choices}, got {value!r}")
 
 
-def _check_positive(name: str, value: float | str) -> None:
-    if not (isinstance(value, int | float) and value > 0):
+def _check_positive(name: str, value: float | Tensor | str) -> None:
+    number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    if not (isinstance(number, int | float) and number > 0):
         raise ValueError(f"{name}: expected a number > 0, got {value!r}")
