@@ -1,0 +1,262 @@
+"""The SVM against its peers, on the same sampled pixels of the same photographs, in one run.
+
+    python -m benchmarks.solver --root DIR --limit 3
+    python -m benchmarks.solver --growth
+
+Each method trains one classifier a class against the rest (one alone where there are two classes) on the pixels that
+the expander samples, and labels all pixels of the photograph; each runs in a process of its own. Peers get their
+samples and all pixels as float64 rows, interpolated beforehand and free of charge. With C = 1 and gamma = "scale",
+SVC (LIBSVM) defines what is right: "agreement" is the share of pixels labelled as by SVC; TorchKM, which is binary, and
+cross-validates with two folds at least, is given images of two classes only. "memory" is the growth of the largest
+resident size. ``--growth`` shows how our time grows with samples, channels, classes and pixels, one at a time.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.kernel_approximation import Nystroem, RBFSampler
+from sklearn.linear_model import SGDClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC, LinearSVC
+from torch import Tensor
+from torch.nn import functional as F
+from torchkm import TorchKMSVC
+
+from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.backbones import load_backbone
+from torch_svm_seg.expander import SVMExpander, z_score
+from torch_svm_seg.interpolation import read_pixels
+from torch_svm_seg.metrics import SegmentationScore
+from torch_svm_seg.sampling import VOID, sample_pixels
+
+COMPONENTS = 1024
+
+
+@dataclass
+class Task:
+    """One photograph's feature map (C, h, w) and labels (H, W)."""
+
+    features: Tensor
+    labels: Tensor
+
+    def samples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sampled pixels (N, C), their class ids (N,), and all pixels (H W, C)."""
+        features = z_score(self.features[None].double())
+        sample = sample_pixels(self.labels[None])
+        size = (self.labels.shape[0], self.labels.shape[1])
+        x = read_pixels(features, sample.positions, size)[0]
+        pixels = F.interpolate(features, size, mode="bilinear")[0].flatten(1).T.contiguous()
+        return x.numpy(), sample.classes[0].numpy(), pixels.numpy()
+
+
+@dataclass
+class Result:
+    """What a method did: seconds, MB and labels (H, W)."""
+
+    fit: float
+    predict: float
+    memory: float
+    mask: Tensor
+
+
+def ours(**options: Any) -> Callable[[Task], tuple[float, float, Tensor]]:
+    """The expander, which samples and interpolates itself; the time of its fit is taken inside."""
+
+    def run(task: Task) -> tuple[float, float, Tensor]:
+        expander = SVMExpander(**options)
+        fit, seconds = expander.svm.fit, []
+
+        def timed(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            fitted = fit(*arguments)
+            seconds.append(time.perf_counter() - start)
+            return fitted
+
+        expander.svm.fit = timed  # type: ignore[method-assign]
+        start = time.perf_counter()
+        mask = expander(task.features[None], task.labels[None]).masks[0]
+        return seconds[0], time.perf_counter() - start - seconds[0], mask
+
+    return run
+
+
+def peer(build: Callable[[float], Any]) -> Callable[[Task], tuple[float, float, Tensor]]:
+    """An estimator of scikit-learn's interface, built from gamma."""
+
+    def run(task: Task) -> tuple[float, float, Tensor]:
+        x, y, pixels = task.samples()
+        estimator = build(1 / (x.shape[1] * x.var()))
+        start = time.perf_counter()
+        estimator.fit(x, y)
+        fitted = time.perf_counter()
+        mask = estimator.predict(pixels)
+        end = time.perf_counter()
+        return fitted - start, end - fitted, torch.from_numpy(np.asarray(mask)).reshape(task.labels.shape)
+
+    return run
+
+
+METHODS: dict[str, Callable[[Task], tuple[float, float, Tensor]]] = {
+    "ours, RBF": ours(),
+    "ours, linear": ours(kernel="linear"),
+    "ours, linear, squared hinge": ours(kernel="linear", loss="squared_hinge"),
+    "SVC (RBF)": peer(lambda gamma: OneVsRestClassifier(SVC(C=1.0, gamma=gamma, cache_size=500))),
+    "LinearSVC": peer(lambda _: LinearSVC(C=1.0)),
+    f"Nystroem({COMPONENTS}) + LinearSVC": peer(
+        lambda gamma: make_pipeline(Nystroem(gamma=gamma, n_components=COMPONENTS, random_state=0), LinearSVC(C=1.0))
+    ),
+    f"RBFSampler({COMPONENTS}) + SGDClassifier": peer(
+        lambda gamma: make_pipeline(
+            RBFSampler(gamma=gamma, n_components=COMPONENTS, random_state=0), SGDClassifier(random_state=0)
+        )
+    ),
+    # Its kernel is exp(-2 rbf_sigma |x - z|^2).
+    "TorchKM": peer(lambda gamma: TorchKMSVC(Cs=[1.0], nC=1, cv=2, rbf_sigma=gamma / 2, device="cpu")),
+}
+REFERENCE, OURS = "SVC (RBF)", "ours, RBF"
+
+
+def _measure(name: str, task: Task, threads: int, channel: Any) -> None:
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")
+    small = Task(task.features[:, ::4, ::4].contiguous(), task.labels[::4, ::4].contiguous())
+    if name.startswith("ours"):
+        METHODS[name](small)  # warm up
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with torch.inference_mode():
+        fit, predict, mask = METHODS[name](task)
+    channel.put((fit, predict, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, mask.numpy()))
+
+
+def measure(name: str, task: Task, threads: int) -> Result:
+    """Run a method on a task in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    channel = context.SimpleQueue()
+    process = context.Process(target=_measure, args=(name, task, threads, channel))
+    process.start()
+    fit, predict, memory, mask = channel.get()
+    process.join()
+    return Result(fit, predict, memory, torch.from_numpy(mask))
+
+
+def compare(tasks: Sequence[Task], methods: Sequence[str], threads: int, number: int) -> str:
+    """A Markdown table of all methods, medians over the tasks."""
+    results: dict[str, list[Result]] = {name: [] for name in methods}
+    for task in tasks:
+        classes = task.labels[task.labels != VOID].unique()
+        for name in methods:
+            if name != "TorchKM" or len(classes) == 2:
+                results[name].append(measure(name, task, threads))
+    lines = [
+        "| method | images | fit, s | predict, s | total, s | times ours | agreement, % | mIoU, % | memory, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in results.items():
+        if not found:
+            continue
+        fitting = [place for place, task in enumerate(tasks) if name != "TorchKM" or len(task.labels.unique()) <= 3]
+        fitting = fitting[: len(found)]
+        totals = [result.fit + result.predict for result in found]
+        own = [results[OURS][place].fit + results[OURS][place].predict for place in fitting]
+        ratio = statistics.median(total / mine for total, mine in zip(totals, own, strict=True))
+        agreement = [
+            float((result.mask == results[REFERENCE][place].mask).float().mean()) if REFERENCE in results else np.nan
+            for result, place in zip(found, fitting, strict=True)
+        ]
+        score = SegmentationScore(number)
+        for result, place in zip(found, fitting, strict=True):
+            score.update(result.mask, tasks[place].labels)
+        lines.append(
+            f"| {name} | {len(found)} | {statistics.median(r.fit for r in found):.2f} "
+            f"| {statistics.median(r.predict for r in found):.2f} | {statistics.median(totals):.2f} | {ratio:.1f} "
+            f"| {100 * statistics.mean(agreement):.2f} | {100 * score.compute().miou:.2f} "
+            f"| {max(r.memory for r in found):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def growth(task: Task, kernel: str) -> str:
+    """A Markdown table of our times where samples, channels, classes or pixels vary, one at a time."""
+    lines = ["| what varies | value | fit, s | predict, s |", "|---|---|---|---|"]
+    classes = [int(id) for id in task.labels.unique() if id != VOID]
+    labels, features = task.labels, task.features
+
+    def row(what: str, value: Any, varied: Task, number: int = 2500) -> None:
+        runs = [ours(kernel=kernel, samples_per_class=number)(varied)[:2] for _ in range(3)]
+        fit, predict = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
+        lines.append(f"| {what} | {value} | {fit:.2f} | {predict:.2f} |")
+
+    two = torch.where(torch.isin(labels, torch.tensor(classes[:2])), labels, VOID)
+    for number in (312, 625, 1250, 2500, 5000):
+        row("samples a class, 2 classes", number, Task(features, two), number)
+    for channels in (features.shape[0] // 8, features.shape[0] // 4, features.shape[0] // 2, features.shape[0]):
+        row("channels, 2 classes", channels, Task(features[:channels], two))
+    for count in range(2, len(classes) + 1):
+        chosen = torch.where(torch.isin(labels, torch.tensor(classes[:count])), labels, VOID)
+        row("classes", count, Task(features, chosen))
+    for scale in (1, 2, 4):
+        finer = F.interpolate(two[None, None].float(), scale_factor=scale, mode="nearest")[0, 0].long()
+        row("pixels, 2 classes, on the same grid of features", finer.numel(), Task(features, finer))
+    return "\n".join(lines)
+
+
+def forward_seconds(name: str, weights: str | None, image: Tensor) -> float:
+    """Median time of one forward pass up to the last stage."""
+    backbone = load_backbone(name, weights)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        backbone.stages(image[None], ["F5"])
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Compare the SVM's speed and accuracy with its peers'.")
+    add_data_arguments(parser)
+    parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
+    parser.add_argument("--weights", help="random does for timing (default: ImageNet)")
+    parser.add_argument("--features", nargs="+", default=["F1", "F3", "F5"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help="(default: all)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
+    parser.add_argument("--growth", action="store_true", help="show how our cost grows instead")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = build_parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    dataset = open_dataset(args)
+    with torch.inference_mode():
+        backbone = load_backbone(args.backbone, args.weights)
+        stages = [backbone.stages(dataset[place].image[None], args.features) for place in range(len(dataset))]
+        first = dataset[0].image
+        for name, weights in ((args.backbone, args.weights), ("resnet50", "random")):
+            seconds = forward_seconds(name, weights, first)
+            print(f"One forward pass of {name} on {tuple(first.shape[1:])}: {seconds:.2f} s", flush=True)
+        for feature in args.features:
+            tasks = [Task(found[feature][0].clone(), dataset.mask(place)) for place, found in enumerate(stages)]
+            if args.growth:
+                for kernel in ("rbf", "linear"):
+                    print(f"\n{feature}, {tasks[0].features.shape[0]} channels, {kernel}\n")
+                    print(growth(tasks[0], kernel), flush=True)
+            else:
+                print(f"\n{feature}, {tasks[0].features.shape[0]} channels\n")
+                print(compare(tasks, args.methods, args.threads, len(dataset.class_names)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
