@@ -142,7 +142,9 @@ class FeatureSpace:
     def newton(
         self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        direction, turn = self._newton(take_rows(self.features, rows), slopes, residual, residual_values.gather(1, rows))
+        direction, turn = self._newton(
+            take_rows(self.features, rows), slopes, residual, residual_values.gather(1, rows)
+        )
         return direction, self.evaluate(direction), turn
 
     @staticmethod
