@@ -100,7 +100,7 @@ def class_activation_maps(
         (_resize(network.activation_maps(_rescaled(image, scale), chosen, flip), grid) for scale in scales),
         start=torch.zeros((), device=weight.device),
     )
-    total = total / (total.amax((1, 2), keepdim=True) + _EPSILON)
+    total = total / total.amax((1, 2), keepdim=True).clamp_min(_EPSILON)
     background, maps = (total[0], total[1:]) if network.has_background else (None, total)
     return ActivationMaps(classes, maps, (height, width), background)
 
@@ -156,7 +156,6 @@ def make_seed(maps: ActivationMaps, background: Tensor) -> Tensor:
     Returns:
         Class ids, int64 of the image's size (H, W); among equals the background, then the lowest id.
     """
-    # Before the interpolation the rule is applied where the maps are, which makes all rules alike in resolution.
     strongest = _resize(torch.cat([background[None], maps.maps]), maps.size).argmax(0)
     return torch.tensor([0, *maps.classes], device=strongest.device)[strongest]
 

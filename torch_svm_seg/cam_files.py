@@ -14,6 +14,7 @@ unpickler that knows arrays, tensors, dictionaries, numbers and strings and refu
 
 import io
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -183,8 +184,10 @@ def _stacked(maps: list[Any]) -> Tensor:
 
 
 def _array(values: object) -> NDArray[Any]:
+    if isinstance(values, _PickledArray) and values.values is not None:
+        return values.values
     if isinstance(values, Tensor):
-        return values.detach().numpy()
+        return values.numpy()
     if isinstance(values, list | tuple | np.ndarray):
         return np.asarray(values)
     raise TypeError(f"a {type(values).__name__} in place of an array")
@@ -243,8 +246,44 @@ def _read_object(stream: BinaryIO) -> object:
     shape, _, dtype = read_header(stream)
     if not dtype.hasobject or shape != ():
         raise ValueError(f"an array of {dtype} and shape {shape}, not a dictionary")
-    array = _RestrictedUnpickler(stream).load()
-    return array.item() if isinstance(array, np.ndarray) and array.shape == () else array
+    content = _RestrictedUnpickler(stream).load()
+    return content.item if isinstance(content, _PickledArray) else content
+
+
+class _PickledType:
+    """Stands in for numpy.dtype while unpickling: a number type by its code such as ``f4``, or ``O8`` for objects."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if not re.fullmatch(r"[biuf]\d+|O8", code):
+            raise pickle.UnpicklingError(f"holds an array of type {code!r}")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1] if state[1] in ("<", ">") else "="
+
+    @property
+    def number_type(self) -> np.dtype[Any]:
+        return np.dtype(self.order + self.code)
+
+
+class _PickledArray:
+    """Stands in for numpy.ndarray while unpickling, so that no state from the file reaches NumPy's own code.
+
+    Attributes:
+        values: the array, if it is one of numbers.
+        item: the one object of an array of objects, which is what a file of a dictionary is.
+    """
+
+    def __init__(self) -> None:
+        self.values: NDArray[Any] | None = None
+        self.item: object = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, content = state
+        if kind.code == "O8":
+            (self.item,) = content
+        else:
+            self.values = _from_buffer(content, kind, shape, "F" if fortran else "C")
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
@@ -252,41 +291,37 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         numpy_module = module.replace("numpy._core", "numpy.core")  # NumPy 2 renamed it
-        allowed = _allowed_globals().get((numpy_module, name))
+        allowed = _STAND_INS.get((numpy_module, name))
         if allowed is None:
             raise pickle.UnpicklingError(f"holds {module}.{name}, which could run code")
         return allowed
 
 
-def _allowed_globals() -> dict[tuple[str, str], Callable[..., Any]]:
-    """What pickles of arrays and tensors refer to.
+def _from_buffer(content: Any, kind: _PickledType, shape: Any, order: Any) -> NDArray[Any]:
+    return np.frombuffer(content, kind.number_type).reshape(shape, order=order)
 
-    Functions are wrapped anew for each use, since a pickle can set attributes of what it gets. The storage of a tensor
-    is a file of ``torch.save`` inside the pickle, by itself another pickle: it is read as weights only.
-    """
 
-    def reconstruct(_: Any, shape: Any, code: Any) -> NDArray[Any]:
-        return np.ndarray.__new__(np.ndarray, shape, code)
+def _scalar(kind: _PickledType, content: bytes) -> Any:
+    return np.frombuffer(content, kind.number_type).item()
 
-    def from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-        return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
 
-    def scalar(dtype: Any, value: bytes) -> Any:
-        return np.frombuffer(value, dtype=dtype)[0]
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, size, stride)
 
-    def storage(content: bytes) -> Any:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
-    def tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-        return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, size, stride)
+def _storage(content: bytes) -> Any:
+    """Reads a tensor's storage, which is a file of ``torch.save`` inside the pickle and by itself another pickle."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
-    return {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): reconstruct,
-        ("numpy.core.numeric", "_frombuffer"): from_buffer,
-        ("numpy.core.multiarray", "scalar"): scalar,
-        ("torch._utils", "_rebuild_tensor_v2"): tensor,
-        ("torch.storage", "_load_from_bytes"): storage,
-        ("collections", "OrderedDict"): OrderedDict,
-    }
+
+# What pickles of arrays and tensors refer to, and what does it here.
+_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): _PickledArray,
+    ("numpy", "dtype"): _PickledType,
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _PickledArray(),
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("collections", "OrderedDict"): OrderedDict,
+}

@@ -102,7 +102,7 @@ class Classifier(nn.Module):
 
     def _new_layer(self, stage: str, channels: int, generator: torch.Generator) -> nn.Conv2d:
         """Makes a bias-free 1x1 convolution of a stage, initialised as PyTorch does."""
-        layer = nn.Conv2d(self.backbone.channels[stage], channels, 1, bias=False)
+        layer: nn.Conv2d = nn.utils.skip_init(nn.Conv2d, self.backbone.channels[stage], channels, 1, bias=False)
         nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
         return layer
 

@@ -154,7 +154,7 @@ def image_specific_maps(features: Tensor, prototypes: Tensor) -> Tensor:
     """
     directions = F.normalize(features.flatten(2), dim=1, eps=_EPSILON)
     similarity = F.normalize(prototypes, dim=2, eps=_EPSILON) @ directions
-    return similarity.relu().unflatten(2, features.shape[2:])
+    return similarity.relu().reshape(*similarity.shape[:2], *features.shape[2:])
 
 
 def consistency_loss(maps: Tensor, specific: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 from torch.optim.lr_scheduler import PolynomialLR
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
+from torchmetrics.functional.classification import binary_average_precision, binary_f1_score
 
 from torch_svm_seg.augmentation import random_crop, resize_longest_side
 from torch_svm_seg.classifier import Classifier
@@ -93,7 +93,7 @@ class Training:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.network = network
+        self.network = network.to(memory_format=torch.channels_last)  # a quarter faster, on the CPU too
         self.epoch = 0
         self._data, self._settings, self._rank, self._processes = data, settings, rank, processes
         self._batch_size = min(settings.batch_size, len(data))
@@ -158,6 +158,7 @@ class Training:
         self.epoch = state["epoch"]
 
     def _update(self, step: int, images: Tensor, valid: Tensor, labels: Tensor) -> dict[str, float]:
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._settings.amp):
             losses: dict[str, Tensor] = self._losses(images, valid, labels)
         total = torch.stack(list(losses.values())).sum()
@@ -195,11 +196,13 @@ class ClassificationScore(NamedTuple):
 
 def score_logits(logits: Tensor, present: Tensor) -> ClassificationScore:
     """Scores the logits (N, K) of N images against the classes they show, bool (N, K)."""
-    number = present.shape[1]
-    shown = present.any(0)
-    per_class = multilabel_average_precision(logits.sigmoid(), present.long(), number, average="none")
-    f1 = multilabel_f1_score(logits.sigmoid(), present.long(), number, average="micro")
-    return ClassificationScore(float(per_class[shown].mean()), float(f1))
+    probabilities, shown = logits.sigmoid(), present.any(0)
+    per_class = [
+        float(binary_average_precision(column, target))
+        for column, target in zip(probabilities.T[shown], present.T[shown].long(), strict=True)
+    ]
+    f1 = float(binary_f1_score(probabilities, present.long()))
+    return ClassificationScore(sum(per_class) / len(per_class), f1)
 
 
 @torch.inference_mode()
