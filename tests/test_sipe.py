@@ -25,7 +25,7 @@ def all_allowed(batch: int, channels: int, height: int, width: int) -> Tensor:
 
 def seeds_by_loops(maps: Tensor, features: Tensor, allowed: Tensor) -> Tensor:
     """Section 3.2 as it is written: a soft IoU for each image, place and class."""
-    batch, channels, height, width = maps.shape
+    batch, channels, _, width = maps.shape
     seeds = torch.zeros_like(maps)
     for b in range(batch):
         vectors = features[b].flatten(1).T
