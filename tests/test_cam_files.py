@@ -188,7 +188,11 @@ def test_malicious_files_run_nothing(tmp_path: Path) -> None:
     for content in (bad, {"keys": [0], "cam": bad}, {0: bad}, {"keys": np.array([bad], dtype=object), "cam": FULL[:1]}):
         with pytest.raises(InputError, match=r"a\.npy: not read \(holds (posix|nt)\.mkdir, which could run code\)"):
             foreign(tmp_path, content)
-    for content in ({0: Storage(pickle.dumps(bad))}, {0: Malicious("1 + 1", eval)}, {0: Malicious("os", __import__)}):
+    for content in (
+        {0: Storage(pickle.dumps(bad, 2))},
+        {0: Malicious("1 + 1", eval)},
+        {0: Malicious("os", __import__)},
+    ):
         with pytest.raises(InputError, match=r"a\.npy: not read"):
             foreign(tmp_path, content)
     assert not target.exists()

@@ -12,14 +12,10 @@
 unpickler that knows arrays, tensors, dictionaries, numbers and strings and refuses everything else.
 """
 
-import io
-import pickle
-import re
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +24,7 @@ from torch import Tensor
 
 from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.files import InputError, PathLike, write_atomically
+from torch_svm_seg.restricted_pickle import read_pickled_array
 
 # float16 rounds 1 - 1e-5 to 1; interpolation and other code bases' arithmetic can exceed 1 by a rounding error.
 _TOLERANCE = 1e-2
@@ -108,7 +105,7 @@ def read_foreign_cams(path: PathLike, size: tuple[int, int], class_names: Sequen
         InputError: the file is no such dictionary, holds other objects, is of an image of another size, or has values
             that are not finite.
     """
-    content = _read_restricted(path)
+    content = read_pickled_array(path)
     try:
         ids, maps = _interpret(content)
     except (TypeError, ValueError, KeyError) as error:
@@ -184,8 +181,6 @@ def _stacked(maps: list[Any]) -> Tensor:
 
 
 def _array(values: object) -> NDArray[Any]:
-    if isinstance(values, _PickledArray) and values.values is not None:
-        return values.values
     if isinstance(values, Tensor):
         return values.numpy()
     if isinstance(values, list | tuple | np.ndarray):
@@ -225,103 +220,3 @@ def _pixels(size: Sequence[int]) -> str:
 
 def _as_float16(values: Tensor) -> NDArray[np.float16]:
     return values.detach().cpu().numpy().astype(np.float16)
-
-
-def _read_restricted(path: PathLike) -> object:
-    """Reads the one object of an object array's ``.npy`` file."""
-    try:
-        with open(path, "rb") as stream:
-            return _read_object(stream)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (MemoryError, InputError):
-        raise
-    except Exception as error:  # damaged and malicious pickles make the unpickler raise nearly anything
-        raise InputError(f"{path}: not read ({' '.join(str(error).split()) or type(error).__name__})") from error
-
-
-def _read_object(stream: BinaryIO) -> object:
-    version = np.lib.format.read_magic(stream)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
-    if not dtype.hasobject or shape != ():
-        raise ValueError(f"an array of {dtype} and shape {shape}, not a dictionary")
-    content = _RestrictedUnpickler(stream).load()
-    return content.item if isinstance(content, _PickledArray) else content
-
-
-class _PickledType:
-    """Stands in for numpy.dtype while unpickling: a number type by its code such as ``f4``, or ``O8`` for objects."""
-
-    def __init__(self, code: str, *_: object) -> None:
-        if not re.fullmatch(r"[biuf]\d+|O8", code):
-            raise pickle.UnpicklingError(f"holds an array of type {code!r}")
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = state[1] if state[1] in ("<", ">") else "="
-
-    @property
-    def number_type(self) -> np.dtype[Any]:
-        return np.dtype(self.order + self.code)
-
-
-class _PickledArray:
-    """Stands in for numpy.ndarray while unpickling, so that no state from the file reaches NumPy's own code.
-
-    Attributes:
-        values: the array, if it is one of numbers.
-        item: the one object of an array of objects, which is what a file of a dictionary is.
-    """
-
-    def __init__(self) -> None:
-        self.values: NDArray[Any] | None = None
-        self.item: object = None
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, fortran, content = state
-        if kind.code == "O8":
-            (self.item,) = content
-        else:
-            self.values = _from_buffer(content, kind, shape, "F" if fortran else "C")
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Reads arrays, tensors, dictionaries, numbers and strings; everything else is refused by its name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        numpy_module = module.replace("numpy._core", "numpy.core")  # NumPy 2 renamed it
-        allowed = _STAND_INS.get((numpy_module, name))
-        if allowed is None:
-            raise pickle.UnpicklingError(f"holds {module}.{name}, which could run code")
-        return allowed
-
-
-def _from_buffer(content: Any, kind: _PickledType, shape: Any, order: Any) -> NDArray[Any]:
-    return np.frombuffer(content, kind.number_type).reshape(shape, order=order)
-
-
-def _scalar(kind: _PickledType, content: bytes) -> Any:
-    return np.frombuffer(content, kind.number_type).item()
-
-
-def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage, offset, size, stride)
-
-
-def _storage(content: bytes) -> Any:
-    """Reads a tensor's storage, which is a file of ``torch.save`` inside the pickle and by itself another pickle."""
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-# What pickles of arrays and tensors refer to, and what does it here.
-_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): _PickledArray,
-    ("numpy", "dtype"): _PickledType,
-    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _PickledArray(),
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch.storage", "_load_from_bytes"): _storage,
-    ("collections", "OrderedDict"): OrderedDict,
-}
