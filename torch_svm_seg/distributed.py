@@ -19,7 +19,7 @@ def processes() -> Iterator[tuple[int, int]]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield 0, 1
         return
-    # Processes only exchange summaries, never tensors on a device: gloo serves on any machine.
+    # Processes exchange summaries and, in training, the gradients of small networks: gloo serves on any machine.
     distributed.init_process_group("gloo")
     try:
         yield distributed.get_rank(), distributed.get_world_size()
@@ -34,6 +34,15 @@ def gathered(value: Value) -> list[Value]:
     values: list[Value | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor on the CPU over all processes, on every process."""
+    if not distributed.is_initialized():
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
 
 
 def choose_device(name: str) -> torch.device:

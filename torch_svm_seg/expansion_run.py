@@ -72,7 +72,7 @@ def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> Progre
         ]
         if changed:
             raise InputError(
-                f"{out}: holds masks of other settings ({'; '.join(changed)}); give another --out, or --overwrite"
+                f"{out}: holds results of other settings ({'; '.join(changed)}); give another --out, or --overwrite"
             )
     write_record(out, settings, earlier, finished=False)
     return earlier
