@@ -19,7 +19,7 @@ class Parameters(NamedTuple):
     spatial_sigma: float
     spatial_weight: float
     bilateral_sigma: float
-    color_sigma: float
+    colour_sigma: float
     bilateral_weight: float
 
 
@@ -40,14 +40,14 @@ class DenseCRF(nn.Module):
         q <- softmax(log p + spatial_weight * (G q) + bilateral_weight * (H q)),
 
     where G and H are Gaussian filters over all pixels of the image (``torch_svm_seg.refine.filters``): G by position, H
-    by position and color.
+    by position and colour.
 
     Args:
         spatial_sigma: Standard deviation of G, in pixels, > 0.
         spatial_weight: What agreement along G counts: a number for equal labels (Potts), or a tensor (K, K) for all
             pairs of labels, the receiving one first.
         bilateral_sigma: Standard deviation of H by position, in pixels, > 0.
-        color_sigma: Standard deviation of H by color, in steps of 0..255, > 0.
+        colour_sigma: Standard deviation of H by colour, in steps of 0..255, > 0.
         bilateral_weight: What agreement along H counts, as ``spatial_weight``.
         steps: Number of steps, >= 0.
         exact: Compute H from all pairs of pixels instead of a permutohedral lattice, in time and memory quadratic in
@@ -75,19 +75,19 @@ class DenseCRF(nn.Module):
         spatial_sigma: float = 3,
         spatial_weight: float | Tensor = 3,
         bilateral_sigma: float = 80,
-        color_sigma: float = 13,
+        colour_sigma: float = 13,
         bilateral_weight: float | Tensor = 10,
         steps: int = 10,
         exact: bool = False,
     ) -> None:
         super().__init__()
-        sigmas = {"spatial_sigma": spatial_sigma, "bilateral_sigma": bilateral_sigma, "color_sigma": color_sigma}
+        sigmas = {"spatial_sigma": spatial_sigma, "bilateral_sigma": bilateral_sigma, "colour_sigma": colour_sigma}
         for name, sigma in sigmas.items():
             if not sigma > 0:
                 raise ValueError(f"{name}: expected a number > 0, got {sigma}")
         if steps < 0:
             raise ValueError(f"steps: expected a number >= 0, got {steps}")
-        self.spatial_sigma, self.bilateral_sigma, self.color_sigma = spatial_sigma, bilateral_sigma, color_sigma
+        self.spatial_sigma, self.bilateral_sigma, self.colour_sigma = spatial_sigma, bilateral_sigma, colour_sigma
         self.spatial_weight, self.bilateral_weight = _parameter(spatial_weight), _parameter(bilateral_weight)
         self.steps, self.exact = steps, exact
 
@@ -105,7 +105,7 @@ class DenseCRF(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"spatial_sigma={self.spatial_sigma}, bilateral_sigma={self.bilateral_sigma}, "
-            f"color_sigma={self.color_sigma}, steps={self.steps}"
+            f"colour_sigma={self.colour_sigma}, steps={self.steps}"
         )
 
     def forward(self, image: Tensor, probabilities: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -121,14 +121,17 @@ class DenseCRF(nn.Module):
             ValueError: Naming the argument, where shapes do not match or values are not as above.
         """
         image, probabilities = checked(image, probabilities)
-        weight = torch.ones_like(probabilities[:, :1])
-        if valid is not None:
-            if valid.shape != weight[:, 0].shape or valid.dtype != torch.bool:
-                expected = tuple(weight[:, 0].shape)
-                raise ValueError(f"valid: expected bool {expected}, got {valid.dtype} {tuple(valid.shape)}")
-            weight = valid[:, None].to(weight)
+        if valid is None:
+            valid = torch.ones_like(probabilities[:, 0], dtype=torch.bool)
+        elif valid.shape != probabilities[:, 0].shape or valid.dtype != torch.bool:
+            expected = tuple(probabilities[:, 0].shape)
+            raise ValueError(f"valid: expected bool {expected}, got {valid.dtype} {tuple(valid.shape)}")
+        weight = valid[:, None].to(probabilities)
+        # On a CPU, one image after the other stays closer to the caches.
+        together = 1 if image.device.type == "cpu" else len(image)
+        parts = zip(*(tensor.split(together) for tensor in (image, probabilities, weight)), strict=True)
         with full_precision(image.device):
-            return self._infer(image, probabilities, weight)
+            return torch.cat([self._infer(*part) for part in parts])
 
     def _infer(self, image: Tensor, probabilities: Tensor, weight: Tensor) -> Tensor:
         spatial = PositionFilter(self.spatial_sigma, weight)
@@ -137,7 +140,7 @@ class DenseCRF(nn.Module):
         marginals = unary.softmax(1)
         for _ in range(self.steps):
             near = _reward(self.spatial_weight, spatial(marginals))
-            rows = bilateral(marginals.permute(0, 2, 3, 1).flatten(0, 2))
+            rows = bilateral(marginals.permute(0, 2, 3, 1).flatten(0, 2).contiguous())
             alike = _reward(self.bilateral_weight, rows.unflatten(0, weight[:, 0].shape).permute(0, 3, 1, 2))
             marginals = (unary + near + alike).softmax(1)
         return marginals
@@ -145,9 +148,9 @@ class DenseCRF(nn.Module):
     def _bilateral_filter(self, image: Tensor, weight: Tensor) -> PixelFilter:
         number, row, column = torch.ones_like(weight[:, 0]).nonzero(as_tuple=True)
         position = torch.stack([column, row]).to(image) / self.bilateral_sigma
-        color = image.transpose(0, 1).flatten(1) / self.color_sigma
+        colour = image.transpose(0, 1).flatten(1) / self.colour_sigma
         kind = ExactFilter if self.exact else LatticeFilter
-        return kind(torch.cat([position, color]), number, weight.flatten())
+        return kind(torch.cat([position, colour]), number, weight.flatten())
 
 
 def _parameter(weight: float | Tensor) -> nn.Parameter:

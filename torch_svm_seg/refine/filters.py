@@ -19,6 +19,8 @@ from torch_svm_seg.refine.lattice import Lattice
 TINY = 1e-20
 # Where the Gaussian of positions ends, in standard deviations.
 TRUNCATE = 4
+# Rows of a band matrix multiplied at once.
+BLOCK_ROWS = 32
 
 
 class PixelFilter(Protocol):
@@ -93,17 +95,34 @@ class PositionFilter:
     """
 
     def __init__(self, sigma: float, weight: Tensor) -> None:
-        distances = range(math.ceil(TRUNCATE * sigma) + 1)
-        self._taps = [math.exp(-0.5 * (distance / sigma) ** 2) for distance in distances]
-        self._scale = _scale(self._filter(weight, transpose=False), weight)
+        self._reach = math.ceil(TRUNCATE * sigma)
+        self._column, self._row = (_kernel(size, sigma).to(weight) for size in weight.shape[2:])
+        self._scale = _scale(self._filter(weight), weight)
 
     def __call__(self, values: Tensor) -> Tensor:
         """Filtered values, (B, K, H, W) to (B, K, H, W)."""
-        return self._scale * _apply(self._filter, self._scale * values)
+        return self._scale * self._filter(self._scale * values)
 
-    def _filter(self, values: Tensor, transpose: bool) -> Tensor:
-        """The filter without its scale, which is its own transpose."""
-        return _convolve(_convolve(values, self._taps, 2), self._taps, 3)
+    def _filter(self, values: Tensor) -> Tensor:
+        return _band_product(self._row, _band_product(self._column, values, self._reach).mT, self._reach).mT
+
+
+def _kernel(size: int, sigma: float) -> Tensor:
+    """Gaussian of the distances between the places of a line, (size, size)."""
+    place = torch.arange(size, dtype=torch.float64)
+    return torch.exp(-((place - place[:, None]) / sigma).square() / 2)
+
+
+def _band_product(matrix: Tensor, values: Tensor, reach: int) -> Tensor:
+    """Matrix (n, n) @ values (..., n, m), where entries further than ``reach`` from the diagonal count as 0.
+
+    Of each block of rows, only the columns within reach are multiplied.
+    """
+    blocks = []
+    for start in range(0, len(matrix), BLOCK_ROWS):
+        stop, low = start + BLOCK_ROWS, max(start - reach, 0)
+        blocks.append(matrix[start:stop, low : stop + reach] @ values[..., low : stop + reach, :])
+    return torch.cat(blocks, -2)
 
 
 def _scale(total: Tensor, weight: Tensor) -> Tensor:
@@ -115,21 +134,11 @@ def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, starts: Tensor 
     return F.embedding_bag(rows, table, starts, per_sample_weights=weights, mode="sum")
 
 
-def _convolve(values: Tensor, taps: list[float], dim: int) -> Tensor:
-    """Convolution along one dimension with a symmetric kernel: its taps from the centre on; zero padding."""
-    size = values.shape[dim]
-    result = taps[0] * values
-    for distance, tap in enumerate(taps[1:size], 1):
-        result.narrow(dim, 0, size - distance).add_(values.narrow(dim, distance, size - distance), alpha=tap)
-        result.narrow(dim, distance, size - distance).add_(values.narrow(dim, 0, size - distance), alpha=tap)
-    return result
-
-
 LinearMap = Callable[[Tensor, bool], Tensor]
 
 
 def _apply(linear_map: LinearMap, values: Tensor) -> Tensor:
-    result: Tensor = _Linear.apply(values, linear_map, False)  # type: ignore[no-untyped-call]
+    result: Tensor = _Linear.apply(values, linear_map, False)
     return result
 
 
@@ -144,4 +153,4 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         gradient = gradients[0].contiguous()
-        return _Linear.apply(gradient, ctx.linear_map, not ctx.transpose), None, None  # type: ignore[no-untyped-call]
+        return _Linear.apply(gradient, ctx.linear_map, not ctx.transpose), None, None

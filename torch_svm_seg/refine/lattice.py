@@ -120,7 +120,9 @@ def _vertex_keys(anchor: Tensor, rank: Tensor, image: Tensor) -> tuple[list[Tens
         cells *= int(high - low) + 4  # with a margin for the neighbours
     total = cells * (int(image.max()) + 1)
     if total >= 2**63:
-        raise ValueError(f"features: expected fewer than 2^63 lattice cells, got {total:.1e}: their sigmas are too small")
+        raise ValueError(
+            f"features: expected fewer than 2^63 lattice cells, got {total:.1e}: their sigmas are too small"
+        )
     dtype = torch.int32 if total < 2**31 else torch.int64
     key = cells * image.to(dtype)
     for stride, coordinate, low in zip(strides, anchor[:-1], lowest[:-1], strict=True):

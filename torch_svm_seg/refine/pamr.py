@@ -1,4 +1,4 @@
-"""Pixel-adaptive refinement of masks by the colors of their neighbourhoods."""
+"""Pixel-adaptive refinement of masks by the colours of their neighbourhoods."""
 
 import math
 from typing import Literal
@@ -20,18 +20,18 @@ TINY = 1e-8
 
 
 class PAMR(nn.Module):
-    """Iterated averages over neighbours of similar color.
+    """Iterated averages over neighbours of similar colour.
 
     A pixel's neighbours are the 8 around it at distances of 1, 2, 4, 8, 12 and 24 pixels; beyond the border, pixels
     repeat. In each step every probability becomes the sum of its neighbours', weighted by affinities:
 
-    * ``"pamr"`` (Araslanov and Roth, CVPR 2020): the softmax, over the neighbours, of -|difference of color| / (0.1
+    * ``"pamr"`` (Araslanov and Roth, CVPR 2020): the softmax, over the neighbours, of -|difference of colour| / (0.1
       standard deviation), averaged over the channels.
     * ``"par"`` (Ru et al., Learning affinity from attention, CVPR 2022): likewise of -(difference / (0.3 standard
       deviation))^2, plus 0.01 times the softmax of the same function of the neighbours' distances. As published, its
       affinities sum to 1.01: the result does not sum to 1, but to 1.01^steps.
 
-    The standard deviation is that of the neighbours' colors, in each channel; for ``"pamr"`` with the pixel's own color
+    The standard deviation is that of the neighbours' colours, in each channel; for ``"pamr"`` with the pixel's own colour
     counted once for each distance.
 
     Args:
@@ -99,12 +99,12 @@ def _par(differences: Tensor) -> Tensor:
     width = 0.3 * (_deviation(differences, own=0) + TINY)
     distance = differences.new_tensor([math.hypot(*offset) for offset in OFFSETS])
     by_distance = -(distance / (0.3 * (distance.std() + TINY))).square()
-    by_color = -(differences / width).square_().mean(2, keepdim=True)
-    return by_color.softmax(0) + 0.01 * by_distance.softmax(0).view(-1, 1, 1, 1, 1)
+    by_colour = -(differences / width).square_().mean(2, keepdim=True)
+    return by_colour.softmax(0) + 0.01 * by_distance.softmax(0).view(-1, 1, 1, 1, 1)
 
 
 def _deviation(differences: Tensor, own: int) -> Tensor:
-    """Standard deviation (B, C, h, w) of the neighbours' colors, with the pixel's own counted ``own`` times.
+    """Standard deviation (B, C, h, w) of the neighbours' colours, with the pixel's own counted ``own`` times.
 
     It is computed from differences to the pixel (48, B, C, h, w), which are 0 for the pixel itself.
     """
@@ -131,7 +131,9 @@ def _pad(values: Tensor) -> Tensor:
 def _neighbours(padded: Tensor) -> Tensor:
     """The neighbours (48, B, C, h, w) of pixels, from these with a border of RADIUS, (B, C, h + 48, w + 48)."""
     height, width = (size - 2 * RADIUS for size in padded.shape[2:])
-    return torch.stack([
-        padded[..., RADIUS + row : RADIUS + row + height, RADIUS + column : RADIUS + column + width]
-        for row, column in OFFSETS
-    ])
+    return torch.stack(
+        [
+            padded[..., RADIUS + row : RADIUS + row + height, RADIUS + column : RADIUS + column + width]
+            for row, column in OFFSETS
+        ]
+    )
