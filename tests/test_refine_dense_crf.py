@@ -210,7 +210,7 @@ def test_a_constant_image_is_smoothed() -> None:
     assert bool((marginals.argmax(1) == 0).all())
 
 
-def test_labels_follow_the_colors() -> None:
+def test_labels_follow_the_colours() -> None:
     image = colours(8, 1, 24, 32)
     truth = (image.mean(1) > 80).long()
     probabilities = torch.where(truth[:, None] == torch.tensor([[[[0]], [[1]]]]).view(1, 2, 1, 1), 0.6, 0.4)
@@ -338,6 +338,12 @@ def test_bad_masks_of_validity_are_told(valid: Tensor) -> None:
 def test_bad_sigmas_are_told(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected a number > 0, got 0"):
         DenseCRF(**{name: 0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["spatial_weight", "bilateral_weight"])
+def test_bad_weights_are_told(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}: expected a number or \(2, 2\), got \(3, 3\)"):
+        DenseCRF(**{name: torch.eye(3)})(torch.zeros(1, 3, 4, 5), torch.ones(1, 2, 4, 5))  # type: ignore[arg-type]
 
 
 def test_bad_steps_and_presets_are_told() -> None:

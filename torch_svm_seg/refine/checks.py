@@ -22,7 +22,7 @@ def checked(image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"probabilities: expected values >= 0, got {float(probabilities.min()):.3g}")
     if probabilities.dtype != torch.float64:
         probabilities = probabilities.float()
-    image = image.to(probabilities.dtype)
+    image = image.detach().to(probabilities.dtype)
     if not bool(((image >= 0) & (image <= 255)).all()):
         least, most = float(image.min()), float(image.max())
         raise ValueError(f"image: expected RGB from 0 to 255, got values from {least:.3g} to {most:.3g}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.refine.checks import checked
-from torch_svm_seg.refine.filters import ExactFilter, LatticeFilter, PixelFilter, PositionFilter
+from torch_svm_seg.refine.filters import ExactFilter, LatticeFilter, PositionFilter
 from torch_svm_seg.tensors import full_precision
 
 # Probabilities are at least this in the unary term, as in pydensecrf's `unary_from_softmax`.
@@ -121,15 +121,19 @@ class DenseCRF(nn.Module):
             ValueError: Naming the argument, where shapes do not match or values are not as above.
         """
         image, probabilities = checked(image, probabilities)
+        classes = probabilities.shape[1]
+        for name, weight in self.named_parameters():
+            if weight.shape not in ((), (classes, classes)):
+                raise ValueError(f"{name}: expected a number or {(classes, classes)}, got {tuple(weight.shape)}")
         if valid is None:
             valid = torch.ones_like(probabilities[:, 0], dtype=torch.bool)
         elif valid.shape != probabilities[:, 0].shape or valid.dtype != torch.bool:
             expected = tuple(probabilities[:, 0].shape)
             raise ValueError(f"valid: expected bool {expected}, got {valid.dtype} {tuple(valid.shape)}")
-        weight = valid[:, None].to(probabilities)
+        present = valid[:, None].to(probabilities)
         # On a CPU, one image after the other stays closer to the caches.
         together = 1 if image.device.type == "cpu" else len(image)
-        parts = zip(*(tensor.split(together) for tensor in (image, probabilities, weight)), strict=True)
+        parts = zip(*(tensor.split(together) for tensor in (image, probabilities, present)), strict=True)
         with full_precision(image.device):
             return torch.cat([self._infer(*part) for part in parts])
 
@@ -145,16 +149,16 @@ class DenseCRF(nn.Module):
             marginals = (unary + near + alike).softmax(1)
         return marginals
 
-    def _bilateral_filter(self, image: Tensor, weight: Tensor) -> PixelFilter:
+    def _bilateral_filter(self, image: Tensor, weight: Tensor) -> ExactFilter | LatticeFilter:
         number, row, column = torch.ones_like(weight[:, 0]).nonzero(as_tuple=True)
         position = torch.stack([column, row]).to(image) / self.bilateral_sigma
         colour = image.transpose(0, 1).flatten(1) / self.colour_sigma
-        kind = ExactFilter if self.exact else LatticeFilter
+        kind: type[ExactFilter | LatticeFilter] = ExactFilter if self.exact else LatticeFilter
         return kind(torch.cat([position, colour]), number, weight.flatten())
 
 
 def _parameter(weight: float | Tensor) -> nn.Parameter:
-    return nn.Parameter(torch.as_tensor(weight, dtype=torch.get_default_dtype()), requires_grad=False)
+    return nn.Parameter(torch.as_tensor(weight, dtype=torch.get_default_dtype()).clone(), requires_grad=False)
 
 
 def _reward(weight: Tensor, messages: Tensor) -> Tensor:

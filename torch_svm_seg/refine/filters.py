@@ -7,7 +7,7 @@ and receive 0. A pixel is its own neighbour.
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,16 +21,6 @@ TINY = 1e-20
 TRUNCATE = 4
 # Rows of a band matrix multiplied at once.
 BLOCK_ROWS = 32
-
-
-class PixelFilter(Protocol):
-    """A filter of pixels in any order."""
-
-    def __init__(self, features: Tensor, image: Tensor, weight: Tensor) -> None:
-        """A filter for features (D, N), in standard deviations, of pixels of images (N,), with weights (N,)."""
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Filtered values, (N, K) to (N, K)."""
 
 
 class ExactFilter:

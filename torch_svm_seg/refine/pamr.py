@@ -31,8 +31,8 @@ class PAMR(nn.Module):
       deviation))^2, plus 0.01 times the softmax of the same function of the neighbours' distances. As published, its
       affinities sum to 1.01: the result does not sum to 1, but to 1.01^steps.
 
-    The standard deviation is that of the neighbours' colours, in each channel; for ``"pamr"`` with the pixel's own colour
-    counted once for each distance.
+    The standard deviation is that of the neighbours' colours, in each channel; for ``"pamr"``, the pixel's own colour
+    counts as one more neighbour at each distance.
 
     Args:
         kind: ``"pamr"`` or ``"par"``.
