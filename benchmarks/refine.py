@@ -6,7 +6,7 @@ The probabilities are made from the ground truth: its classes, one-hot, void as 
 disturbed by noise of two sizes, 32 pixels and 1, before a softmax. Both sides get the same arrays, take turns on each
 image, and run on one thread, as pydensecrf does; times include everything from image and probabilities to marginals.
 The label of a pixel is its largest marginal. The second table compares with all pairs of pixels, on copies of the
-photographs made 6 times smaller, where that is feasible. With a GPU, a third one times batches of 8.
+photographs made 8 times smaller, where that is feasible. With a GPU, a third one times batches of 8.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from torch_svm_seg.refine import PAMR, DenseCRF
 from torch_svm_seg.refine.dense_crf import PRESETS
 from torch_svm_seg.sampling import VOID
 
-SHRINK = 6
+SHRINK = 8
 BATCH = 8
 
 
@@ -52,7 +52,7 @@ def probabilities_of(mask: Tensor, seed: int, classes: int | None = None) -> Ten
     blurred = F.avg_pool2d(onehot[None], 33, stride=1, padding=16, count_include_pad=False)
     blobs = torch.randn(1, len(onehot), height // 32 + 2, width // 32 + 2, generator=generator)
     noise = torch.randn(1, len(onehot), height, width, generator=generator)
-    return (4 * blurred + F.interpolate(blobs, (height, width), mode="bicubic") + 0.5 * noise).softmax(1)
+    return (2 * blurred + F.interpolate(blobs, (height, width), mode="bicubic") + 0.5 * noise).softmax(1)
 
 
 def pydensecrf(name: str, image: Tensor, probabilities: Tensor) -> Tensor:
