@@ -1,0 +1,6 @@
+"""Refinement of class probabilities by the colours of their image."""
+
+from torch_svm_seg.refine.dense_crf import DenseCRF
+from torch_svm_seg.refine.pamr import PAMR
+
+__all__ = ["PAMR", "DenseCRF"]

@@ -1,0 +1,167 @@
+"""Mean-field inference in a fully connected conditional random field."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torch_svm_seg.refine.checks import checked
+from torch_svm_seg.refine.filters import ExactFilter, LatticeFilter, PositionFilter
+from torch_svm_seg.tensors import full_precision
+
+# Probabilities are at least this in the unary term, as in pydensecrf's `unary_from_softmax`.
+SMALLEST = 1e-5
+
+
+class Parameters(NamedTuple):
+    """Parameters of :class:`DenseCRF` that have been published."""
+
+    spatial_sigma: float
+    spatial_weight: float
+    bilateral_sigma: float
+    colour_sigma: float
+    bilateral_weight: float
+
+
+PRESETS = {
+    "irn": Parameters(3, 3, 50, 5, 10),  # with hard labels of confidence 0.7
+    "psa": Parameters(3, 3, 80, 13, 10),
+    "pmm": Parameters(3, 10, 80, 13, 10),  # one class against the background
+    "deeplab": Parameters(1, 3, 67, 3, 4),
+    "afa": Parameters(3, 3, 64, 5, 4),
+}
+
+
+class DenseCRF(nn.Module):
+    r"""Marginals of a dense CRF by mean field (Kraehenbuehl and Koltun 2011), with the conventions of pydensecrf.
+
+    With p the given probabilities and q = softmax(log p) at first, each step is
+
+        q <- softmax(log p + spatial_weight * (G q) + bilateral_weight * (H q)),
+
+    where G and H are Gaussian filters over all pixels of the image (``torch_svm_seg.refine.filters``): G by position, H
+    by position and colour.
+
+    Args:
+        spatial_sigma: Standard deviation of G, in pixels, > 0.
+        spatial_weight: What agreement along G counts: a number for equal labels (Potts), or a tensor (K, K) for all
+            pairs of labels, the receiving one first.
+        bilateral_sigma: Standard deviation of H by position, in pixels, > 0.
+        colour_sigma: Standard deviation of H by colour, in steps of 0..255, > 0.
+        bilateral_weight: What agreement along H counts, as ``spatial_weight``.
+        steps: Number of steps, >= 0.
+        exact: Compute H from all pairs of pixels instead of a permutohedral lattice, in time and memory quadratic in
+            the pixels: for checks on small images.
+
+    The defaults are PSA's; other published sets are those of :meth:`preset`. The weights are parameters that need no
+    gradient until ``requires_grad_()`` asks for one. The result is differentiable with respect to the probabilities and
+    the weights, not to the image.
+
+    Shape:
+        image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities (B, K, H, W), >= 0, values over 1 count as 1;
+        valid (B, H, W), bool. Result (B, K, H, W), summing to 1 over K.
+
+    Example:
+        >>> image = torch.zeros(1, 3, 1, 4)
+        >>> image[..., 2:] = 255
+        >>> probabilities = torch.tensor([[0.9, 0.4, 0.1, 0.4]]).view(1, 1, 1, 4)
+        >>> marginals = DenseCRF(spatial_weight=0)(image, torch.cat([probabilities, 1 - probabilities], 1))
+        >>> marginals.argmax(1).flatten().tolist()
+        [0, 0, 1, 1]
+    """
+
+    def __init__(
+        self,
+        spatial_sigma: float = 3,
+        spatial_weight: float | Tensor = 3,
+        bilateral_sigma: float = 80,
+        colour_sigma: float = 13,
+        bilateral_weight: float | Tensor = 10,
+        steps: int = 10,
+        exact: bool = False,
+    ) -> None:
+        super().__init__()
+        sigmas = {"spatial_sigma": spatial_sigma, "bilateral_sigma": bilateral_sigma, "colour_sigma": colour_sigma}
+        for name, sigma in sigmas.items():
+            if not sigma > 0:
+                raise ValueError(f"{name}: expected a number > 0, got {sigma}")
+        if steps < 0:
+            raise ValueError(f"steps: expected a number >= 0, got {steps}")
+        self.spatial_sigma, self.bilateral_sigma, self.colour_sigma = spatial_sigma, bilateral_sigma, colour_sigma
+        self.spatial_weight, self.bilateral_weight = _parameter(spatial_weight), _parameter(bilateral_weight)
+        self.steps, self.exact = steps, exact
+
+    @classmethod
+    def preset(cls, name: str) -> "DenseCRF":
+        """A CRF with published parameters: "irn", "psa", "pmm", "deeplab" or "afa".
+
+        Raises:
+            ValueError: There is no such name.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"name: expected one of {tuple(PRESETS)}, got {name!r}")
+        return cls(**PRESETS[name]._asdict())
+
+    def extra_repr(self) -> str:
+        return (
+            f"spatial_sigma={self.spatial_sigma}, bilateral_sigma={self.bilateral_sigma}, "
+            f"colour_sigma={self.colour_sigma}, steps={self.steps}"
+        )
+
+    def forward(self, image: Tensor, probabilities: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Marginals of a batch of images.
+
+        Args:
+            image: See the class.
+            probabilities: See the class.
+            valid: False where an image is padding, which takes no part: images of different sizes are padded to one.
+                There the result is the normalised probabilities.
+
+        Raises:
+            ValueError: Naming the argument, where shapes do not match or values are not as above.
+        """
+        image, probabilities = checked(image, probabilities)
+        classes = probabilities.shape[1]
+        for name, weight in self.named_parameters():
+            if weight.shape not in ((), (classes, classes)):
+                raise ValueError(f"{name}: expected a number or {(classes, classes)}, got {tuple(weight.shape)}")
+        if valid is None:
+            valid = torch.ones_like(probabilities[:, 0], dtype=torch.bool)
+        elif valid.shape != probabilities[:, 0].shape or valid.dtype != torch.bool:
+            expected = tuple(probabilities[:, 0].shape)
+            raise ValueError(f"valid: expected bool {expected}, got {valid.dtype} {tuple(valid.shape)}")
+        present = valid[:, None].to(probabilities)
+        # On a CPU, one image after the other stays closer to the caches.
+        together = 1 if image.device.type == "cpu" else len(image)
+        parts = zip(*(tensor.split(together) for tensor in (image, probabilities, present)), strict=True)
+        with full_precision(image.device):
+            return torch.cat([self._infer(*part) for part in parts])
+
+    def _infer(self, image: Tensor, probabilities: Tensor, weight: Tensor) -> Tensor:
+        spatial = PositionFilter(self.spatial_sigma, weight)
+        bilateral = self._bilateral_filter(image, weight)
+        unary = probabilities.clamp(SMALLEST, 1).log()
+        marginals = unary.softmax(1)
+        for _ in range(self.steps):
+            near = _reward(self.spatial_weight, spatial(marginals))
+            rows = bilateral(marginals.permute(0, 2, 3, 1).flatten(0, 2).contiguous())
+            alike = _reward(self.bilateral_weight, rows.unflatten(0, weight[:, 0].shape).permute(0, 3, 1, 2))
+            marginals = (unary + near + alike).softmax(1)
+        return marginals
+
+    def _bilateral_filter(self, image: Tensor, weight: Tensor) -> ExactFilter | LatticeFilter:
+        number, row, column = torch.ones_like(weight[:, 0]).nonzero(as_tuple=True)
+        position = torch.stack([column, row]).to(image) / self.bilateral_sigma
+        colour = image.transpose(0, 1).flatten(1) / self.colour_sigma
+        kind: type[ExactFilter | LatticeFilter] = ExactFilter if self.exact else LatticeFilter
+        return kind(torch.cat([position, colour]), number, weight.flatten())
+
+
+def _parameter(weight: float | Tensor) -> nn.Parameter:
+    return nn.Parameter(torch.as_tensor(weight, dtype=torch.get_default_dtype()).clone(), requires_grad=False)
+
+
+def _reward(weight: Tensor, messages: Tensor) -> Tensor:
+    """Messages (B, K, H, W) times what they count for each label."""
+    weight = weight.to(messages)
+    return weight * messages if weight.dim() == 0 else torch.einsum("lk,bkhw->blhw", weight, messages)
