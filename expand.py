@@ -5,6 +5,7 @@ How to run:
     python expand.py                                     one photograph, a minute, nothing to prepare
     python expand.py --root /data --out runs/voc         the study of the paper's Table 1 on VOC 2012 train
     python expand.py --images photos --masks masks       a folder of your own
+    python expand.py --root /data --supervision seed --cams runs/cams --features F3     from image-level labels
     torchrun --nproc-per-node 4 expand.py --root /data   on four GPUs
 
 Then ``evaluate.py --predictions runs/voc`` scores the masks again, as tables in several formats.
@@ -26,11 +27,13 @@ from torch_svm_seg.backbones import Backbone, load_backbone
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device, gathered, processes
 from torch_svm_seg.expander import SVMExpander
-from torch_svm_seg.expansion_run import Progress, claim_folder, expand_all, mask_path, unfinished, write_record
+from torch_svm_seg.expansion_run import ExpansionRun, Progress, claim_folder, mask_path, unfinished, write_record
 from torch_svm_seg.files import InputError, read_mask, write_atomically
 from torch_svm_seg.panels import PanelRow, panel
-from torch_svm_seg.sampling import VOID, sample_pixels
+from torch_svm_seg.sampling import VOID, confident_labels, sample_pixels
 from torch_svm_seg.scoring import score_folder
+from torch_svm_seg.self_training import SelfTraining
+from torch_svm_seg.supervision import GroundTruth, Seeds, Supervision, background_rule
 from torch_svm_seg.tables import Row, text_table
 
 FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
@@ -71,9 +74,40 @@ def build_parser() -> argparse.ArgumentParser:
     samples = parser.add_argument_group("samples")
     samples.add_argument(
         "--supervision",
-        choices=("ground-truth",),
+        choices=("ground-truth", "seed"),
         default="ground-truth",
-        help="where the labels of sampled pixels come from: the ground truth is the paper's study of the upper bound",
+        help="where the labels of sampled pixels come from: the ground truth is the paper's study of the upper bound; "
+        "seed takes the confident pixels of class activation maps (default: %(default)s)",
+    )
+    samples.add_argument(
+        "--cams", metavar="DIR", help="class activation maps for --supervision seed, as `train.py cams` writes them"
+    )
+    samples.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="read the ID.npy that other code bases write into --cams: a pickle, of which only arrays, dictionaries, "
+        "numbers and strings are admitted",
+    )
+    samples.add_argument(
+        "--background",
+        default="power:4",
+        metavar="RULE",
+        help="activation of the background in seeds: power:A is (1 - the largest activation)^A, constant:T a "
+        "threshold, own what the method activates itself, as SIPE does (default: %(default)s)",
+    )
+    samples.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        help="of each class's region in a seed to train on: its most confident pixels (default: %(default)s)",
+    )
+    samples.add_argument(
+        "--rounds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with seeds, train again on the confident pixels of the SVM's own scores: N SVMs at most, until masks "
+        "stop changing (default: %(default)s)",
     )
     samples.add_argument(
         "--samples-per-class",
@@ -140,13 +174,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Expand this process's share of the images and report on all of them; returns the exit code."""
     dataset = open_dataset(args)
-    if not dataset.has_masks:
-        raise InputError("--supervision ground-truth: needs masks; give --masks DIR with --images")
+    supervision = _supervision(args, dataset)
     if args.batch_size < 1 or args.workers < 0:
         raise InputError("--batch-size and --workers: expected at least 1 and 0")
     device = choose_device(args.device)
-    expander = _build_expander(args)
-    backbone = _build_backbone(args)
+    expander = _build_expander(args, len(dataset.class_names))
+    backbone = _build_backbone(args).to(device)
     settings = _settings(args, dataset)
     if rank == 0:
         progress = claim_folder(args.out, settings, args.overwrite)
@@ -159,17 +192,15 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
         def report(done: Progress) -> None:
             bar.update(done.images + len(done.skipped) - bar.n)
 
-        own = expand_all(
-            dataset, share, backbone.to(device), expander, args.features, args.out, device,
-            args.batch_size, args.workers, report,
-        )  # fmt: skip
+        run = ExpansionRun(backbone, expander, supervision, args.features, args.out, device)
+        own = run.run(dataset, share, args.batch_size, args.workers, report)
     parts = gathered(own)
     if rank != 0:
         return 0
     for part in parts:
         progress.add(part)
     write_record(args.out, settings, progress, finished=True)
-    _summarize(args, dataset, progress, sum(part.images for part in parts), time.perf_counter() - start)
+    _summarize(args, dataset, supervision, progress, sum(part.images for part in parts), time.perf_counter() - start)
     return 1 if progress.skipped else 0
 
 
@@ -177,17 +208,34 @@ def _gamma(text: str) -> float | str:
     return text if text == "scale" else float(text)
 
 
-def _build_expander(args: argparse.Namespace) -> SVMExpander:
+def _supervision(args: argparse.Namespace, dataset: PhotographDataset) -> Supervision:
+    if args.supervision == "ground-truth":
+        if args.cams is not None:
+            raise InputError("--cams: works only together with --supervision seed")
+        if not dataset.has_masks:
+            raise InputError("--supervision ground-truth: needs masks; give --masks DIR with --images")
+        return GroundTruth()
+    if args.cams is None:
+        raise InputError("--supervision seed: needs --cams DIR, which `train.py cams` writes")
     try:
-        return SVMExpander(
+        return Seeds(args.cams, background_rule(args.background), args.trust_pickle)
+    except ValueError as error:
+        raise InputError(f"--background: {error}") from error
+
+
+def _build_expander(args: argparse.Namespace, num_classes: int) -> SVMExpander | SelfTraining:
+    try:
+        expander = SVMExpander(
             kernel=args.kernel,
             C=args.C,
             gamma=args.gamma,
             approximation=None if args.approximation == "exact" else args.approximation,
             components=args.components,
             samples_per_class=args.samples_per_class,
+            num_classes=num_classes,
             seed=args.seed,
         )
+        return expander if args.supervision == "ground-truth" else SelfTraining(expander, args.share, args.rounds)
     except ValueError as error:
         raise InputError(f"--{error}".replace("_", "-")) from error
 
@@ -206,18 +254,26 @@ def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str,
     settings = {name: getattr(args, name) for name in names}
     settings |= {"approximation": args.approximation, "components": args.components}
     settings |= {"features": list(args.features), "classes": list(dataset.class_names)}
+    if args.supervision == "seed":
+        settings |= {name: getattr(args, name) for name in ("cams", "background", "share", "rounds")}
     data = ("root", "split", "list", "images", "masks", "limit")
     return settings | {"data": {name: getattr(args, name) for name in data}, "number": len(dataset)}
 
 
 def _summarize(
-    args: argparse.Namespace, dataset: PhotographDataset, progress: Progress, images: int, seconds: float
+    args: argparse.Namespace,
+    dataset: PhotographDataset,
+    supervision: Supervision,
+    progress: Progress,
+    images: int,
+    seconds: float,
 ) -> None:
     """Print the table, what was skipped and where everything lies; draw the overview."""
     done = dataset.subset(place for place, id in enumerate(dataset.ids) if id not in progress.skipped)
     if len(done):
-        _print_table(args, done, progress.seconds_per_image())
-        picture = panel(_overview_rows(args, done), args.features, dataset.class_names)
+        if dataset.has_masks:
+            _print_table(args, done, progress.seconds_per_image())
+        picture = panel(_overview_rows(args, done, supervision), args.features, dataset.class_names)
         write_atomically(args.out / "overview.png", lambda stream: picture.save(stream, "png"))
     for id, reason in progress.skipped.items():
         print(f"skipped {id}: {reason}")
@@ -241,17 +297,17 @@ def _print_table(args: argparse.Namespace, dataset: PhotographDataset, seconds: 
     )
 
 
-def _overview_rows(args: argparse.Namespace, dataset: PhotographDataset) -> list[PanelRow]:
+def _overview_rows(args: argparse.Namespace, dataset: PhotographDataset, supervision: Supervision) -> list[PanelRow]:
     """The first photographs with their samples and masks, as in the paper's Figures 6 and 7."""
     rows = []
     for place, id in enumerate(dataset.ids[:OVERVIEW_ROWS]):
-        photograph = dataset[place]
-        truth = dataset.mask(place)
-        sample = sample_pixels(truth[None], args.samples_per_class, args.seed)
+        _, image, knowledge = supervision.read(dataset, place)
+        labels = knowledge if knowledge.dim() == 2 else confident_labels(knowledge[None], args.share)[0]
+        sample = sample_pixels(labels[None], args.samples_per_class, args.seed)
         drawn = sample.positions[sample.classes >= 0]
-        samples = torch.full_like(truth, VOID).flatten().scatter(0, drawn, truth.flatten()[drawn]).view_as(truth)
+        samples = torch.full_like(labels, VOID).flatten().scatter(0, drawn, labels.flatten()[drawn]).view_as(labels)
         masks = [read_mask(mask_path(args.out, feature, id)) for feature in args.features]
-        rows.append(PanelRow(photograph.image, masks, truth, samples))
+        rows.append(PanelRow(image, masks, dataset.mask(place) if dataset.has_masks else None, samples))
     return rows
 
 

@@ -6,19 +6,20 @@
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import torch_svm_seg
 from torch_svm_seg.backbones import Backbone
-from torch_svm_seg.datasets import Photograph, PhotographDataset
-from torch_svm_seg.expander import SVMExpander
+from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.files import InputError, save_mask, write_text_atomically
+from torch_svm_seg.supervision import Supervised, Supervision
 
 SETTINGS_FILE = "run.json"
 
@@ -107,123 +108,114 @@ def unfinished(out: Path, features: Sequence[str], ids: Sequence[str]) -> list[i
     return [place for place, id in enumerate(ids) if not all(mask_path(out, name, id).is_file() for name in features)]
 
 
-def expand_all(
-    dataset: PhotographDataset,
-    places: Sequence[int],
-    backbone: Backbone,
-    expander: SVMExpander,
-    features: Sequence[str],
-    out: Path,
-    device: torch.device,
-    batch_size: int = 1,
-    workers: int = 0,
-    report: Callable[[Progress], object] | None = None,
-) -> Progress:
-    """Expand the ground truth of images and save a mask for each of them and each feature.
+@dataclass
+class ExpansionRun:
+    """Expands images into folders of masks.
 
-    An image that cannot be used is skipped, with its reason in the result; an error of writing ends the run.
+    An image that cannot be used is skipped, with its reason in the progress; an error of writing ends the run.
 
-    Args:
-        dataset: Photographs with masks.
-        places: Which of them.
+    Attributes:
         backbone: Gives the features; on ``device``.
-        expander: Trains and applies the SVMs.
+        expander: Gives an ``Expansion`` from features (B, C, h, w) and what is known about the pixels.
+        supervision: Gives that knowledge.
         features: Names of the backbone's stages.
         out: Folder to write to.
         device: Where to compute.
-        batch_size: Images of one size to expand at once.
-        workers: Processes that read images ahead.
-        report: Called with the progress so far whenever images are done.
+        progress: What was done so far.
     """
-    progress = Progress(seconds=dict.fromkeys(features, 0.0))
-    for group in _batches(_read(dataset, places, workers), batch_size, progress.skipped):
-        _expand_or_skip(group, backbone, expander, features, out, device, progress)
-        if report:
-            report(progress)
-    return progress
 
+    backbone: Backbone
+    expander: nn.Module
+    supervision: Supervision
+    features: Sequence[str]
+    out: Path
+    device: torch.device
+    progress: Progress = field(default_factory=Progress)
 
-def _expand_or_skip(
-    group: list[Photograph],
-    backbone: Backbone,
-    expander: SVMExpander,
-    features: Sequence[str],
-    out: Path,
-    device: torch.device,
-    progress: Progress,
-) -> None:
-    """Expand a batch; where it cannot be, one by one, and skip what spoils it."""
-    try:
-        _expand(group, backbone, expander, features, out, device, progress)
-    except ValueError as error:
-        if len(group) > 1:
-            for photograph in group:
-                _expand_or_skip([photograph], backbone, expander, features, out, device, progress)
+    def run(
+        self,
+        dataset: PhotographDataset,
+        places: Sequence[int],
+        batch_size: int = 1,
+        workers: int = 0,
+        report: Callable[[Progress], object] | None = None,
+    ) -> Progress:
+        """Expand the images at ``places`` of a data set.
+
+        Args:
+            dataset: The photographs.
+            places: Which of them.
+            batch_size: Images of one size to expand at once.
+            workers: Processes that read images ahead.
+            report: Called with the progress so far whenever images are done.
+        """
+        self.progress.seconds |= dict.fromkeys(self.features, 0.0)
+        # Photographs are of any size: they come one by one, not stacked.
+        readings = DataLoader(
+            _Readings(dataset, places, self.supervision), batch_size=None, num_workers=workers, collate_fn=_as_it_is
+        )
+        for group in self._batches(readings, batch_size):
+            self._expand_or_skip(group)
+            if report:
+                report(self.progress)
+        return self.progress
+
+    def _batches(self, readings: Iterable[Supervised | tuple[str, str]], batch_size: int) -> Iterator[list[Supervised]]:
+        """Groups of images of one size; whatever could not be read is skipped."""
+        waiting: dict[tuple[int, ...], list[Supervised]] = {}
+        for reading in readings:
+            if not isinstance(reading, Supervised):
+                self.progress.skipped[reading[0]] = reading[1]
+                continue
+            group = waiting.setdefault(tuple(reading.image.shape), [])
+            group.append(reading)
+            if len(group) == batch_size:
+                yield waiting.pop(tuple(reading.image.shape))
+        yield from waiting.values()
+
+    def _expand_or_skip(self, group: list[Supervised]) -> None:
+        """Expand a batch; where it cannot be, one by one, and skip what spoils it."""
+        try:
+            self._expand(group)
+        except ValueError as error:
+            if len(group) > 1:
+                for one in group:
+                    self._expand_or_skip([one])
+            else:
+                self.progress.skipped[group[0].id] = str(error)
         else:
-            progress.skipped[group[0].id] = str(error)
-    else:
-        progress.images += len(group)
+            self.progress.images += len(group)
+
+    @torch.inference_mode()
+    def _expand(self, group: list[Supervised]) -> None:
+        images = torch.stack([one.image for one in group]).to(self.device)
+        knowledge = torch.stack([one.knowledge for one in group]).to(self.device)
+        stages = self.backbone.stages(images, self.features)
+        for feature in self.features:
+            start = time.perf_counter()
+            masks = self.expander(stages[feature], knowledge).masks.cpu()
+            seconds = time.perf_counter() - start
+            for one, mask in zip(group, masks, strict=True):
+                save_mask(mask_path(self.out, feature, one.id), mask)
+            self.progress.seconds[feature] += seconds
 
 
-@torch.inference_mode()
-def _expand(
-    group: list[Photograph],
-    backbone: Backbone,
-    expander: SVMExpander,
-    features: Sequence[str],
-    out: Path,
-    device: torch.device,
-    progress: Progress,
-) -> None:
-    images = torch.stack([photograph.image for photograph in group]).to(device)
-    labels = torch.stack([photograph.mask for photograph in group if photograph.mask is not None]).to(device)
-    stages = backbone.stages(images, features)
-    for feature in features:
-        start = time.perf_counter()
-        masks = expander(stages[feature], labels).masks.cpu()
-        seconds = time.perf_counter() - start
-        for photograph, mask in zip(group, masks, strict=True):
-            save_mask(mask_path(out, feature, photograph.id), mask)
-        progress.seconds[feature] += seconds
+class _Readings(Dataset[Supervised | tuple[str, str]]):
+    """Images read in worker processes: one that cannot be read is its id and the reason instead."""
 
-
-class _Readings(Dataset[Photograph | tuple[str, str]]):
-    """Photographs read in worker processes: one that cannot be read is its id and the reason instead."""
-
-    def __init__(self, dataset: PhotographDataset, places: Sequence[int]) -> None:
-        self.dataset, self.places = dataset, places
+    def __init__(self, dataset: PhotographDataset, places: Sequence[int], supervision: Supervision) -> None:
+        self.dataset, self.places, self.supervision = dataset, places, supervision
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> Photograph | tuple[str, str]:
+    def __getitem__(self, index: int) -> Supervised | tuple[str, str]:
         place = self.places[index]
         try:
-            return self.dataset[place]
+            return self.supervision.read(self.dataset, place)
         except InputError as error:
             return self.dataset.ids[place], str(error)
 
 
-def _read(dataset: PhotographDataset, places: Sequence[int], workers: int) -> Iterator[Photograph | tuple[str, str]]:
-    # Photographs are of any size: they come one by one, not stacked.
-    yield from DataLoader(_Readings(dataset, places), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
-
-
 def _as_it_is(reading: Any) -> Any:
     return reading
-
-
-def _batches(
-    readings: Iterator[Photograph | tuple[str, str]], batch_size: int, skipped: dict[str, str]
-) -> Iterator[list[Photograph]]:
-    """Groups of photographs of one size; whatever could not be read goes to ``skipped``."""
-    waiting: dict[tuple[int, ...], list[Photograph]] = {}
-    for reading in readings:
-        if not isinstance(reading, Photograph):
-            skipped[reading[0]] = reading[1]
-            continue
-        group = waiting.setdefault(tuple(reading.image.shape), [])
-        group.append(reading)
-        if len(group) == batch_size:
-            yield waiting.pop(tuple(reading.image.shape))
-    yield from waiting.values()

@@ -1,4 +1,4 @@
-"""Which pixels train an image's SVM."""
+"""Which pixels train an image's SVM, and with which labels."""
 
 from typing import NamedTuple
 
@@ -55,3 +55,35 @@ def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> Pixel
     first = (~drawn).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
     classes = torch.where(drawn, classes, -1).gather(1, first)
     return PixelSample(grouped.gather(1, first), classes)
+
+
+def confident_labels(scores: Tensor, share: float = 0.5) -> Tensor:
+    """The labels of the pixels whose best score leads the most, the same share of each class's region.
+
+    A rule by rank in each image and region, rather than by a threshold, needs no ground truth to be set, and leaves
+    every class that has a region at least one pixel.
+
+    Args:
+        scores: Of classes by id, (B, K, H, W); -inf for a class that an image does not have.
+        share: Of each region's pixels to keep, > 0 to 1; pixels that lead alike are kept by their position.
+
+    Returns:
+        Class ids (B, H, W), and 255 where not confident.
+
+    Raises:
+        ValueError: If ``scores`` is not (B, K, H, W) or ``share`` is not in (0, 1].
+    """
+    if scores.dim() != 4 or not scores.dtype.is_floating_point:
+        raise ValueError(f"scores: expected floating point (B, K, H, W), got {scores.dtype} {tuple(scores.shape)}")
+    if not 0 < share <= 1:
+        raise ValueError(f"share: expected more than 0 and at most 1, got {share}")
+    best = scores.flatten(2).topk(min(2, scores.shape[1]), dim=1)
+    regions = best.indices[:, 0]
+    by_lead = (best.values[:, 0] - best.values[:, -1]).argsort(dim=1, descending=True, stable=True)
+    # Sorted by region, and inside a region by the lead: the first share of each run is confident.
+    grouped = by_lead.gather(1, regions.gather(1, by_lead).argsort(dim=1, stable=True))
+    classes = regions.gather(1, grouped)
+    starts, ends = torch.searchsorted(classes, classes), torch.searchsorted(classes, classes, right=True)
+    rank = torch.arange(classes.shape[1], device=classes.device) - starts
+    labels = torch.where(rank < (share * (ends - starts)).ceil(), classes, VOID)
+    return labels.scatter(1, grouped, labels).view(-1, *scores.shape[2:])

@@ -1,0 +1,189 @@
+"""Confident labels, and the expansion of seeds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import expand
+from torch_svm_seg import SVMExpander
+from torch_svm_seg.cam import ActivationMaps
+from torch_svm_seg.cam_files import cam_path, save_cams
+from torch_svm_seg.datasets import voc2012
+from torch_svm_seg.files import read_mask
+from torch_svm_seg.sampling import VOID, confident_labels
+from torch_svm_seg.self_training import SelfTraining
+
+
+def test_the_pixels_that_lead_the_most_are_confident() -> None:
+    """Half of 4 pixels of class 0, half of 3, rounded up, of class 1, and none of a class that never wins."""
+    first = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.1, 0.2, 0.3])
+    scores = torch.stack([first, 1 - first, torch.full((7,), -torch.inf)]).view(1, 3, 1, 7)
+    assert confident_labels(scores, 0.5).tolist() == [[[0, 0, VOID, VOID, 1, 1, VOID]]]
+    assert confident_labels(scores, 1).tolist() == [[[0, 0, 0, 0, 1, 1, 1]]]
+    assert confident_labels(scores, 1e-9).tolist() == [[[0, VOID, VOID, VOID, 1, VOID, VOID]]]
+
+
+def test_confident_labels_keep_the_share_of_each_region() -> None:
+    scores = torch.randn(3, 4, 9, 11, generator=torch.Generator().manual_seed(0))
+    regions = scores.argmax(1)
+    labels = confident_labels(scores, 0.3)
+    for image in range(3):
+        assert torch.equal(labels[image : image + 1], confident_labels(scores[image : image + 1], 0.3))
+        lead = scores[image].topk(2, dim=0).values.diff(dim=0)[0].neg()
+        for id in range(4):
+            region, kept = regions[image] == id, labels[image] == id
+            assert not (kept & ~region).any()
+            assert int(kept.sum()) == -(-3 * int(region.sum()) // 10)
+            assert float(lead[kept].min()) >= float(lead[region & ~kept].max())
+
+
+@pytest.mark.parametrize(
+    ("message", "scores", "share"),
+    [
+        (r"^scores: .*\(2, 3, 4\)", torch.rand(2, 3, 4), 0.5),
+        ("^scores: .*int64", torch.ones(1, 2, 3, 4).long(), 0.5),
+        ("^share: .*0", torch.rand(1, 2, 3, 4), 0.0),
+        ("^share: .*1.5", torch.rand(1, 2, 3, 4), 1.5),
+    ],
+)
+def test_wrong_arguments_are_named(message: str, scores: Tensor, share: float) -> None:
+    with pytest.raises(ValueError, match=message):
+        confident_labels(scores, share)
+
+
+def squares() -> tuple[Tensor, Tensor, Tensor]:
+    """Features that show two squares, (2, 4, 24, 32), their true masks, and activation that is vague about them."""
+    truth = torch.zeros(2, 48, 64, dtype=torch.long)
+    truth[:, 8:24, 8:24], truth[:, 24:44, 36:60] = 1, 3
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.one_hot(truth[:, ::2, ::2], 4).movedim(-1, 1) * 3.0
+    features = features + torch.randn(features.shape, generator=generator)
+    planes = torch.nn.functional.one_hot(truth, 4).movedim(-1, 1).float()
+    activation = torch.nn.functional.avg_pool2d(planes, 15, 1, 7, count_include_pad=False)
+    activation[:, 2] = -torch.inf
+    return features, truth, activation
+
+
+def test_the_first_round_is_the_expansion_of_confident_labels() -> None:
+    features, _, activation = squares()
+    expander = SVMExpander(samples_per_class=100, num_classes=4)
+    found = SelfTraining(expander, 0.4)(features, activation)
+    expected = expander(features, confident_labels(activation, 0.4))
+    assert torch.equal(found.masks, expected.masks)
+    assert torch.equal(found.scores, expected.scores)
+
+
+def test_expansion_of_a_seed_comes_closer_to_the_truth() -> None:
+    features, truth, activation = squares()
+    masks = SelfTraining(SVMExpander(samples_per_class=200, num_classes=4), rounds=2)(features, activation).masks
+    assert not (masks == 2).any(), "an absent class"
+    assert float((masks == truth).float().mean()) > float((activation.argmax(1) == truth).float().mean()) + 0.02
+
+
+def test_rounds_stop_when_masks_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _, activation = squares()
+    expander = SVMExpander(samples_per_class=50, num_classes=4)
+    calls = []
+    plain = expander.forward
+    monkeypatch.setattr(expander, "forward", lambda *arguments: (calls.append(1), plain(*arguments))[1])
+    easy = features + 100 * torch.nn.functional.one_hot(activation.argmax(1)[:, ::2, ::2], 4).movedim(-1, 1)
+    SelfTraining(expander, 0.9, rounds=10)(easy, activation)
+    assert 1 < len(calls) < 10
+
+
+def test_a_lost_class_gets_its_seed_back() -> None:
+    """Its features are those of the background around it: an SVM cannot tell them."""
+    activation = torch.zeros(1, 2, 20, 20)
+    activation[0, 0] = 0.5
+    activation[0, 1, 4, 5:7] = 1
+    features = torch.zeros(1, 3, 20, 20)
+    masks = SelfTraining(SVMExpander(num_classes=2))(features, activation).masks
+    assert torch.equal(masks, activation.argmax(1))
+
+
+@pytest.mark.parametrize(("message", "options"), [("^share: ", {"share": 0}), ("^rounds: ", {"rounds": 0})])
+def test_wrong_options_are_named(message: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=message):
+        SelfTraining(SVMExpander(), **options)
+
+
+# The command line
+
+
+@pytest.fixture
+def cams(tiny_voc: Path, tmp_path: Path) -> Path:
+    """Gives a folder of maps for the train images of the small VOC: their masks at a quarter of the size."""
+    dataset = voc2012(tiny_voc, "train")
+    for place, id in enumerate(dataset.ids):
+        mask = dataset.mask(place)
+        classes = tuple(int(id) for id in mask.unique() if id not in (0, VOID))
+        planes = torch.stack([mask == id for id in classes])[None].float()
+        maps = torch.nn.functional.avg_pool2d(planes, 4)[0]
+        save_cams(
+            cam_path(tmp_path / "cams", id), ActivationMaps(classes, maps, tuple(mask.shape)), dataset.class_names
+        )
+    return tmp_path / "cams"
+
+
+def command(root: Path, cams: Path, out: Path, *more: str) -> list[str]:
+    arguments = ["--root", str(root), "--supervision", "seed", "--cams", str(cams), "--features", "img"]
+    return [*arguments, "--samples-per-class", "100", "--out", str(out), *more]
+
+
+def test_seeds_are_expanded_without_masks(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:
+    """The masks are the same whether or not there is a ground truth."""
+    assert expand.main(command(tiny_voc, cams, tmp_path / "with")) == 0
+    masks = tiny_voc / "VOCdevkit" / "VOC2012" / "SegmentationClass"
+    masks.rename(masks.with_name("away"))
+    images = masks.with_name("JPEGImages")
+    (tmp_path / "ids.txt").write_text("\n".join(path.stem for path in cams.iterdir()))
+    without = ["--images", str(images), "--list", str(tmp_path / "ids.txt")]
+    assert expand.main([*without, *command(tiny_voc, cams, tmp_path / "without")[2:]]) == 0
+    for path in (tmp_path / "with" / "img").iterdir():
+        mask = read_mask(path)
+        assert torch.equal(mask, read_mask(tmp_path / "without" / "img" / path.name))
+        assert set(mask.unique().tolist()) == {0, 8, 15}
+    assert (tmp_path / "without" / "overview.png").is_file()
+
+
+def test_an_image_without_maps_is_skipped(
+    tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = next(cams.iterdir())
+    lost.unlink()
+    assert expand.main(command(tiny_voc, cams, tmp_path / "out")) == 1
+    assert f"skipped {lost.stem}: {lost}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--background", "power"], "--background: expected own, power:EXPONENT"),
+        (["--share", "2"], "--share: expected"),
+        (["--rounds", "0"], "--rounds: expected"),
+        (["--supervision", "ground-truth"], "--cams: works only together with --supervision seed"),
+    ],
+)
+def test_wrong_flags_are_named(
+    flags: list[str], named: str, tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expand.main(command(tiny_voc, cams, tmp_path / "out", *flags)) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_a_background_that_the_maps_have_not_skips_the_image(
+    tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expand.main(command(tiny_voc, cams, tmp_path / "out", "--background", "own")) == 1
+    assert "have no background of their own" in capsys.readouterr().out
+
+
+def test_masks_of_other_seeds_are_not_mixed(
+    tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expand.main(command(tiny_voc, cams, tmp_path / "out")) == 0
+    assert expand.main(command(tiny_voc, cams, tmp_path / "out", "--share", "0.9")) == 2
+    assert "share was 0.5, now 0.9" in capsys.readouterr().err
