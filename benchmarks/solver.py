@@ -68,6 +68,11 @@ class Result:
     memory: float
     mask: Tensor
 
+    @property
+    def total(self) -> float:
+        """Seconds altogether."""
+        return self.fit + self.predict
+
 
 def ours(**options: Any) -> Callable[[Task], tuple[float, float, Tensor]]:
     """The expander, which samples and interpolates itself; the time of its fit is taken inside."""
@@ -149,38 +154,31 @@ def measure(name: str, task: Task, threads: int) -> Result:
     return Result(fit, predict, memory, torch.from_numpy(mask))
 
 
-def compare(tasks: Sequence[Task], methods: Sequence[str], threads: int, number: int) -> str:
-    """A Markdown table of all methods, medians over the tasks."""
-    results: dict[str, list[Result]] = {name: [] for name in methods}
+def compare(tasks: Sequence[Task], threads: int, number: int) -> str:
+    """A Markdown table of all methods: medians of times, means of accuracy, the most memory over the tasks."""
+    done: list[dict[str, Result]] = []
     for task in tasks:
-        classes = task.labels[task.labels != VOID].unique()
-        for name in methods:
-            if name != "TorchKM" or len(classes) == 2:
-                results[name].append(measure(name, task, threads))
+        binary = len(task.labels[task.labels != VOID].unique()) == 2
+        done.append({name: measure(name, task, threads) for name in METHODS if binary or name != "TorchKM"})
     lines = [
         "| method | images | fit, s | predict, s | total, s | times ours | agreement, % | mIoU, % | memory, MB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in results.items():
-        if not found:
+    for name in METHODS:
+        runs = [(found[name], found, task) for found, task in zip(done, tasks, strict=True) if name in found]
+        if not runs:
             continue
-        fitting = [place for place, task in enumerate(tasks) if name != "TorchKM" or len(task.labels.unique()) <= 3]
-        fitting = fitting[: len(found)]
-        totals = [result.fit + result.predict for result in found]
-        own = [results[OURS][place].fit + results[OURS][place].predict for place in fitting]
-        ratio = statistics.median(total / mine for total, mine in zip(totals, own, strict=True))
-        agreement = [
-            float((result.mask == results[REFERENCE][place].mask).float().mean()) if REFERENCE in results else np.nan
-            for result, place in zip(found, fitting, strict=True)
-        ]
         score = SegmentationScore(number)
-        for result, place in zip(found, fitting, strict=True):
-            score.update(result.mask, tasks[place].labels)
+        for result, _, task in runs:
+            score.update(result.mask, task.labels)
+        agreement = [float((result.mask == found[REFERENCE].mask).float().mean()) for result, found, _ in runs]
         lines.append(
-            f"| {name} | {len(found)} | {statistics.median(r.fit for r in found):.2f} "
-            f"| {statistics.median(r.predict for r in found):.2f} | {statistics.median(totals):.2f} | {ratio:.1f} "
+            f"| {name} | {len(runs)} | {statistics.median(result.fit for result, _, _ in runs):.2f} "
+            f"| {statistics.median(result.predict for result, _, _ in runs):.2f} "
+            f"| {statistics.median(result.total for result, _, _ in runs):.2f} "
+            f"| {statistics.median(result.total / found[OURS].total for result, found, _ in runs):.1f} "
             f"| {100 * statistics.mean(agreement):.2f} | {100 * score.compute().miou:.2f} "
-            f"| {max(r.memory for r in found):.0f} |"
+            f"| {max(result.memory for result, _, _ in runs):.0f} |"
         )
     return "\n".join(lines)
 
@@ -228,7 +226,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
     parser.add_argument("--weights", help="random does for timing (default: ImageNet)")
     parser.add_argument("--features", nargs="+", default=["F1", "F3", "F5"])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help="(default: all)")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
     parser.add_argument("--growth", action="store_true", help="show how our cost grows instead")
     return parser
@@ -255,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     print(growth(tasks[0], kernel), flush=True)
             else:
                 print(f"\n{feature}, {tasks[0].features.shape[0]} channels\n")
-                print(compare(tasks, args.methods, args.threads, len(dataset.class_names)), flush=True)
+                print(compare(tasks, args.threads, len(dataset.class_names)), flush=True)
 
 
 if __name__ == "__main__":
