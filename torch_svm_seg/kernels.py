@@ -20,32 +20,38 @@ LOG2_E = math.log2(math.e)
 
 
 def gaussian_kernel(x: Tensor, z: Tensor, gamma: Tensor) -> Tensor:
-    """exp(-gamma |x_i - z_j|^2), (B, N, M), of x (B, N, D) and z (B, M, D) with gamma (B, 1, 1)."""
-    left, right = _exponent_factors(x, z, gamma)
-    return (left @ right).exp2_()
+    """exp(-gamma |x_i - z_j|^2), (B, N, M), of x (B, N, D) and z (B, M, D) with gamma (B, 1, 1).
+
+    Its exponent, to the base of 2, is a product of two matrices: x and z with their squared norms appended. Both are
+    moved to the centre of z first, which changes no distance and keeps the product's cancellation small.
+    """
+    centre = z.mean(1, keepdim=True)
+    return (_left_factor(x, centre, gamma) @ _right_factor(z, centre, gamma)).exp2_()
 
 
 def multiply_by_kernel(x: Tensor, z: Tensor, gamma: Tensor, coefficients: Tensor) -> Tensor:
     """gaussian_kernel(x, z) @ coefficients in blocks of rows; coefficients (B, M, K), result (B, N, K)."""
-    left, right = _exponent_factors(x, z, gamma)
+    centre = z.mean(1, keepdim=True)
+    right = _right_factor(z, centre, gamma)
     block = max(BLOCK_ENTRIES // max(z.shape[0] * z.shape[1], 1), 1)
     thin = coefficients.mT.contiguous().mT  # a product with few columns is quicker if each lies in one piece
-    return torch.cat([(rows @ right).exp2_() @ thin for rows in left.split(block, dim=1)], 1)
+    products = [(_left_factor(rows, centre, gamma) @ right).exp2_() @ thin for rows in x.split(block, dim=1)]
+    return torch.cat(products, 1)
 
 
-def _exponent_factors(x: Tensor, z: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices (B, N, D + 2) and (B, D + 2, M) whose product is the kernel's exponent to the base of 2.
+def _left_factor(x: Tensor, centre: Tensor, gamma: Tensor) -> Tensor:
+    """The exponent's left factor, (B, N, D + 2)."""
+    x = x - centre
+    norm = x.square().sum(-1, keepdim=True)
+    return torch.cat([x, -LOG2_E * gamma * norm, torch.ones_like(norm)], -1)
 
-    They are x and z with their squared norms appended. Both are moved to the centre of z first, which changes no
-    distance and keeps the product's cancellation small.
-    """
-    centre = z.mean(1, keepdim=True)
-    x, z = x - centre, z - centre
-    x_norm, z_norm = x.square().sum(-1, keepdim=True), z.square().sum(-1, keepdim=True)
+
+def _right_factor(z: Tensor, centre: Tensor, gamma: Tensor) -> Tensor:
+    """The exponent's right factor, (B, D + 2, M)."""
+    z = z - centre
+    norm = z.square().sum(-1, keepdim=True)
     rate = LOG2_E * gamma
-    left = torch.cat([x, -rate * x_norm, torch.ones_like(x_norm)], -1)
-    right = torch.cat([2 * rate * z, torch.ones_like(z_norm), -rate * z_norm], -1)
-    return left, right.mT.contiguous()
+    return torch.cat([2 * rate * z, torch.ones_like(norm), -rate * norm], -1).mT.contiguous()
 
 
 class DecisionFunction(nn.Module):

@@ -321,17 +321,18 @@ class GaussianSamples:
         return KernelSpace(gaussian_kernel(chosen, chosen, self.gamma))
 
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
-        everywhere = torch.arange(self.x.shape[1], device=rows.device).expand(len(rows), -1)
-        return self.evaluate_at(everywhere, self.whole(rows, element))
+        return self._evaluate(self.x, self.whole(rows, element))
 
     def combine(self, coefficients: Tensor) -> Tensor:
         return coefficients
 
     def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
-        others, _ = first_true(element != 0)
-        coefficients = element.gather(1, others)[..., None].to(self.x.dtype)
-        points, centres = take_rows(self.x, rows), take_rows(self.x, others)
-        return multiply_by_kernel(points, centres, self.gamma, coefficients)[..., 0].double()
+        return self._evaluate(take_rows(self.x, rows), element)
+
+    def _evaluate(self, points: Tensor, element: Tensor) -> Tensor:
+        carrying, _ = first_true(element != 0)
+        coefficients = element.gather(1, carrying)[..., None].to(self.x.dtype)
+        return multiply_by_kernel(points, take_rows(self.x, carrying), self.gamma, coefficients)[..., 0].double()
 
     def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
         chosen = take_rows(self.x, rows).double()
