@@ -472,6 +472,7 @@ def solve(samples: Samples, problem: Problem, tol: float = 1e-3, max_iter: int =
             break
         kept, whole = (margins < 1) & (problem.costs > 0) | (kept if whole else theta > 0), True
         rows, real = first_true(kept)
+        del space  # its matrix makes room for the next one's
         part, space = problem.restrict(rows, real), samples.space(rows)
         found = replace(found, element=samples.part(rows, element), theta=theta.gather(1, rows) * real)
     return Solution(element, found.intercept, theta, objective, gap, found.iterations)
