@@ -164,8 +164,12 @@ class SVM(nn.Module):
         features = None if feature_map is None else feature_map.features(x)
 
         def samples(part: Tensor) -> Samples:
-            chosen = image[part]
-            return GaussianSamples(x[chosen], gamma[chosen]) if features is None else FeatureSamples(features[chosen])
+            def of_problems(values: Tensor) -> Tensor:  # all problems of a single image share its samples, uncopied
+                return values.expand(len(part), -1, -1) if len(values) == 1 else values[image[part]]
+
+            if features is None:
+                return GaussianSamples(of_problems(x), of_problems(gamma))
+            return FeatureSamples(of_problems(features))
 
         with torch.set_grad_enabled(self.gradient == "unrolled" and torch.is_grad_enabled()):
             solution = solve_in_parts(samples, problem, self.tol, self.max_iter)
