@@ -151,7 +151,7 @@ def _report(
         rungs[args.rung] if args.rung else list(rungs.values())[-1],
         args.gallery,
         None if args.cams is None else cams,
-        _notes([], scores, len(dataset)),
+        _problems(scores, len(dataset)) or ["Every photograph was scored in every folder."],
     )
 
 
@@ -164,7 +164,7 @@ def _described(args: argparse.Namespace) -> str:
 
 
 def _expanded(folders: Sequence[Path], ids: Sequence[str]) -> list[Path]:
-    """The folders that hold masks: those given, or else their subfolders, the paper's features first."""
+    """The folders that hold masks: those given, or else their subfolders, seeds and the paper's features first."""
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
@@ -182,8 +182,9 @@ def _expanded(folders: Sequence[Path], ids: Sequence[str]) -> list[Path]:
 
 
 def _paper_order(folder: Path) -> tuple[int, str]:
-    features = list(PAPER_TABLE_1)
-    return (features.index(folder.name) if folder.name in features else len(features), folder.name)
+    known = ["seed", "ppmg", *PAPER_TABLE_1]
+    base = folder.name.split("+")[0]  # of refined masks, such as F3+crf
+    return (known.index(base) if base in known else len(known), folder.name)
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
@@ -216,17 +217,23 @@ def _notes(rows: Sequence[Row], scores: dict[str, FolderScore], images: int) -> 
     notes = ["IoU in percent; mean: over the classes in masks or predictions; images: number scored."]
     if any(row.published for row in rows):
         notes.append(PAPER_NOTE)
+    return [*notes, *_problems(scores, images)]
+
+
+def _problems(scores: dict[str, FolderScore], images: int) -> list[str]:
+    """What could not be scored, or was not asked for."""
+    problems = []
     for name, score in scores.items():
         if not score.complete:
-            notes.append(f"{name}: only {score.images} of {images} photographs scored, the others left out.")
+            problems.append(f"{name}: only {score.images} of {images} photographs scored, the others left out.")
         if score.missing:
-            notes.append(f"{name}: missing predictions ({len(score.missing)}): {_shortened(score.missing)}")
+            problems.append(f"{name}: missing predictions ({len(score.missing)}): {_shortened(score.missing)}")
         if score.problems:
             reasons = [f"{id} ({reason})" for id, reason in score.problems.items()]
-            notes.append(f"{name}: bad predictions ({len(reasons)}): {_shortened(reasons)}")
+            problems.append(f"{name}: bad predictions ({len(reasons)}): {_shortened(reasons)}")
         if score.extra:
-            notes.append(f"{name}: ignored PNGs of no photograph ({len(score.extra)}): {_shortened(score.extra)}")
-    return notes
+            problems.append(f"{name}: ignored PNGs of no photograph ({len(score.extra)}): {_shortened(score.extra)}")
+    return problems
 
 
 def _shortened(items: Sequence[str], most: int = 5) -> str:

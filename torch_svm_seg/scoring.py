@@ -29,7 +29,8 @@ class FolderScore:
         extra: predictions whose name is no photograph of the data set; not scored, and harmless.
         problems: photograph -> why its prediction could not be scored.
         confusion: the counts behind the IoUs, see ``torch_svm_seg.metrics.confusion_matrix``.
-        per_image: photograph -> mean IoU of its prediction alone, over the classes in it or in its ground truth.
+        per_image: photograph -> mean IoU of its prediction alone, over the classes of its ground truth (Csurka et al.,
+            BMVC 2013); NaN for one that is all void.
     """
 
     per_class: Tensor
@@ -112,7 +113,7 @@ class _Tally:
             self.problems[id] = counted
         else:
             self.confusion += counted
-            self.per_image[id] = summarize(counted).miou
+            self.per_image[id] = float(summarize(counted).per_class[counted.any(dim=1)].mean())
 
     def score(self, dataset: PhotographDataset, folder: Path) -> FolderScore:
         found = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png")}

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def choose(per_image: Mapping[str, float], count: int) -> dict[str, list[str]]:
     """Gives the photographs that were labelled best, worst, and in the middle.
 
     Args:
-        per_image: photograph -> score.
+        per_image: photograph -> score; those with NaN are passed over.
         count: how many of each, at most; fewer if there are not that many different ones.
 
     Returns:
@@ -53,7 +54,7 @@ def choose(per_image: Mapping[str, float], count: int) -> dict[str, list[str]]:
     >>> choose({"a": 0.1, "b": 0.9, "c": 0.5, "d": 0.7}, count=1)
     {'best': ['b'], 'median': ['d'], 'worst': ['a']}
     """
-    ranked = sorted(per_image, key=lambda id: (-per_image[id], id))
+    ranked = sorted((id for id in per_image if not isnan(per_image[id])), key=lambda id: (-per_image[id], id))
     if len(ranked) < 3:
         return {"best": ranked[:count]}
     count = min(count, len(ranked) // 3)
@@ -109,10 +110,9 @@ def activation(title: str, image: Tensor, read: Callable[[], ActivationMaps], cl
         return Picture(title, str(error))
     strongest = maps.maps.max(0)
     strength = strongest.values.clamp(0, 1)[..., None].numpy()
-    # VOC's colours are dark; over grey they are told apart only with full brightness.
-    palette = colours(torch.tensor([maps.classes]))[0].astype(np.float32)
-    palette *= 255 / palette.max(1, keepdims=True)
-    grey = image.float().mean(0)[..., None].numpy() * 0.6 + 60
+    palette = colours(torch.tensor([maps.classes]))[0]
+    # VOC's colours are dark: over a photograph that is grey and light they can be seen.
+    grey = 255 - 0.5 * (255 - image.float().mean(0)[..., None].numpy())
     blended = grey * (1 - strength) + palette[strongest.indices.numpy()] * strength
     names = ", ".join(class_names[id] for id in maps.classes)
     return _jpeg(title, f"class activation of {names}", _small(torch.from_numpy(blended).permute(2, 0, 1).byte()))
