@@ -11,7 +11,7 @@ from torch_svm_seg.report.markup import Markup, join, tag
 from torch_svm_seg.report.pictures import Picture
 from torch_svm_seg.report.settings import run_record
 
-MOST_COLUMNS = 6  # pictures side by side
+MOST_COLUMNS = 7  # pictures side by side
 
 
 def gallery(report: Report) -> Markup:

@@ -46,7 +46,7 @@ PUBLISHED = (
         "Image-specific SVM, F1",
         "Lyu et al., ICPRAM 2024",
         masks=96.67,
-        remark="upper bound: samples from the ground truth",
+        remark="upper bound",
     ),
     PublishedMethod("DeepLabV2", "Chen et al., TPAMI 2018", val=77.7, test=79.7, fully_supervised=True),
     PublishedMethod("SegNeXt", "Guo et al., NeurIPS 2022", test=90.6, fully_supervised=True),
