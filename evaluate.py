@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--report",
         type=Path,
         metavar="DIR",
-        help="write DIR/report.html, one page that needs nothing else: what each of --predictions gains over the last",
+        help="write DIR/report.html, one page that needs nothing else: each of --predictions against the one before it",
     )
     report.add_argument(
         "--rung",

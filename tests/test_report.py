@@ -155,6 +155,15 @@ def test_what_is_missing_or_damaged_is_said_in_its_place(
     assert f"CAM of {first}: class activation of cat" in [image["alt"] for image in page.all("img")]
 
 
+def test_nothing_scored_is_a_page_too(tiny_voc: Path, tmp_path: Path) -> None:
+    save_mask(tmp_path / "masks" / "stranger.png", torch.zeros(2, 2, dtype=torch.uint8))
+    arguments = ["--root", str(tiny_voc), "--predictions", str(tmp_path / "masks"), "--report", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    page = Page(tmp_path / "out" / "report.html")
+    assert "only 0 of 3 photographs scored" in page.text
+    assert page.all("img") == []
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -263,7 +272,8 @@ def test_samples_are_those_of_the_run(dataset: PhotographDataset) -> None:
     number = int((sample_pixels(truth[None], 7, 5).classes >= 0).sum())
     assert picture.alt.startswith(f"{number} sampled pixels")
     assert pictures.study_samples(image, truth, settings | {"supervision": "seed"}) is None
-    assert pictures.study_samples(image, truth, {"supervision": "ground-truth"}) is None
+    for strange in ({}, {"samples_per_class": 0, "seed": 1}, {"samples_per_class": "7", "seed": 1}):
+        assert pictures.study_samples(image, truth, {"supervision": "ground-truth"} | strange) is None
 
 
 def test_a_broken_record_of_a_run_is_shown_as_such(tiny_voc: Path, ladder: list[Path], tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What a report is made of."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch_svm_seg.cam import ActivationMaps
@@ -56,4 +56,4 @@ class Report:
     chosen: Rung
     shown: int = 3
     read_cams: Callable[[str, tuple[int, int]], ActivationMaps] | None = None
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()

@@ -3,6 +3,8 @@
 import math
 from functools import partial
 
+from torch import Tensor
+
 from torch_svm_seg.files import read_mask
 from torch_svm_seg.report import pictures
 from torch_svm_seg.report.content import Report
@@ -10,6 +12,7 @@ from torch_svm_seg.report.elements import chip, percent
 from torch_svm_seg.report.markup import Markup, join, tag
 from torch_svm_seg.report.pictures import Picture
 from torch_svm_seg.report.settings import run_record
+from torch_svm_seg.sampling import VOID
 
 MOST_COLUMNS = 7  # pictures side by side
 
@@ -35,10 +38,10 @@ def gallery(report: Report) -> Markup:
 
 
 def _example(report: Report, id: str, place: int) -> Markup:
-    shown = _pictures(report, id, place)
-    truth = report.dataset.mask(place)
-    classes = [name for name in truth.unique().tolist() if name < len(report.dataset.class_names)]
-    legend = [tag("li", chip(number), report.dataset.class_names[number]) for number in classes]
+    image, truth = report.dataset.image(place), report.dataset.mask(place)
+    shown = _pictures(report, id, image, truth)
+    present = [number for number in truth.unique().tolist() if number != VOID]
+    legend = [tag("li", chip(number), report.dataset.class_names[number]) for number in present]
     score = report.chosen.score.per_image[id]
     columns = math.ceil(len(shown) / math.ceil(len(shown) / MOST_COLUMNS))  # rows of one length
     return tag(
@@ -49,10 +52,9 @@ def _example(report: Report, id: str, place: int) -> Markup:
     )
 
 
-def _pictures(report: Report, id: str, place: int) -> list[Picture]:
+def _pictures(report: Report, id: str, image: Tensor, truth: Tensor) -> list[Picture]:
     """What is known about a photograph, from left to right."""
-    dataset, names = report.dataset, report.dataset.class_names
-    image, truth = dataset.image(place), dataset.mask(place)
+    names = report.dataset.class_names
     shown = [pictures.photograph(image), pictures.mask("ground truth", lambda: truth, names)]
     if report.read_cams is not None:
         size = (image.shape[1], image.shape[2])

@@ -126,10 +126,12 @@ def study_samples(image: Tensor, truth: Tensor, settings: Mapping[str, Any]) -> 
         truth: its ground truth, (H, W).
         settings: the run's, as ``expand.py`` records them.
     """
-    per_class, seed = settings.get("samples_per_class"), settings.get("seed")
-    if settings.get("supervision") != "ground-truth" or not isinstance(per_class, int) or not isinstance(seed, int):
+    if settings.get("supervision") != "ground-truth":
         return None
-    sample = sample_pixels(truth[None], per_class, seed)
+    try:
+        sample = sample_pixels(truth[None], settings["samples_per_class"], settings["seed"])
+    except (KeyError, TypeError, ValueError, RuntimeError):  # not what expand.py writes
+        return None
     drawn = sample.positions[sample.classes >= 0]
     labels = torch.full_like(truth, VOID).flatten().scatter(0, drawn, truth.flatten()[drawn]).view_as(truth)
     alt = f"{len(drawn)} sampled pixels, labelled by the ground truth"

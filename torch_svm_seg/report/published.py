@@ -34,7 +34,7 @@ class PublishedMethod:
 PUBLISHED = (
     PublishedMethod("IRN", "Ahn et al., CVPR 2019", masks=66.5, val=63.5, test=64.8, remark="ResNet-50"),
     PublishedMethod("CONTA", "Zhang et al., NeurIPS 2020", val=66.1, test=66.7, remark="on SEAM"),
-    PublishedMethod("AdvCAM", "Lee et al., CVPR 2021", masks=68.0, val=68.1, test=68.0),
+    PublishedMethod("AdvCAM", "Lee et al., CVPR 2021", masks=68.0, val=68.1, test=68.0, remark="random walk"),
     PublishedMethod("EPS", "Lee et al., CVPR 2021", val=71.0, test=71.8, remark="with saliency maps"),
     PublishedMethod("PMM", "Li et al., ICCV 2021", val=70.0, test=70.5, remark="Res2Net-101"),
     PublishedMethod("RIB", "Lee et al., NeurIPS 2021", val=68.3, test=68.6),

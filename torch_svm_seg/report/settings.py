@@ -38,7 +38,7 @@ def run_record(folder: Path) -> tuple[Path, dict[str, Any]]:
         if path.is_file():
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 return path, {SETTINGS_FILE: f"cannot be read: {error}"}
             return path, record if isinstance(record, dict) else {SETTINGS_FILE: record}
     return folder / SETTINGS_FILE, {}
