@@ -1,0 +1,77 @@
+"""Refinement of class probabilities by a random walk that stops at learned class boundaries."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torch_svm_seg.irn.network import STRIDE, IRNet
+from torch_svm_seg.irn.paths import Paths
+from torch_svm_seg.irn.walk import RandomWalk
+from torch_svm_seg.refine.checks import checked
+from torch_svm_seg.tensors import full_precision
+
+_TINY = 1e-12
+
+
+class IRNRefinement(nn.Module):
+    """The random walk of IRN (Ahn et al., CVPR 2019, section 5.1).
+
+    Probabilities to a power, times (1 - boundary), walk over the cells of a quarter of the image's size, and are
+    interpolated back and normalised. The defaults are the published ones; the exponent is SIPE's (Chen et al., CVPR
+    2022). As there, the background walks like a class.
+
+    Args:
+        network: gives the boundaries.
+        radius: cells nearer than this are neighbours.
+        power: of the affinities.
+        steps: of the walk.
+        exponent: of the probabilities, positive.
+
+    Shape:
+        As of :class:`~torch_svm_seg.refine.DenseCRF`: image (B, 3, H, W), RGB from 0 to 255, of any type;
+        probabilities (B, K, H, W), >= 0, background first; they need not sum to 1, a pixel counts by their sum. Result
+        (B, K, H, W), summing to 1 over K. It is differentiable with respect to the probabilities.
+    """
+
+    def __init__(
+        self, network: IRNet, radius: int = 5, power: float = 10, steps: int = 256, exponent: float = 1.5
+    ) -> None:
+        super().__init__()
+        if steps < 0:
+            raise ValueError(f"steps: expected a number >= 0, got {steps}")
+        for name, value in (("power", power), ("exponent", exponent)):
+            if not value > 0:
+                raise ValueError(f"{name}: expected a number > 0, got {value}")
+        self.network = network
+        self.paths, self.power, self.steps, self.exponent = Paths(radius), power, steps, exponent
+
+    def extra_repr(self) -> str:
+        return f"radius={self.paths.radius}, power={self.power}, steps={self.steps}, exponent={self.exponent}"
+
+    def forward(self, image: Tensor, probabilities: Tensor) -> Tensor:
+        """Refined probabilities.
+
+        Raises:
+            ValueError: Naming the argument, where shapes do not match or values are not as above.
+        """
+        image, probabilities = checked(image, probabilities)
+        with torch.no_grad():
+            boundary = self.network.boundary(image).to(probabilities)
+        with full_precision(image.device):
+            walk = RandomWalk(boundary, self.paths, self.power)
+            start = _on_cells(probabilities) ** self.exponent * (1 - boundary[:, None])
+            walked = walk(start, self.steps).clamp_min(0)  # the polynomials' error may be negative
+            result = _on_pixels(walked, probabilities.shape[-2:]) + _TINY
+            return result / result.sum(1, keepdim=True)
+
+
+def _on_cells(values: Tensor) -> Tensor:
+    """Means (B, K, ceil(H / 4), ceil(W / 4)) over the pixels of each cell."""
+    below, right = (-side % STRIDE for side in values.shape[-2:])
+    return F.avg_pool2d(F.pad(values, (0, right, 0, below), mode="replicate"), STRIDE)
+
+
+def _on_pixels(values: Tensor, size: torch.Size) -> Tensor:
+    height, width = size
+    whole = F.interpolate(values, scale_factor=STRIDE, mode="bilinear")
+    return whole[..., :height, :width]
