@@ -1,7 +1,7 @@
 """What an image's SVM learns from: its ground truth, or the seed that class activation maps give."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -65,20 +65,26 @@ class Seeds:
     trust_pickle: bool = False
 
     def read(self, dataset: PhotographDataset, place: int) -> Supervised:
-        id, image = dataset.ids[place], dataset.image(place)
-        size = (image.shape[1], image.shape[2])
+        image = dataset.image(place)
+        maps = self.maps(dataset, place, (image.shape[1], image.shape[2])).resized()
+        activation = torch.full((len(dataset.class_names), *maps.size), -torch.inf)
+        activation[list(maps.classes)] = maps.maps
+        if maps.background is not None:
+            activation[0] = maps.background
+        return Supervised(dataset.ids[place], image, activation)
+
+    def maps(self, dataset: PhotographDataset, place: int, size: tuple[int, int]) -> ActivationMaps:
+        """Read the maps of an image of a size, with their background, at their own resolution.
+
+        Raises:
+            InputError: The file is missing or damaged.
+        """
+        id = dataset.ids[place]
         maps = read_cams(self.folder, id, size, dataset.class_names, self.trust_pickle)
         try:
-            background = self.background(maps)
+            return replace(maps, background=self.background(maps))
         except ValueError as error:
             raise InputError(f"{id}: {error}") from error
-        # At the image's size, the background is that of the coarse maps, interpolated as they are.
-        all_maps = ActivationMaps(maps.classes, maps.maps, maps.size, background).resized()
-        activation = torch.full((len(dataset.class_names), *size), -torch.inf)
-        activation[list(maps.classes)] = all_maps.maps
-        if all_maps.background is not None:
-            activation[0] = all_maps.background
-        return Supervised(id, image, activation)
 
 
 def background_rule(text: str) -> Background:

@@ -2,5 +2,6 @@
 
 from torch_svm_seg.irn.network import IRNet
 from torch_svm_seg.irn.refinement import IRNRefinement
+from torch_svm_seg.irn.training import load_irn
 
-__all__ = ["IRNRefinement", "IRNet"]
+__all__ = ["IRNRefinement", "IRNet", "load_irn"]

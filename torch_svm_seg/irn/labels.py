@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.refine.labels import label_probabilities
 from torch_svm_seg.sampling import VOID
@@ -37,6 +38,23 @@ def sure_labels(image: Tensor, activation: Tensor, factor: float = 0.5, crf: Den
     weaker[:, 0] *= factor
     first, second = (_refined(image, maps.argmax(1), maps.shape[1], crf) for maps in (activation, weaker))
     return torch.where(first == second, first, VOID)
+
+
+def label_by_maps(image: Tensor, maps: ActivationMaps, factor: float = 0.5) -> Tensor:
+    """Labels an image by the maps of its classes and of the background.
+
+    Args:
+        image: RGB 0..255 of shape (3, H, W).
+        maps: with a background.
+        factor: as of :func:`sure_labels`.
+
+    Returns:
+        Class ids (H, W), int64, 255 where not sure.
+    """
+    labels = sure_labels(image[None], maps.resized().channels()[None].to(image.device), factor)[0]
+    ids = torch.full((VOID + 1,), VOID, device=labels.device)
+    ids[: len(maps.classes) + 1] = torch.tensor([0, *maps.classes])
+    return ids[labels]
 
 
 def _refined(image: Tensor, labels: Tensor, number: int, crf: DenseCRF) -> Tensor:

@@ -81,7 +81,7 @@ def _differences(displacement: Tensor, paths: Paths) -> Tensor:
 
 def _ends(values: Tensor, paths: Paths, outside: float) -> Tensor:
     """Values (..., h, w) at the end of each path from each cell, (..., P, h, w)."""
-    line = Line(*values.shape[-2:], paths.reach)
+    line = Line.of(values, paths.reach)
     written = line.write(values, outside)
     ends = [line.after(line.step(cells[-1]), written) for cells in paths.cells]
     return line.grid(torch.stack(ends, -2))

@@ -13,6 +13,7 @@ from torch_svm_seg.irn.losses import pair_losses
 from torch_svm_seg.irn.paths import Paths
 from torch_svm_seg.stages import Backbone
 from torch_svm_seg.tensors import full_precision
+from torch_svm_seg.trainable import Trainable
 
 STRIDE = 4
 """Side of the image square that a cell of the output stands for, in pixels."""
@@ -22,7 +23,7 @@ _SHALLOW_CHANNELS, _DEEP_CHANNELS = {2: 64, 4: 128}, 256
 _MERGED_STRIDE = 8
 
 
-class IRNet(nn.Module):
+class IRNet(Trainable):
     """The network.
 
     The boundary branch reduces each stage to 32 channels, joins them and makes one of them. The displacement branch

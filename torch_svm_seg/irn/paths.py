@@ -57,6 +57,11 @@ class Line:
     width: int
     reach: int
 
+    @classmethod
+    def of(cls, grid: Tensor, reach: int) -> "Line":
+        """The line of a grid (..., height, width)."""
+        return cls(grid.shape[-2], grid.shape[-1], reach)
+
     @property
     def row(self) -> int:
         """How many cells a row has, with those outside."""
@@ -91,7 +96,7 @@ class Line:
 
     def grid(self, rows: Tensor) -> Tensor:
         """Turns rows (..., height * row) into (..., height, width), a view."""
-        return rows.unflatten(-1, (self.height, self.row))[..., : self.width]
+        return rows.reshape(*rows.shape[:-1], self.height, self.row)[..., : self.width]
 
 
 def path_maxima(boundary: Tensor, paths: Paths) -> Tensor:
@@ -105,7 +110,7 @@ def path_maxima(boundary: Tensor, paths: Paths) -> Tensor:
         (B, P, h, w); 1 for a path that leaves the grid. Differentiable; among equal cells the one nearest to the start
         gets the gradient.
     """
-    line = Line(*boundary.shape[1:], paths.reach)
+    line = Line.of(boundary, paths.reach)
     values = line.write(boundary, outside=1)
     with torch.no_grad():
         steps = torch.stack([_strongest(line, values, [line.step(cell) for cell in cells]) for cells in paths.cells], 1)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.irn.network import STRIDE, IRNet
 from torch_svm_seg.irn.paths import Paths
 from torch_svm_seg.irn.walk import RandomWalk
@@ -63,6 +64,24 @@ class IRNRefinement(nn.Module):
             walked = walk(start, self.steps).clamp_min(0)  # the polynomials' error may be negative
             result = _on_pixels(walked, probabilities.shape[-2:]) + _TINY
             return result / result.sum(1, keepdim=True)
+
+
+@torch.no_grad()
+def refine_maps(refinement: IRNRefinement, image: Tensor, maps: ActivationMaps) -> ActivationMaps:
+    """Refines the maps of an image's classes and of the background.
+
+    Args:
+        refinement: on any device.
+        image: RGB 0..255 of shape (3, H, W).
+        maps: with a background.
+
+    Returns:
+        Probabilities, on the cells of a quarter of the image's size.
+    """
+    device = next(refinement.parameters()).device
+    refined = refinement(image[None].to(device), maps.resized().channels()[None].to(device))
+    background, *others = _on_cells(refined)[0]
+    return ActivationMaps(maps.classes, torch.stack(others), maps.size, background)
 
 
 def _on_cells(values: Tensor) -> Tensor:

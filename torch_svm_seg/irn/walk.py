@@ -41,7 +41,7 @@ class RandomWalk:
     """
 
     def __init__(self, boundary: Tensor, paths: Paths, power: float) -> None:
-        self._line = Line(*boundary.shape[1:], paths.reach)
+        self._line = Line.of(boundary, paths.reach)
         affinity = self._line.write((1 - path_maxima(boundary, paths)) ** power, outside=0)  # (B, P, length)
         forward = [self._line.step(cells[-1]) for cells in paths.cells]
         # A cell's affinity to one behind it stands with the one behind, where the path starts.
