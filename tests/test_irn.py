@@ -326,6 +326,19 @@ def test_refinement_fills_what_a_boundary_encloses() -> None:
     assert (result.argmax(1)[..., :19] == 0).all() and (result.argmax(1)[..., 25:] == 1).all()
 
 
+def test_a_threshold_takes_the_place_of_the_background() -> None:
+    refinement, image, probabilities = wall_example()
+    walked = refinement(image, probabilities)
+    odds = walked[:, 1] / walked[:, 0]
+    refinement.threshold = 0.25
+    result = refinement(image, probabilities)
+    torch.testing.assert_close(result.sum(1), torch.ones(1, 30, 41))
+    # Where the class is strongest, the background has a quarter of it; elsewhere, the class is as much weaker.
+    assert float((result[:, 1] / result[:, 0]).max()) == pytest.approx(4, rel=1e-4)
+    torch.testing.assert_close(refinement(image, probabilities * torch.tensor([3.0, 1.0])[:, None, None]), result)
+    assert (odds[..., 25:] > 1).all() and (result.argmax(1)[..., 25:] == 1).all()
+
+
 def test_refinement_of_a_batch_is_that_of_each_image() -> None:
     refinement = IRNRefinement(IRNet(small_backbone()).eval())
     images, probabilities = 255 * random(3, 3, 37, 50).float(), random(3, 4, 37, 50, seed=1).float()
@@ -359,6 +372,7 @@ def test_maps_are_refined_on_their_cells() -> None:
         (lambda: IRNRefinement(Wall(1), steps=-1), "steps: expected a number >= 0, got -1"),
         (lambda: IRNRefinement(Wall(1), power=0), "power: expected a number > 0, got 0"),
         (lambda: IRNRefinement(Wall(1), exponent=-2), "exponent: expected a number > 0, got -2"),
+        (lambda: IRNRefinement(Wall(1), threshold=1), "threshold: expected a number > 0 and < 1, got 1"),
         (lambda: IRNRefinement(Wall(1))(torch.zeros(1, 3, 4, 5), torch.ones(1, 2, 5, 4)), "image: expected"),
         (lambda: IRNRefinement(Wall(1))(torch.zeros(1, 3, 4, 4), -torch.ones(1, 2, 4, 4)), "probabilities: expected"),
     ],

@@ -105,8 +105,8 @@ class IRNet(Trainable):
     def boundary(self, images: Tensor) -> Tensor:
         """Gives the class boundary alone, from the mean of the logits of images and mirror images; as above."""
         padded = self._padded(images)
-        both = self._boundary_logits(self._stages(torch.cat([padded, padded.flip(-1)])))
-        own, mirrored = both.chunk(2)
+        # One after the other: the backbone's shallow layers are the largest thing in memory.
+        own, mirrored = (self._boundary_logits(self._stages(view)) for view in (padded, padded.flip(-1)))
         return _cut((own + mirrored.flip(-1)) / 2, _grid(images)).sigmoid()
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:

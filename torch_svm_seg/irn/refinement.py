@@ -18,8 +18,8 @@ class IRNRefinement(nn.Module):
     """The random walk of IRN (Ahn et al., CVPR 2019, section 5.1).
 
     Probabilities to a power, times (1 - boundary), walk over the cells of a quarter of the image's size, and are
-    interpolated back and normalised. The defaults are the published ones; the exponent is SIPE's (Chen et al., CVPR
-    2022). As there, the background walks like a class.
+    interpolated back and normalised. The background walks like a class, as SIPE has it (Chen et al., CVPR 2022), whose
+    exponent is 1.5. IRN itself, with an exponent of 1, gives the background a threshold of 0.25 after the walk.
 
     Args:
         network: gives the boundaries.
@@ -27,6 +27,8 @@ class IRNRefinement(nn.Module):
         power: of the affinities.
         steps: of the walk.
         exponent: of the probabilities, positive.
+        threshold: of the background, in parts of the largest value that a class has in the image after the walk; the
+            background's probabilities are ignored then. By default the background walks.
 
     Shape:
         As of :class:`~torch_svm_seg.refine.DenseCRF`: image (B, 3, H, W), RGB from 0 to 255, of any type;
@@ -35,7 +37,13 @@ class IRNRefinement(nn.Module):
     """
 
     def __init__(
-        self, network: IRNet, radius: int = 5, power: float = 10, steps: int = 256, exponent: float = 1.5
+        self,
+        network: IRNet,
+        radius: int = 5,
+        power: float = 10,
+        steps: int = 256,
+        exponent: float = 1.5,
+        threshold: float | None = None,
     ) -> None:
         super().__init__()
         if steps < 0:
@@ -43,11 +51,15 @@ class IRNRefinement(nn.Module):
         for name, value in (("power", power), ("exponent", exponent)):
             if not value > 0:
                 raise ValueError(f"{name}: expected a number > 0, got {value}")
+        if threshold is not None and not 0 < threshold < 1:
+            raise ValueError(f"threshold: expected a number > 0 and < 1, got {threshold}")
         self.network = network
-        self.paths, self.power, self.steps, self.exponent = Paths(radius), power, steps, exponent
+        self.paths, self.power, self.steps = Paths(radius), power, steps
+        self.exponent, self.threshold = exponent, threshold
 
     def extra_repr(self) -> str:
-        return f"radius={self.paths.radius}, power={self.power}, steps={self.steps}, exponent={self.exponent}"
+        walk = f"radius={self.paths.radius}, power={self.power}, steps={self.steps}"
+        return f"{walk}, exponent={self.exponent}, threshold={self.threshold}"
 
     def forward(self, image: Tensor, probabilities: Tensor) -> Tensor:
         """Refined probabilities.
@@ -63,6 +75,9 @@ class IRNRefinement(nn.Module):
             start = _on_cells(probabilities) ** self.exponent * (1 - boundary[:, None])
             walked = walk(start, self.steps).clamp_min(0)  # the polynomials' error may be negative
             result = _on_pixels(walked, probabilities.shape[-2:]) + _TINY
+            if self.threshold is not None:
+                largest = result[:, 1:].amax((1, 2, 3), keepdim=True)
+                result = torch.cat([self.threshold * largest.expand_as(result[:, :1]), result[:, 1:]], 1)
             return result / result.sum(1, keepdim=True)
 
 
