@@ -433,9 +433,9 @@ def _for_each(
     """
     if rank == 0:
         progress = claim_folder(out, settings, overwrite)
-    gathered(None)
-    start = time.perf_counter()
     places = [place for place, path in enumerate(paths) if overwrite or not path.is_file()]
+    gathered(None)  # no process writes before all have looked
+    start = time.perf_counter()
     own = Progress()
     for place in tqdm(places[rank::number], unit="image", disable=None if rank == 0 else True):
         try:
