@@ -6,13 +6,15 @@ How to run:
     python train.py classify --images photos --labels labels.json --class-names classes.txt --out runs/mine
     torchrun --nproc-per-node 4 train.py classify --root /data --split train_aug --out runs/sipe
     python train.py cams --checkpoint runs/sipe/checkpoint.pt --root /data --out runs/sipe/cams
+    python train.py irn --cams runs/sipe/cams --root /data --out runs/irn
+    python train.py propagate --irn runs/irn/checkpoint.pt --cams runs/sipe/cams --root /data --out runs/irn/cams
 """
 
 import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,17 +25,27 @@ from torch_svm_seg.arguments import add_data_arguments, add_label_arguments, ope
 from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.cam import SCALES, class_activation_maps
 from torch_svm_seg.cam_files import cam_path, save_cams
-from torch_svm_seg.classification_run import CHECKPOINT_FILE, claim_run, train_into
-from torch_svm_seg.classifier import Classifier
+from torch_svm_seg.classification import LabelledCrops, validate
 from torch_svm_seg.classifier_checkpoints import METHODS, load_classifier
+from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device, gathered, processes
 from torch_svm_seg.efficientnet_lite import VARIANTS
 from torch_svm_seg.expansion_run import Progress, claim_folder, write_record
-from torch_svm_seg.files import InputError
+from torch_svm_seg.files import InputError, save_mask
 from torch_svm_seg.image_labels import LabelledPhotographs
-from torch_svm_seg.training import ClassificationScore, Step, Training, TrainingSettings, validate
+from torch_svm_seg.irn import IRNet, load_irn
+from torch_svm_seg.irn.crops import SureCrops, label_path
+from torch_svm_seg.irn.labels import label_by_activation
+from torch_svm_seg.irn.refinement import refine_activation
+from torch_svm_seg.irn.training import METHOD as IRN_METHOD
+from torch_svm_seg.irn.training import centre_displacements
+from torch_svm_seg.supervision import CamFiles, background_rule
+from torch_svm_seg.training import Step, Training, TrainingSettings
+from torch_svm_seg.training_run import CHECKPOINT_FILE, claim_run, train_into
 
 CROP_SIZE, LITE_CROP_SIZE = 512, 320
+# The deepest stride there is, so that all grids end with the crop.
+IRN_CROP_MULTIPLE = 32
 EXIT_CODES = (
     "exit code: 0 if done; 1 if images were skipped for bad files, which the summary lists; 2 if the arguments or the "
     "data cannot be used, or writing failed; 130 if interrupted"
@@ -62,13 +74,32 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=EXIT_CODES,
         )
     )
+    _add_irn(
+        commands.add_parser(
+            "irn",
+            help="train an IRNet: where class boundaries are",
+            description="Label the pixels that class activation maps are sure of, DIR/labels/ID.png, and learn class "
+            "boundaries from them (Ahn et al., CVPR 2019). Writes DIR/checkpoint.pt after each epoch, DIR/steps.csv "
+            "and DIR/epochs.csv.",
+            epilog=EXIT_CODES,
+        )
+    )
+    _add_propagate(
+        commands.add_parser(
+            "propagate",
+            help="refine class activation maps by an IRNet's random walk",
+            description="Write refined maps to DIR/ID.npz, with a background of their own, for expand.py --cams DIR "
+            "--background own. The same command continues an interrupted run.",
+            epilog=EXIT_CODES,
+        )
+    )
     return parser
 
 
 def _add_classify(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     add_label_arguments(parser)
-    model = parser.add_argument_group("classifier")
+    model = _add_model(parser, "classifier")
     model.add_argument(
         "--method",
         choices=tuple(METHODS),
@@ -76,60 +107,18 @@ def _add_classify(parser: argparse.ArgumentParser) -> None:
         help="cam: a plain classifier; sipe: one that agrees with image-specific prototypes, whose maps cover objects "
         "better (Chen et al., CVPR 2022) (default: %(default)s)",
     )
-    model.add_argument(
-        "--backbone",
-        default="efficientnet_lite0",
-        metavar="NAME",
-        help="efficientnet_lite0|1|2 (weights come as a package), resnet18|34|50|101 (torchvision), timm:NAME "
-        "(default: %(default)s; SIPE's is resnet50)",
-    )
-    model.add_argument(
-        "--weights", metavar="FILE", help="state dict or checkpoint of the backbone (default: its ImageNet weights)"
-    )
-    training = parser.add_argument_group("training", "The defaults are SIPE's and IRN's recipe but for what is said.")
-    training.add_argument("--epochs", type=int, default=5, metavar="N", help="(default: %(default)s)")
-    training.add_argument(
-        "--batch-size",
-        type=int,
-        default=16,
-        metavar="B",
-        help="images a step, over all processes together (default: %(default)s)",
-    )
-    training.add_argument(
-        "--learning-rate",
-        type=float,
-        default=0.1,
-        metavar="R",
-        help="of pretrained layers at the start; new ones have ten times as much; it decays to 0 with power 0.9 "
-        "(default: %(default)s)",
-    )
-    training.add_argument(
-        "--momentum",
-        type=float,
-        default=0.0,
-        metavar="M",
-        help="(default: %(default)s: the published code of IRN and SIPE sets none in effect, since it hands the weight "
-        "decay to the momentum's place; with 0.9 take a tenth of the learning rate)",
-    )
-    training.add_argument("--weight-decay", type=float, default=1e-4, metavar="D", help="(default: %(default)s)")
-    training.add_argument(
-        "--crop-size",
-        type=int,
-        metavar="PIXELS",
-        help="side of the square crops; an image's longest side becomes 0.625 to 1.25 times as long (default: 512, "
-        "and 320 for efficientnet_lite, which trains on a CPU)",
-    )
-    training.add_argument(
-        "--seed", type=int, default=0, help="of new layers, order and augmentation (default: %(default)s)"
+    _add_training(
+        parser,
+        "The defaults are SIPE's and IRN's recipe but for what is said.",
+        epochs=5,
+        batch_size=16,
+        rate="of pretrained layers at the start; new ones have ten times as much",
+        crop="an image's longest side becomes 0.625 to 1.25 times as long",
     )
     validation = parser.add_argument_group("validation", "Average precision and F1 after each epoch.")
     validation.add_argument("--val-split", metavar="NAME", help="VOC list to validate on, labelled as --split's images")
     validation.add_argument("--val-list", metavar="FILE", help="image names, one a line, to validate on instead")
-    run = _add_run(parser, "out/classify")
-    run.add_argument("--amp", action="store_true", help="compute in bfloat16 where PyTorch deems it safe")
-    run.add_argument(
-        "--resume", action="store_true", help="continue from DIR/checkpoint.pt if there is one, with the same settings"
-    )
+    _add_training_run(_add_run(parser, "out/classify"))
 
 
 def _add_cams(parser: argparse.ArgumentParser) -> None:
@@ -146,8 +135,111 @@ def _add_cams(parser: argparse.ArgumentParser) -> None:
         help="factors on the image's size whose maps are summed (default: 1 0.5 1.5 2; 1 alone is 7 times as fast)",
     )
     maps.add_argument("--no-flip", action="store_true", help="do not average with the mirror image: twice as fast")
-    run = _add_run(parser, "out/cams")
-    run.add_argument("--overwrite", action="store_true", help="redo files that are there already")
+    _add_overwrite(_add_run(parser, "out/cams"))
+
+
+def _add_irn(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
+    labels = _add_maps(parser, "sure labels", required=False)
+    labels.add_argument(
+        "--background-factor",
+        type=float,
+        default=0.5,
+        metavar="F",
+        help="a pixel is sure if it keeps its label when the background is F times as strong (default: %(default)s, "
+        "SIPE's; IRN's is constant:0.3 with 0.167)",
+    )
+    labels.add_argument(
+        "--sure-labels",
+        type=Path,
+        metavar="DIR",
+        help="train on DIR/ID.png instead, such as pseudo masks: class ids, 255 where not sure",
+    )
+    _add_model(parser, "network")
+    _add_training(
+        parser,
+        "The defaults are IRN's for train_aug, 990 steps; few images want smaller batches or more epochs.",
+        epochs=3,
+        batch_size=32,
+        rate="of the boundary branch at the start; the displacement branch has ten times as much",
+        crop="an image's longest side becomes 0.5 to 1.5 times as long",
+    )
+    _add_training_run(_add_run(parser, "out/irn"))
+
+
+def _add_propagate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--irn", required=True, metavar="FILE", help="checkpoint of train.py irn")
+    add_data_arguments(parser)
+    _add_maps(parser, "maps", required=True)
+    _add_overwrite(_add_run(parser, "out/propagate"))
+
+
+def _add_maps(parser: argparse.ArgumentParser, title: str, required: bool) -> Any:
+    maps = parser.add_argument_group(title)
+    maps.add_argument("--cams", metavar="DIR", required=required, help="class activation maps, as of train.py cams")
+    maps.add_argument("--trust-pickle", action="store_true", help="read .npy maps of other code bases too: pickles")
+    maps.add_argument(
+        "--background",
+        default="own",
+        metavar="RULE",
+        help="activation of the background: own is what the method activates itself, as SIPE does, power:A is (1 - the "
+        "largest activation)^A, constant:T a threshold (default: %(default)s)",
+    )
+    return maps
+
+
+def _add_model(parser: argparse.ArgumentParser, title: str) -> Any:
+    model = parser.add_argument_group(title)
+    model.add_argument(
+        "--backbone",
+        default="efficientnet_lite0",
+        metavar="NAME",
+        help="efficientnet_lite0|1|2 (weights come as a package), resnet18|34|50|101 (torchvision), timm:NAME "
+        "(default: %(default)s; the papers' is resnet50)",
+    )
+    model.add_argument(
+        "--weights", metavar="FILE", help="state dict or checkpoint of the backbone (default: its ImageNet weights)"
+    )
+    return model
+
+
+def _add_training(
+    parser: argparse.ArgumentParser, description: str, epochs: int, batch_size: int, rate: str, crop: str
+) -> None:
+    training = parser.add_argument_group("training", description)
+    training.add_argument("--epochs", type=int, default=epochs, metavar="N", help="(default: %(default)s)")
+    training.add_argument(
+        "--batch-size",
+        type=int,
+        default=batch_size,
+        metavar="B",
+        help="images a step, over all processes together (default: %(default)s)",
+    )
+    training.add_argument(
+        "--learning-rate",
+        type=float,
+        default=0.1,
+        metavar="R",
+        help=f"{rate}; it decays to 0 with power 0.9 (default: %(default)s)",
+    )
+    training.add_argument(
+        "--momentum",
+        type=float,
+        default=0.0,
+        metavar="M",
+        help="(default: %(default)s: the published code of IRN and SIPE sets none in effect, since it hands the weight "
+        "decay to the momentum's place; with 0.9 take a tenth of the learning rate)",
+    )
+    training.add_argument("--weight-decay", type=float, default=1e-4, metavar="D", help="(default: %(default)s)")
+    training.add_argument(
+        "--crop-size",
+        type=int,
+        metavar="PIXELS",
+        help=f"side of the square crops; {crop} (default: 512, and 320 for efficientnet_lite, which trains on a CPU)",
+    )
+    training.add_argument(
+        "--seed", type=int, default=0, help="of new layers, order and augmentation (default: %(default)s)"
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser, out: str) -> Any:
@@ -160,18 +252,29 @@ def _add_run(parser: argparse.ArgumentParser, out: str) -> Any:
     return run
 
 
+def _add_training_run(run: Any) -> None:
+    run.add_argument("--amp", action="store_true", help="compute in bfloat16 where PyTorch deems it safe")
+    run.add_argument(
+        "--resume", action="store_true", help="continue from DIR/checkpoint.pt if there is one, with the same settings"
+    )
+
+
+def _add_overwrite(run: Any) -> None:
+    run.add_argument("--overwrite", action="store_true", help="redo files that are there already")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
-    command = {"classify": classify, "cams": write_cams}[args.command]
+    commands = {"classify": classify, "cams": write_cams, "irn": train_irn, "propagate": propagate}
     try:
         with processes() as (rank, number):
-            return command(args, rank, number)
+            return commands[args.command](args, rank, number)
     except (InputError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "add --resume to continue" if args.command == "classify" else "the same command continues"
+        again = "add --resume to continue" if "resume" in args else "the same command continues"
         print(f"train.py: interrupted; {again} ({args.out})", file=sys.stderr)
         return 130
 
@@ -181,63 +284,185 @@ def classify(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     data = _labelled(args, rank)
     validation = _validation(args, rank)
     settings = _training_settings(args)
-    device = choose_device(args.device)
-    network = _build_network(args, data).to(device)
-    training = Training(network, data, settings, rank, number)
-    record = _run_settings(args, settings, data)
     class_names = data.photographs.class_names
+    backbone = load_backbone(args.backbone, args.weights)
+    network = METHODS[args.method](backbone, len(class_names) - 1, args.seed).to(choose_device(args.device))
+    crops = LabelledCrops(data, settings.crop_size, backbone.mean.cpu(), settings.seed)
+    record = _run_settings(args, ("method", "labels"), settings, len(data))
+
+    def score() -> dict[str, float]:
+        if validation is None:
+            return {}
+        result = validate(network, validation, settings.crop_size, rank, number)
+        return {f"val_{name}": value for name, value in result._asdict().items()}
+
+    training = Training(network, crops, settings, rank, number)
+    _train(args, training, record, class_names, ("val_average_precision", "val_f1"), score, rank)
+    if rank == 0:
+        print(f"{len(data)} images, {training.step} steps; the classifier is {args.out / CHECKPOINT_FILE}")
+    return 0
+
+
+def write_cams(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
+    """Write the class activation maps of images; returns the exit code."""
+    data = _labelled(args, rank)
+    class_names = data.photographs.class_names
+    network = load_classifier(args.checkpoint, class_names).to(choose_device(args.device))
+    settings = {"checkpoint": _digest(args.checkpoint), "scales": args.scales, "flip": not args.no_flip}
+
+    def write(place: int) -> None:
+        image, classes = data.photographs.image(place), data.classes(place)
+        maps = class_activation_maps(network, image, classes, args.scales, not args.no_flip)
+        save_cams(cam_path(args.out, data.photographs.ids[place]), maps, class_names)
+
+    paths = [cam_path(args.out, id) for id in data.photographs.ids]
+    return _for_each(data.photographs, write, paths, args.out, settings, args.overwrite, rank, number)
+
+
+def train_irn(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
+    """Label what is sure, and train an IRNet on it; returns the exit code."""
+    if (args.cams is None) == (args.sure_labels is None):
+        raise InputError("--cams and --sure-labels: give one of them, maps to label by or labels")
+    photographs = open_dataset(args)
+    settings = _training_settings(args)
+    if settings.crop_size % IRN_CROP_MULTIPLE:
+        raise InputError(f"--crop-size: expected a multiple of {IRN_CROP_MULTIPLE}, got {settings.crop_size}")
+    backbone = load_backbone(args.backbone, args.weights)
+    network = IRNet(backbone, args.seed).to(choose_device(args.device))
+    folder, code = args.sure_labels, 0
+    if folder is None:
+        folder = args.out / "labels"
+        code = _write_sure_labels(args, photographs, folder, rank, number)
+    photographs = photographs.subset(
+        [place for place, id in enumerate(photographs.ids) if label_path(folder, id).is_file()]
+    )
+    if not len(photographs):
+        raise InputError(f"{folder}: no image has sure labels, ID.png")
+    crops = SureCrops(photographs, folder, settings.crop_size, backbone.mean.cpu(), settings.seed)
+    training = Training(network, crops, settings, rank, number)
+    labels = {"sure_labels": None if args.sure_labels is None else str(args.sure_labels), "method": IRN_METHOD}
+    label_flags = ("cams", "background", "background_factor")
+    record = labels | _run_settings(args, label_flags, settings, len(photographs))
+
+    def centre() -> dict[str, float]:
+        if training.finished:
+            centre_displacements(network, crops, rank, number)
+        return {}
+
+    _train(args, training, record, (), (), centre, rank)
+    if rank == 0:
+        print(f"{len(photographs)} images, {training.step} steps; the network is {args.out / CHECKPOINT_FILE}")
+    return code
+
+
+def propagate(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
+    """Write class activation maps refined by an IRNet; returns the exit code."""
+    photographs = open_dataset(args)
+    refinement = load_irn(args.irn).to(choose_device(args.device))
+    cams = _cam_files(args)
+    settings = {"irn": _digest(args.irn), "cams": args.cams, "background": args.background}
+
+    def write(place: int) -> None:
+        id, image, activation = cams.read(photographs, place)
+        maps = refine_activation(refinement, image, activation)
+        save_cams(cam_path(args.out, id), maps, photographs.class_names)
+
+    paths = [cam_path(args.out, id) for id in photographs.ids]
+    return _for_each(photographs, write, paths, args.out, settings, args.overwrite, rank, number)
+
+
+def _write_sure_labels(
+    args: argparse.Namespace, photographs: PhotographDataset, folder: Path, rank: int, number: int
+) -> int:
+    cams, device = _cam_files(args), choose_device(args.device)
+    if not 0 <= args.background_factor <= 1:
+        raise InputError(f"--background-factor: expected 0 to 1, got {args.background_factor}")
+    settings = {name: getattr(args, name) for name in ("cams", "background", "background_factor")}
+
+    def write(place: int) -> None:
+        id, image, activation = cams.read(photographs, place)
+        labels = label_by_activation(image.to(device), activation.to(device), args.background_factor)
+        save_mask(label_path(folder, id), labels.cpu())
+
+    paths = [label_path(folder, id) for id in photographs.ids]
+    return _for_each(photographs, write, paths, folder, settings, False, rank, number)
+
+
+def _train(
+    args: argparse.Namespace,
+    training: Training,
+    record: dict[str, Any],
+    class_names: Sequence[str],
+    measured: Sequence[str],
+    after_epoch: Callable[[], dict[str, float]],
+    rank: int,
+) -> None:
+    """Train into ``args.out``, with a bar that shows the losses."""
     claim_run(args.out, training, record, class_names, args.resume)
-    steps = settings.epochs * training.steps_per_epoch
+    steps = args.epochs * training.steps_per_epoch
     with tqdm(total=steps, initial=training.step, unit="step", disable=None if rank == 0 else True) as bar:
 
         def show(step: Step) -> None:
             bar.set_postfix({name: f"{value:.3f}" for name, value in step.losses.items()}, refresh=False)
             bar.update()
 
-        def score() -> ClassificationScore | None:
-            return validate(network, validation, settings.crop_size, rank, number) if validation else None
+        train_into(args.out, training, record, class_names, measured, after_epoch, show, writes=rank == 0)
 
-        train_into(args.out, training, record, class_names, score, show, writes=rank == 0)
+
+def _for_each(
+    photographs: PhotographDataset,
+    write: Callable[[int], None],
+    paths: Sequence[Path],
+    out: Path,
+    settings: dict[str, Any],
+    overwrite: bool,
+    rank: int,
+    number: int,
+) -> int:
+    """Write a file for each photograph, this process its share, and report on all; returns the exit code.
+
+    Args:
+        photographs: the photographs.
+        write: writes the file of the photograph at a place; an InputError skips it.
+        paths: of the files.
+        out: folder of the files and of the record.
+        settings: what the files depend on: all of a folder have the same.
+        overwrite: whether to write files that are there.
+        rank: number of this process.
+        number: number of processes.
+    """
     if rank == 0:
-        print(f"{len(data)} images, {steps} steps; the classifier is {args.out / CHECKPOINT_FILE}")
-    return 0
-
-
-def write_cams(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
-    """Write the maps of this process's share of the images and report on all of them; returns the exit code."""
-    data = _labelled(args, rank)
-    class_names = data.photographs.class_names
-    network = load_classifier(args.checkpoint, class_names).to(choose_device(args.device))
-    settings = {"checkpoint": _digest(args.checkpoint), "scales": args.scales, "flip": not args.no_flip}
-    if rank == 0:
-        progress = claim_folder(args.out, settings, args.overwrite)
-    gathered(None)
+        progress = claim_folder(out, settings, overwrite)
+    places = [place for place, path in enumerate(paths) if overwrite or not path.is_file()]
+    gathered(None)  # no process writes before all have looked
     start = time.perf_counter()
-    ids = data.photographs.ids
-    places = [place for place, id in enumerate(ids) if args.overwrite or not cam_path(args.out, id).is_file()]
     own = Progress()
     for place in tqdm(places[rank::number], unit="image", disable=None if rank == 0 else True):
         try:
-            image = data.photographs.image(place)
+            write(place)
+            own.images += 1
         except InputError as error:
-            own.skipped[ids[place]] = str(error)
-            continue
-        maps = class_activation_maps(network, image, data.classes(place), args.scales, not args.no_flip)
-        save_cams(cam_path(args.out, ids[place]), maps, class_names)
-        own.images += 1
+            own.skipped[photographs.ids[place]] = str(error)
     parts = gathered(own)
-    if rank != 0:
-        return 0
+    merged = Progress()
     for part in parts:
-        progress.add(part)
-    write_record(args.out, settings, progress, finished=True)
-    for id, reason in progress.skipped.items():
-        print(f"skipped {id}: {reason}")
-    print(
-        f"maps of {sum(part.images for part in parts)} images in {time.perf_counter() - start:.0f} s, "
-        f"{len(progress.skipped)} skipped; they are {args.out}/ID.npz"
-    )
-    return 1 if progress.skipped else 0
+        merged.add(part)
+    if rank == 0:
+        seconds, done = time.perf_counter() - start, merged.images
+        progress.add(merged)
+        write_record(out, settings, progress, finished=True)
+        for id, reason in progress.skipped.items():
+            print(f"skipped {id}: {reason}")
+        skipped = len(progress.skipped)
+        print(f"{done} images in {seconds:.0f} s, {skipped} skipped; they are {out}/ID{paths[0].suffix}")
+    return 1 if merged.skipped else 0
+
+
+def _cam_files(args: argparse.Namespace) -> CamFiles:
+    try:
+        return CamFiles(args.cams, background_rule(args.background), args.trust_pickle)
+    except ValueError as error:
+        raise InputError(f"--background: {error}") from error
 
 
 def _labelled(args: argparse.Namespace, rank: int) -> LabelledPhotographs:
@@ -278,15 +503,12 @@ def _training_settings(args: argparse.Namespace) -> TrainingSettings:
     )
 
 
-def _build_network(args: argparse.Namespace, data: LabelledPhotographs) -> Classifier:
-    backbone = load_backbone(args.backbone, args.weights)
-    return METHODS[args.method](backbone, len(data.photographs.class_names) - 1, args.seed)
-
-
-def _run_settings(args: argparse.Namespace, settings: TrainingSettings, data: LabelledPhotographs) -> dict[str, Any]:
+def _run_settings(
+    args: argparse.Namespace, own: Sequence[str], settings: TrainingSettings, number: int
+) -> dict[str, Any]:
     """What the result depends on: a run continues only with the same."""
-    names = ("method", "backbone", "weights", "root", "split", "images", "list", "limit", "labels")
-    record = {name: getattr(args, name) for name in names} | asdict(settings) | {"number": len(data)}
+    names = (*own, "backbone", "weights", "root", "split", "images", "list", "limit")
+    record = {name: getattr(args, name) for name in names} | asdict(settings) | {"number": number}
     del record["workers"]
     return record
 

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_svm_seg.stages import PICTURE, Backbone
+from torch_svm_seg.trainable import Trainable
 
 _SHALLOW_STRIDE = 8
+# Of IRN and SIPE.
+_NEW_LAYER_RATE = 10.0
 
 
-class Classifier(nn.Module):
+class Classifier(Trainable):
     """A backbone with a classification layer that gives a map for each class.
 
     The backbone's shallow stages, up to stride 8, keep their ImageNet weights, as SIPE and IRN have it (Chen et al.,
@@ -40,6 +43,7 @@ class Classifier(nn.Module):
 
     has_background = False
     loss_names: tuple[str, ...] = ("classification",)
+    largest_gradient = 1.0
 
     def __init__(self, backbone: Backbone, num_classes: int, seed: int = 0) -> None:
         super().__init__()
@@ -53,13 +57,17 @@ class Classifier(nn.Module):
 
     @property
     def new_parameters(self) -> list[nn.Parameter]:
-        """What is not pretrained, and so learns faster."""
+        """What is not pretrained."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")]
 
     @property
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """The backbone's parameters that are trained."""
         return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Gives the pretrained parameters, and the new ones, which learn ten times as fast."""
+        return [(self.pretrained_parameters, 1.0), (self.new_parameters, _NEW_LAYER_RATE)]
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Gives how much each place of the images speaks for each class.

@@ -1,14 +1,14 @@
-"""Training a classifier into a folder: ``checkpoint.pt``, ``steps.csv`` and ``epochs.csv``, resumable by epochs."""
+"""Training into a folder: ``checkpoint.pt``, ``steps.csv`` and ``epochs.csv``, resumable by epochs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch_svm_seg.classifier_checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from torch_svm_seg.distributed import gathered
 from torch_svm_seg.files import InputError
-from torch_svm_seg.training import ClassificationScore, Step, Training
+from torch_svm_seg.training import Step, Training
+from torch_svm_seg.training_checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from torch_svm_seg.training_log import CsvLog
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -18,6 +18,13 @@ def claim_run(
     out: Path, training: Training, settings: dict[str, Any], class_names: Sequence[str], resume: bool
 ) -> None:
     """Brings a training to where the run in a folder stopped, or makes sure that there is none.
+
+    Args:
+        out: the folder.
+        training: the training.
+        settings: all that the result depends on, in plain types; ``method`` among them.
+        class_names: name of each class id, background first.
+        resume: whether to continue a run that is there.
 
     Raises:
         InputError: the folder holds a run and `resume` is false, or a run of other settings or classes.
@@ -43,7 +50,8 @@ def train_into(
     training: Training,
     settings: dict[str, Any],
     class_names: Sequence[str],
-    score: Callable[[], ClassificationScore | None],
+    measured: Sequence[str],
+    after_epoch: Callable[[], Mapping[str, float]],
     on_step: Callable[[Step], object],
     writes: bool = True,
 ) -> None:
@@ -54,7 +62,8 @@ def train_into(
         training: what to train; every process has its own.
         settings: all that the result depends on, in plain types.
         class_names: name of each class id, background first.
-        score: validates the network, called after each epoch on all processes; None where there is nothing to score.
+        measured: names of what `after_epoch` may give, for the log.
+        after_epoch: called after each epoch on all processes, before the checkpoint is written.
         on_step: called after each step.
         writes: whether this process writes; exactly one of several must.
     """
@@ -62,9 +71,7 @@ def train_into(
     losses = training.network.loss_names
     if writes:
         steps = CsvLog(out / "steps.csv", ["step", *losses, "learning_rate"], training.step)
-        epochs = CsvLog(
-            out / "epochs.csv", ["epoch", "seconds", *losses, "val_average_precision", "val_f1"], training.epoch
-        )
+        epochs = CsvLog(out / "epochs.csv", ["epoch", "seconds", *losses, *measured], training.epoch)
     while not training.finished:
         start, sums = time.perf_counter(), dict.fromkeys(losses, 0.0)
 
@@ -76,9 +83,7 @@ def train_into(
             on_step(step)
 
         training.run_epoch(report)
-        row = {"epoch": training.epoch, "seconds": time.perf_counter() - start} | sums
-        if result := score():
-            row |= {f"val_{name}": value for name, value in result._asdict().items()}
+        row = {"epoch": training.epoch, "seconds": time.perf_counter() - start} | sums | dict(after_epoch())
         if writes:
             epochs.write(row)
             save_checkpoint(out / CHECKPOINT_FILE, Checkpoint(settings, tuple(class_names), training.state_dict()))
