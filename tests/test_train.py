@@ -210,7 +210,7 @@ def test_a_folder_with_a_run_is_not_overwritten(
 def test_checkpoints_of_other_classes_or_of_nothing_are_refused(tiny_voc: Path, tmp_path: Path) -> None:
     assert classify(tiny_voc, tmp_path, "--epochs", "1") == 0
     checkpoint = tmp_path / "checkpoint.pt"
-    with pytest.raises(InputError, match=r"a classifier of 20 classes .*but the data set has 2"):
+    with pytest.raises(InputError, match=r"trained on 20 classes .*but the data set has 2"):
         load_classifier(checkpoint, ["background", "cat", "dog"])
     content = torch.load(checkpoint, weights_only=True)
     torch.save(content | {"settings": content["settings"] | {"backbone": "resnet18"}}, tmp_path / "other.pt")

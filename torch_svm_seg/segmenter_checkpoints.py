@@ -1,0 +1,26 @@
+"""Segmentation networks from their checkpoints, for prediction."""
+
+from collections.abc import Sequence
+
+from torch_svm_seg.backbones import RANDOM
+from torch_svm_seg.files import PathLike
+from torch_svm_seg.segmenter import Segmenter, build_segmenter
+from torch_svm_seg.training_checkpoints import load_network, read_checkpoint
+
+
+def load_segmenter(path: PathLike, class_names: Sequence[str] | None = None) -> Segmenter:
+    """Builds a trained segmentation network from its checkpoint, in evaluation mode on the CPU.
+
+    Args:
+        path: written by ``train.py segment``.
+        class_names: the classes it must be of, background first; by default any.
+
+    Raises:
+        InputError: the file cannot be read, is no checkpoint of a segmentation network, is of other classes, or its
+            weights do not fit the network that it names.
+    """
+    checkpoint = read_checkpoint(path, "segment", "network", class_names)
+    name = checkpoint.settings["network"]
+    network = build_segmenter(name, len(checkpoint.class_names), RANDOM)
+    load_network(path, checkpoint, network, name)
+    return network
