@@ -48,7 +48,7 @@ def write_voc_archive(path: PathLike, masks: PathLike, ids: Sequence[str], image
 
     def write(stream: BinaryIO) -> None:
         with (
-            gzip.GzipFile(fileobj=stream, mode="wb", mtime=0) as packed,
+            gzip.GzipFile("", "wb", fileobj=stream, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w") as archive,
         ):
             for id in ids:
