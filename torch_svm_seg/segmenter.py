@@ -146,8 +146,10 @@ class DeepLabV2(Segmenter):
 class LiteSegmenter(Segmenter):
     """A decoder of 0.2 million parameters on a backbone's stages, in the manner of DeepLabV3+ (Chen et al., ECCV 2018).
 
-    The deepest stage is read at several dilations and as a global mean; what comes of it is refined by the stages of
-    strides 8 and 4. 3x3 convolutions are depthwise separable, and normalised over groups of channels.
+    A linear classifier of the deepest stage finds the classes, in few steps since its features are made for that. The
+    decoder adds what that misses: it reads the deepest stage at several dilations and as a global mean, and refines
+    this by the stages of strides 8 and 4. 3x3 convolutions are depthwise separable, and normalised over groups of
+    channels.
 
     Args:
         backbone: its stages ``F2``, ``F3`` and ``F5`` are used.
@@ -173,7 +175,9 @@ class LiteSegmenter(Segmenter):
             self.join = _block((1 + len(self.rates)) * width, width)
             self.middle_skip, self.middle = _block(channels["F3"], middle), _separable(width + middle, width)
             self.shallow_skip, self.shallow = _block(channels["F2"], shallow), _separable(width + shallow, width // 2)
-            self.classifier = nn.Conv2d(width // 2, num_classes, 1)
+        # At first all classes are equal everywhere.
+        self.coarse_classifier = _zero_classifier(channels["F5"], num_classes)
+        self.fine_classifier = _zero_classifier(width // 2, num_classes)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
         stages = self.backbone.stages(images, ["F2", "F3", "F5"])
@@ -182,8 +186,8 @@ class LiteSegmenter(Segmenter):
         deep = self.join(torch.cat([context, *(branch(deep) for branch in self.dilated)], 1))
         middle = self.middle(torch.cat([resize(deep, stages["F3"].shape[-2:]), self.middle_skip(stages["F3"])], 1))
         shallow = torch.cat([resize(middle, stages["F2"].shape[-2:]), self.shallow_skip(stages["F2"])], 1)
-        logits: Tensor = self.classifier(self.shallow(shallow))
-        return logits
+        fine: Tensor = self.fine_classifier(self.shallow(shallow))
+        return fine + resize(self.coarse_classifier(stages["F5"]), fine.shape[-2:])
 
 
 class PackagedSegmenter(Segmenter):
@@ -381,6 +385,14 @@ def _train_only_used(network: Segmenter) -> None:
         gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
+
+
+def _zero_classifier(channels: int, num_classes: int) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, num_classes, 1)
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:
