@@ -1,4 +1,4 @@
-"""Train the networks of weak supervision, and apply them: classifiers before the masks, segmentation after them.
+"""Train the networks of weak supervision, before and after the masks, and apply them.
 
 How to run:
 
@@ -6,7 +6,9 @@ How to run:
     python train.py classify --images photos --labels labels.json --class-names classes.txt --out runs/mine
     torchrun --nproc-per-node 4 train.py classify --root /data --split train_aug --out runs/sipe
     python train.py cams --checkpoint runs/sipe/checkpoint.pt --root /data --out runs/sipe/cams
-    python train.py segment --root /data --masks runs/weak/F3 --val-split val --out runs/network
+    python train.py irn --cams runs/sipe/cams --root /data --out runs/irn
+    python train.py propagate --irn runs/irn/checkpoint.pt --cams runs/sipe/cams --root /data --out runs/irn/cams
+    python train.py segment --root /data --masks runs/weak/F4 --val-split val --out runs/network
     python train.py predict --checkpoint runs/network/checkpoint.pt --root /data --split val --out runs/network/val
 """
 
@@ -19,16 +21,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
 from tqdm import tqdm
 
 from torch_svm_seg.arguments import add_data_arguments, add_label_arguments, open_dataset, open_labels
 from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.cam import SCALES, class_activation_maps
 from torch_svm_seg.cam_files import cam_path, save_cams
-from torch_svm_seg.classification import ClassificationScore, LabelledCrops
+from torch_svm_seg.classification import LabelledCrops
 from torch_svm_seg.classification import validate as validate_classifier
-from torch_svm_seg.classifier import Classifier
 from torch_svm_seg.classifier_checkpoints import METHODS, load_classifier
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device, gathered, processes
@@ -36,17 +36,26 @@ from torch_svm_seg.efficientnet_lite import VARIANTS
 from torch_svm_seg.expansion_run import Progress, claim_folder, write_record
 from torch_svm_seg.files import InputError, save_mask
 from torch_svm_seg.image_labels import LabelledPhotographs
+from torch_svm_seg.irn import IRNet, load_irn
+from torch_svm_seg.irn.crops import SureCrops, label_path
+from torch_svm_seg.irn.labels import label_by_maps
+from torch_svm_seg.irn.refinement import refine_maps
+from torch_svm_seg.irn.training import METHOD as IRN_METHOD
+from torch_svm_seg.irn.training import centre_displacements
 from torch_svm_seg.refine.dense_crf import PRESETS, DenseCRF
 from torch_svm_seg.segmentation import MaskedCrops, survey_masks
 from torch_svm_seg.segmentation import validate as validate_segmenter
 from torch_svm_seg.segmenter import build_segmenter, class_probabilities
+from torch_svm_seg.segmenter_checkpoints import METHOD as SEGMENT_METHOD
 from torch_svm_seg.segmenter_checkpoints import load_segmenter
+from torch_svm_seg.supervision import CamFiles, background_rule
 from torch_svm_seg.training import Step, Training, TrainingSettings
 from torch_svm_seg.training_run import BEST_FILE, CHECKPOINT_FILE, TrainingRun
 from torch_svm_seg.voc_archive import check_voc_archive, write_voc_archive
 
 CROP_SIZE, LITE_CROP_SIZE = 512, 320
-CLASSIFIER_LARGEST_GRADIENT = 1.0  # of SIPE and IRN
+# The deepest stride there is, so that all grids end with the crop.
+IRN_CROP_MULTIPLE = 32
 EXIT_CODES = (
     "exit code: 0 if done; 1 if images were skipped for bad files, which the summary lists; 2 if the arguments or the "
     "data cannot be used, or writing failed; 130 if interrupted"
@@ -88,6 +97,25 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=EXIT_CODES,
         )
     )
+    _add_irn(
+        commands.add_parser(
+            "irn",
+            help="train an IRNet: where class boundaries are",
+            description="Label the pixels that class activation maps are sure of, DIR/labels/ID.png, and learn class "
+            "boundaries from them (Ahn et al., CVPR 2019). Writes DIR/checkpoint.pt after each epoch, DIR/steps.csv "
+            "and DIR/epochs.csv.",
+            epilog=EXIT_CODES,
+        )
+    )
+    _add_propagate(
+        commands.add_parser(
+            "propagate",
+            help="refine class activation maps by an IRNet's random walk",
+            description="Write refined maps to DIR/ID.npz, with a background of their own, for expand.py --cams DIR "
+            "--background own. The same command continues an interrupted run.",
+            epilog=EXIT_CODES,
+        )
+    )
     _add_segment(
         commands.add_parser(
             "segment",
@@ -113,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_classify(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     add_label_arguments(parser)
-    model = parser.add_argument_group("classifier")
+    model = _add_model(parser, "classifier")
     model.add_argument(
         "--method",
         choices=tuple(METHODS),
@@ -121,54 +149,71 @@ def _add_classify(parser: argparse.ArgumentParser) -> None:
         help="cam: a plain classifier; sipe: one that agrees with image-specific prototypes, whose maps cover objects "
         "better (Chen et al., CVPR 2022) (default: %(default)s)",
     )
-    model.add_argument(
-        "--backbone",
-        default="efficientnet_lite0",
-        metavar="NAME",
-        help="efficientnet_lite0|1|2 (weights come as a package), resnet18|34|50|101 (torchvision), timm:NAME "
-        "(default: %(default)s; SIPE's is resnet50)",
+    _add_training(
+        parser,
+        "The defaults are SIPE's and IRN's recipe but for what is said.",
+        epochs=5,
+        batch_size=16,
+        rate="of pretrained layers at the start; new ones have ten times as much",
+        crop="an image's longest side becomes 0.625 to 1.25 times as long",
     )
-    model.add_argument(
-        "--weights", metavar="FILE", help="state dict or checkpoint of the backbone (default: its ImageNet weights)"
-    )
-    training = parser.add_argument_group("training", "The defaults are SIPE's and IRN's recipe but for what is said.")
-    training.add_argument("--epochs", type=int, default=5, metavar="N", help="(default: %(default)s)")
-    training.add_argument(
-        "--batch-size",
-        type=int,
-        default=16,
-        metavar="B",
-        help="images a step, over all processes together (default: %(default)s)",
-    )
-    training.add_argument(
-        "--learning-rate",
-        type=float,
-        default=0.1,
-        metavar="R",
-        help="of pretrained layers at the start; new ones have ten times as much; it decays to 0 with power 0.9 "
-        "(default: %(default)s)",
-    )
-    training.add_argument(
-        "--momentum",
-        type=float,
-        default=0.0,
-        metavar="M",
-        help="(default: %(default)s: the published code of IRN and SIPE sets none in effect, since it hands the weight "
-        "decay to the momentum's place; with 0.9 take a tenth of the learning rate)",
-    )
-    training.add_argument("--weight-decay", type=float, default=1e-4, metavar="D", help="(default: %(default)s)")
-    training.add_argument(
-        "--crop-size",
-        type=int,
-        metavar="PIXELS",
-        help="side of the square crops; an image's longest side becomes 0.625 to 1.25 times as long (default: 512, "
-        "and 320 for efficientnet_lite, which trains on a CPU)",
-    )
-    _add_seed(training)
     validation = parser.add_argument_group("validation", "Average precision and F1 after each epoch.")
     validation.add_argument("--val-split", metavar="NAME", help="VOC list to validate on, labelled as --split's images")
     validation.add_argument("--val-list", metavar="FILE", help="image names, one a line, to validate on instead")
-    _add_training_run(parser, "out/classify")
+    _add_training_run(_add_run(parser, "out/classify"))
+
+
+def _add_cams(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of train.py classify")
+    add_data_arguments(parser)
+    add_label_arguments(parser)
+    maps = parser.add_argument_group("maps")
+    maps.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=list(SCALES),
+        metavar="S",
+        help="factors on the image's size whose maps are summed (default: 1 0.5 1.5 2; 1 alone is 7 times as fast)",
+    )
+    maps.add_argument("--no-flip", action="store_true", help="do not average with the mirror image: twice as fast")
+    _add_overwrite(_add_run(parser, "out/cams"))
+
+
+def _add_irn(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
+    labels = _add_maps(parser, "sure labels", required=False)
+    labels.add_argument(
+        "--background-factor",
+        type=float,
+        default=0.5,
+        metavar="F",
+        help="a pixel is sure if it keeps its label when the background is F times as strong (default: %(default)s, "
+        "SIPE's; IRN's is constant:0.3 with 0.167)",
+    )
+    labels.add_argument(
+        "--sure-labels",
+        type=Path,
+        metavar="DIR",
+        help="train on DIR/ID.png instead, such as pseudo masks: class ids, 255 where not sure",
+    )
+    _add_model(parser, "network")
+    _add_training(
+        parser,
+        "The defaults are IRN's for train_aug, 990 steps; few images want smaller batches or more epochs.",
+        epochs=3,
+        batch_size=32,
+        rate="of the boundary branch at the start; the displacement branch has ten times as much",
+        crop="an image's longest side becomes 0.5 to 1.5 times as long",
+    )
+    _add_training_run(_add_run(parser, "out/irn"))
+
+
+def _add_propagate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--irn", required=True, metavar="FILE", help="checkpoint of train.py irn")
+    add_data_arguments(parser)
+    _add_maps(parser, "maps", required=True)
+    _add_overwrite(_add_run(parser, "out/propagate"))
 
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
@@ -217,7 +262,9 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="factor on an image's size before the crop, uniform (default: 0.5 1.5)",
     )
-    _add_seed(training)
+    training.add_argument(
+        "--seed", type=int, default=0, help="of new layers, order and augmentation (default: %(default)s)"
+    )
     validation = parser.add_argument_group(
         "validation",
         "The network with the best mean IoU is kept as best.pt. That choice uses the ground truth of these images: "
@@ -234,25 +281,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="steps between checkpoints, each with a validation (default: a tenth of --steps)",
     )
-    _add_training_run(parser, "out/segment")
-
-
-def _add_cams(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of train.py classify")
-    add_data_arguments(parser)
-    add_label_arguments(parser)
-    maps = parser.add_argument_group("maps")
-    maps.add_argument(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=list(SCALES),
-        metavar="S",
-        help="factors on the image's size whose maps are summed (default: 1 0.5 1.5 2; 1 alone is 7 times as fast)",
-    )
-    maps.add_argument("--no-flip", action="store_true", help="do not average with the mirror image: twice as fast")
-    run = _add_run(parser, "out/cams")
-    run.add_argument("--overwrite", action="store_true", help="redo files that are there already")
+    _add_training_run(_add_run(parser, "out/segment"))
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -280,27 +309,80 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also pack the masks for VOC's evaluation server, *.tar.gz, as comp6_SET_cls with --split's name",
     )
-    run = _add_run(parser, "out/predict")
-    run.add_argument("--overwrite", action="store_true", help="redo masks that are there already")
+    _add_overwrite(_add_run(parser, "out/predict"))
+
+
+def _add_maps(parser: argparse.ArgumentParser, title: str, required: bool) -> Any:
+    maps = parser.add_argument_group(title)
+    maps.add_argument("--cams", metavar="DIR", required=required, help="class activation maps, as of train.py cams")
+    maps.add_argument("--trust-pickle", action="store_true", help="read .npy maps of other code bases too: pickles")
+    maps.add_argument(
+        "--background",
+        default="own",
+        metavar="RULE",
+        help="activation of the background: own is what the method activates itself, as SIPE does, power:A is (1 - the "
+        "largest activation)^A, constant:T a threshold (default: %(default)s)",
+    )
+    return maps
+
+
+def _add_model(parser: argparse.ArgumentParser, title: str) -> Any:
+    model = parser.add_argument_group(title)
+    model.add_argument(
+        "--backbone",
+        default="efficientnet_lite0",
+        metavar="NAME",
+        help="efficientnet_lite0|1|2 (weights come as a package), resnet18|34|50|101 (torchvision), timm:NAME "
+        "(default: %(default)s; the papers' is resnet50)",
+    )
+    model.add_argument(
+        "--weights", metavar="FILE", help="state dict or checkpoint of the backbone (default: its ImageNet weights)"
+    )
+    return model
+
+
+def _add_training(
+    parser: argparse.ArgumentParser, description: str, epochs: int, batch_size: int, rate: str, crop: str
+) -> None:
+    training = parser.add_argument_group("training", description)
+    training.add_argument("--epochs", type=int, default=epochs, metavar="N", help="(default: %(default)s)")
+    training.add_argument(
+        "--batch-size",
+        type=int,
+        default=batch_size,
+        metavar="B",
+        help="images a step, over all processes together (default: %(default)s)",
+    )
+    training.add_argument(
+        "--learning-rate",
+        type=float,
+        default=0.1,
+        metavar="R",
+        help=f"{rate}; it decays to 0 with power 0.9 (default: %(default)s)",
+    )
+    training.add_argument(
+        "--momentum",
+        type=float,
+        default=0.0,
+        metavar="M",
+        help="(default: %(default)s: the published code of IRN and SIPE sets none in effect, since it hands the weight "
+        "decay to the momentum's place; with 0.9 take a tenth of the learning rate)",
+    )
+    training.add_argument("--weight-decay", type=float, default=1e-4, metavar="D", help="(default: %(default)s)")
+    training.add_argument(
+        "--crop-size",
+        type=int,
+        metavar="PIXELS",
+        help=f"side of the square crops; {crop} (default: 512, and 320 for efficientnet_lite, which trains on a CPU)",
+    )
+    training.add_argument(
+        "--seed", type=int, default=0, help="of new layers, order and augmentation (default: %(default)s)"
+    )
 
 
 def _defaults(field: str) -> str:
     values = [getattr(recipe, field) for recipe in (*RECIPES.values(), OTHER_RECIPE)]
     return f"(default: {', '.join(map(str, values))})"
-
-
-def _add_seed(group: Any) -> None:
-    group.add_argument(
-        "--seed", type=int, default=0, help="of new layers, order and augmentation (default: %(default)s)"
-    )
-
-
-def _add_training_run(parser: argparse.ArgumentParser, out: str) -> None:
-    run = _add_run(parser, out)
-    run.add_argument("--amp", action="store_true", help="compute in bfloat16 where PyTorch deems it safe")
-    run.add_argument(
-        "--resume", action="store_true", help="continue from DIR/checkpoint.pt if there is one, with the same settings"
-    )
 
 
 def _add_run(parser: argparse.ArgumentParser, out: str) -> Any:
@@ -313,18 +395,30 @@ def _add_run(parser: argparse.ArgumentParser, out: str) -> Any:
     return run
 
 
+def _add_training_run(run: Any) -> None:
+    run.add_argument("--amp", action="store_true", help="compute in bfloat16 where PyTorch deems it safe")
+    run.add_argument(
+        "--resume", action="store_true", help="continue from DIR/checkpoint.pt if there is one, with the same settings"
+    )
+
+
+def _add_overwrite(run: Any) -> None:
+    run.add_argument("--overwrite", action="store_true", help="redo files that are there already")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
-    command = {"classify": classify, "cams": write_cams, "segment": segment, "predict": predict}[args.command]
+    commands = {"classify": classify, "cams": write_cams, "irn": train_irn, "propagate": propagate}
+    commands |= {"segment": segment, "predict": predict}
     try:
         with processes() as (rank, number):
-            return command(args, rank, number)
+            return commands[args.command](args, rank, number)
     except (InputError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "add --resume to continue" if hasattr(args, "resume") else "the same command continues"
+        again = "add --resume to continue" if "resume" in args else "the same command continues"
         print(f"train.py: interrupted; {again} ({args.out})", file=sys.stderr)
         return 130
 
@@ -332,49 +426,95 @@ def main(argv: Sequence[str] | None = None) -> int:
 def classify(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Train a classifier; returns the exit code."""
     data = _labelled(args, rank)
-    validation = _labelled_validation(args, rank)
-    _check_at_least(args, epochs=1, batch_size=1, crop_size=32, momentum=0, weight_decay=0, workers=0)
-    epoch_steps = len(data) // min(args.batch_size, len(data))
-    settings = _training_settings(args, args.epochs * epoch_steps, CLASSIFIER_LARGEST_GRADIENT)
-    network = _build_classifier(args, data).to(choose_device(args.device))
-    crop_size = args.crop_size or (LITE_CROP_SIZE if args.backbone in VARIANTS else CROP_SIZE)
-    crops = LabelledCrops(data, crop_size, network.backbone.mean.cpu())
+    validation = _validation(args, rank)
+    settings = _training_settings(args, _crop_size(args), args.epochs)
+    class_names = data.photographs.class_names
+    backbone = load_backbone(args.backbone, args.weights)
+    network = METHODS[args.method](backbone, len(class_names) - 1, args.seed).to(choose_device(args.device))
+    crops = LabelledCrops(data, settings.crop_size, backbone.mean.cpu(), settings.seed)
+    record = _run_settings(args, ("method", "backbone", "weights", "labels"), settings, len(data))
 
     def score() -> dict[str, float]:
-        assert validation is not None
-        return validate_classifier(network, validation, crop_size, rank, number)._asdict()
+        if validation is None:
+            return {}
+        result = validate_classifier(network, validation, settings.crop_size, rank, number)
+        return {f"val_{name}": value for name, value in result._asdict().items()}
 
-    names = ("method", "backbone", "weights", "root", "split", "images", "list", "limit", "labels", "epochs")
-    run = TrainingRun(
-        args.out,
-        Training(network, crops, settings, rank, number),
-        _run_settings(args, names, settings) | {"crop_size": crop_size, "number": len(data)},
-        data.photographs.class_names,
-        unit="epoch",
-        unit_steps=epoch_steps,
-        score=score if validation else None,
-        score_names=ClassificationScore._fields,
-    )
-    run.claim("classify", "method", args.resume)
-    _train(run, rank)
+    training = Training(network, crops, settings, rank, number)
+    measured = ("val_average_precision", "val_f1")
+    _train(TrainingRun(args.out, training, record, class_names, measured, score), args.resume, rank)
     if rank == 0:
-        print(f"{len(data)} images, {settings.steps} steps; the classifier is {args.out / CHECKPOINT_FILE}")
+        print(f"{len(data)} images, {training.step} steps; the classifier is {args.out / CHECKPOINT_FILE}")
     return 0
 
 
 def write_cams(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
-    """Write the maps of this process's share of the images and report on all of them; returns the exit code."""
+    """Write the class activation maps of images; returns the exit code."""
     data = _labelled(args, rank)
     class_names = data.photographs.class_names
     network = load_classifier(args.checkpoint, class_names).to(choose_device(args.device))
     settings = {"checkpoint": _digest(args.checkpoint), "scales": args.scales, "flip": not args.no_flip}
 
-    def write(place: int, image: Tensor, path: Path) -> None:
-        maps = class_activation_maps(network, image, data.classes(place), args.scales, not args.no_flip)
-        save_cams(path, maps, class_names)
+    def write(place: int) -> None:
+        image, classes = data.photographs.image(place), data.classes(place)
+        maps = class_activation_maps(network, image, classes, args.scales, not args.no_flip)
+        save_cams(cam_path(args.out, data.photographs.ids[place]), maps, class_names)
 
-    done = _write_each(args, settings, data.photographs, cam_path, write, rank, number)
-    return _report(done, f"maps of {{}}; they are {args.out}/ID.npz") if done else 0
+    paths = [cam_path(args.out, id) for id in data.photographs.ids]
+    return _for_each(data.photographs, write, paths, args.out, settings, args.overwrite, rank, number)
+
+
+def train_irn(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
+    """Label what is sure, and train an IRNet on it; returns the exit code."""
+    if (args.cams is None) == (args.sure_labels is None):
+        raise InputError("--cams and --sure-labels: give one of them, maps to label by or labels")
+    photographs = open_dataset(args)
+    settings = _training_settings(args, _crop_size(args), args.epochs)
+    if settings.crop_size % IRN_CROP_MULTIPLE:
+        raise InputError(f"--crop-size: expected a multiple of {IRN_CROP_MULTIPLE}, got {settings.crop_size}")
+    backbone = load_backbone(args.backbone, args.weights)
+    network = IRNet(backbone, args.seed).to(choose_device(args.device))
+    folder, code = args.sure_labels, 0
+    if folder is None:
+        folder = args.out / "labels"
+        code = _write_sure_labels(args, photographs, folder, rank, number)
+    photographs = photographs.subset(
+        [place for place, id in enumerate(photographs.ids) if label_path(folder, id).is_file()]
+    )
+    if not len(photographs):
+        raise InputError(f"{folder}: no image has sure labels, ID.png")
+    crops = SureCrops(photographs, folder, settings.crop_size, backbone.mean.cpu(), settings.seed)
+    training = Training(network, crops, settings, rank, number)
+    labels = {"sure_labels": None if args.sure_labels is None else str(args.sure_labels), "method": IRN_METHOD}
+    label_flags = ("cams", "background", "background_factor", "backbone", "weights")
+    record = labels | _run_settings(args, label_flags, settings, len(photographs))
+
+    def centre() -> dict[str, float]:
+        if training.finished:
+            centre_displacements(network, crops, rank, number)
+        return {}
+
+    _train(TrainingRun(args.out, training, record, (), (), centre), args.resume, rank)
+    if rank == 0:
+        print(f"{len(photographs)} images, {training.step} steps; the network is {args.out / CHECKPOINT_FILE}")
+    return code
+
+
+def propagate(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
+    """Write class activation maps refined by an IRNet; returns the exit code."""
+    photographs = open_dataset(args)
+    refinement = load_irn(args.irn).to(choose_device(args.device))
+    seeds = _seeds(args)
+    settings = {"irn": _digest(args.irn), "cams": args.cams, "background": args.background}
+
+    def write(place: int) -> None:
+        image = photographs.image(place)
+        maps = seeds.maps(photographs, place, (image.shape[1], image.shape[2]))
+        path = cam_path(args.out, photographs.ids[place])
+        save_cams(path, refine_maps(refinement, image, maps), photographs.class_names)
+
+    paths = [cam_path(args.out, id) for id in photographs.ids]
+    return _for_each(photographs, write, paths, args.out, settings, args.overwrite, rank, number)
 
 
 def segment(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
@@ -385,40 +525,40 @@ def segment(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     for name, value in recipe._asdict().items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    args.check_every = args.check_every or max(1, args.steps // 10)
-    _check_at_least(args, steps=1, batch_size=1, crop_size=32, momentum=0, weight_decay=0, workers=0, check_every=1)
+    args.check_every = max(1, args.steps // 10) if args.check_every is None else args.check_every
     low, high = args.scale_range
     if not 0 < low <= high:
         raise InputError(f"--scale-range: expected positive numbers, the smaller one first, got {low} {high}")
-    settings = _training_settings(args, args.steps)
+    settings = _training_settings(args, args.crop_size, steps=args.steps)
     network = build_segmenter(args.network, len(data.class_names), args.weights, args.seed)
     if network.uses_batch_statistics and min(args.batch_size, len(data)) < 2 * number:
         raise InputError(f"--batch-size: {args.network} has BatchNorm and needs at least 2 images a process")
     network.to(choose_device(args.device))
-    crops = MaskedCrops(data, args.crop_size, (low, high), network.fill.cpu())
+    crops = MaskedCrops(data, args.crop_size, (low, high), network.fill.cpu(), args.seed)
+    own = ("network", "weights", "masks", "scale_range", "val_split", "val_list", "val_masks", "check_every")
+    record = {"method": SEGMENT_METHOD} | _run_settings(args, own, settings, len(data))
 
     def score() -> dict[str, float]:
-        assert validation is not None
+        if validation is None:
+            return {}
         result = validate_segmenter(network, validation, rank, number)
-        return {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
+        return {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
 
-    names = ["network", "weights", "root", "split", "images", "masks", "list", "limit", "crop_size", "scale_range"]
-    names += ["val_split", "val_list", "val_masks", "check_every"]
+    training = Training(network, crops, settings, rank, number)
     run = TrainingRun(
         args.out,
-        Training(network, crops, settings, rank, number),
-        _run_settings(args, names, settings) | {"number": len(data)},
+        training,
+        record,
         data.class_names,
+        measured=("val_miou", "val_pixel_accuracy"),
+        after_unit=score,
         unit="check",
         unit_steps=args.check_every,
-        score=score if validation else None,
-        score_names=("miou", "pixel_accuracy"),
-        chosen_by="miou",
+        chosen_by="val_miou",
     )
-    run.claim("segment", "network", args.resume)
-    _train(run, rank)
+    _train(run, args.resume, rank)
     if rank == 0:
-        print(f"{len(data)} images, {settings.steps} steps; the network is {args.out / CHECKPOINT_FILE}")
+        print(f"{len(data)} images, {training.step} steps; the network is {args.out / CHECKPOINT_FILE}")
         if run.best is not None:
             print(
                 f"{args.out / BEST_FILE} has the best mean IoU of all checks, {100 * run.best:.2f}, chosen by the "
@@ -428,7 +568,7 @@ def segment(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
 
 
 def predict(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
-    """Write the masks of this process's share of the images and report on all of them; returns the exit code."""
+    """Write the masks of images; returns the exit code."""
     dataset = open_dataset(args)
     if args.voc_archive is not None:
         check_voc_archive(args.voc_archive, dataset.class_names)
@@ -437,87 +577,112 @@ def predict(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     device = choose_device(args.device)
     network = load_segmenter(args.checkpoint, dataset.class_names).to(device)
     refine = _refinement(args.refine)
-    settings = {"checkpoint": _digest(args.checkpoint), "scales": args.scales, "flip": args.flip, "refine": args.refine}
+    settings = {"checkpoint": _digest(args.checkpoint), "scales": args.scales, "flip": args.flip}
+    settings |= {"refine": args.refine, "image_level_labels": False}
+    paths = [args.out / f"{id}.png" for id in dataset.ids]
 
-    def write(place: int, image: Tensor, path: Path) -> None:
+    def write(place: int) -> None:
+        image = dataset.image(place)
         probabilities = class_probabilities(network, image, args.scales, args.flip)
         if refine is not None:
             probabilities = refine(image[None].to(device), probabilities[None])[0]
-        save_mask(path, probabilities.argmax(0))
+        save_mask(paths[place], probabilities.argmax(0))
 
-    done = _write_each(args, settings, dataset, lambda out, id: out / f"{id}.png", write, rank, number)
-    if done is None:
-        return 0
-    code = _report(done, f"masks of {{}}, without image-level labels; they are {args.out}/ID.png")
-    if args.voc_archive is not None:
-        image_set = Path(args.list).stem if args.list else args.split or "train"
-        write_voc_archive(args.voc_archive, args.out, dataset.ids, image_set)
-        print(f"packed for the evaluation server: {args.voc_archive}")
+    code = _for_each(dataset, write, paths, args.out, settings, args.overwrite, rank, number)
+    if rank == 0:
+        print("The masks are predicted without image-level labels.")
+        if args.voc_archive is not None:
+            image_set = Path(args.list).stem if args.list else args.split or "train"
+            write_voc_archive(args.voc_archive, args.out, dataset.ids, image_set)
+            print(f"{args.voc_archive}: packed for VOC's evaluation server")
     return code
 
 
-class Written(NamedTuple):
-    """What a run over images did: progress of all processes, images done by this command, and its time."""
+def _write_sure_labels(
+    args: argparse.Namespace, photographs: PhotographDataset, folder: Path, rank: int, number: int
+) -> int:
+    seeds, device = _seeds(args), choose_device(args.device)
+    if not 0 <= args.background_factor <= 1:
+        raise InputError(f"--background-factor: expected 0 to 1, got {args.background_factor}")
+    settings = {name: getattr(args, name) for name in ("cams", "background", "background_factor")}
 
-    progress: Progress
-    images: int
-    seconds: float
+    def write(place: int) -> None:
+        image = photographs.image(place)
+        maps = seeds.maps(photographs, place, (image.shape[1], image.shape[2]))
+        labels = label_by_maps(image.to(device), maps, args.background_factor)
+        save_mask(label_path(folder, photographs.ids[place]), labels.cpu())
 
-
-def _write_each(
-    args: argparse.Namespace,
-    settings: dict[str, Any],
-    photographs: PhotographDataset,
-    path_of: Callable[[Path, str], Path],
-    write: Callable[[int, Tensor, Path], None],
-    rank: int,
-    number: int,
-) -> Written | None:
-    """Write a file for each image of this process's share that has none; None on all processes but the first."""
-    if rank == 0:
-        progress = claim_folder(args.out, settings, args.overwrite)
-    gathered(None)
-    start, ids = time.perf_counter(), photographs.ids
-    places = [place for place, id in enumerate(ids) if args.overwrite or not path_of(args.out, id).is_file()]
-    own = Progress()
-    for place in tqdm(places[rank::number], unit="image", disable=None if rank == 0 else True):
-        try:
-            image = photographs.image(place)
-        except InputError as error:
-            own.skipped[ids[place]] = str(error)
-            continue
-        write(place, image, path_of(args.out, ids[place]))
-        own.images += 1
-    parts = gathered(own)
-    if rank != 0:
-        return None
-    for part in parts:
-        progress.add(part)
-    write_record(args.out, settings, progress, finished=True)
-    return Written(progress, sum(part.images for part in parts), time.perf_counter() - start)
+    paths = [label_path(folder, id) for id in photographs.ids]
+    return _for_each(photographs, write, paths, folder, settings, False, rank, number)
 
 
-def _report(done: Written, text: str) -> int:
-    """Print what a run over images did; returns the exit code."""
-    skipped = done.progress.skipped
-    for id, reason in skipped.items():
-        print(f"skipped {id}: {reason}")
-    print(text.format(f"{done.images} images in {done.seconds:.0f} s, {len(skipped)} skipped"))
-    return 1 if skipped else 0
-
-
-def _train(run: TrainingRun, rank: int) -> None:
-    """Train with a progress bar."""
+def _train(run: TrainingRun, resume: bool, rank: int) -> None:
+    """Train, with a bar that shows the losses."""
+    run.claim(resume)
     training = run.training
-    with tqdm(
-        total=training.settings.steps, initial=training.step, unit="step", disable=None if rank == 0 else True
-    ) as bar:
+    with tqdm(total=training.steps, initial=training.step, unit="step", disable=None if rank == 0 else True) as bar:
 
         def show(step: Step) -> None:
             bar.set_postfix({name: f"{value:.3f}" for name, value in step.losses.items()}, refresh=False)
             bar.update()
 
         run.train(show, writes=rank == 0)
+
+
+def _for_each(
+    photographs: PhotographDataset,
+    write: Callable[[int], None],
+    paths: Sequence[Path],
+    out: Path,
+    settings: dict[str, Any],
+    overwrite: bool,
+    rank: int,
+    number: int,
+) -> int:
+    """Write a file for each photograph, this process its share, and report on all; returns the exit code.
+
+    Args:
+        photographs: the photographs.
+        write: writes the file of the photograph at a place; an InputError skips it.
+        paths: of the files.
+        out: folder of the files and of the record.
+        settings: what the files depend on: all of a folder have the same.
+        overwrite: whether to write files that are there.
+        rank: number of this process.
+        number: number of processes.
+    """
+    if rank == 0:
+        progress = claim_folder(out, settings, overwrite)
+    gathered(None)
+    start = time.perf_counter()
+    places = [place for place, path in enumerate(paths) if overwrite or not path.is_file()]
+    own = Progress()
+    for place in tqdm(places[rank::number], unit="image", disable=None if rank == 0 else True):
+        try:
+            write(place)
+            own.images += 1
+        except InputError as error:
+            own.skipped[photographs.ids[place]] = str(error)
+    parts = gathered(own)
+    merged = Progress()
+    for part in parts:
+        merged.add(part)
+    if rank == 0:
+        seconds, done = time.perf_counter() - start, merged.images
+        progress.add(merged)
+        write_record(out, settings, progress, finished=True)
+        for id, reason in progress.skipped.items():
+            print(f"skipped {id}: {reason}")
+        skipped = len(progress.skipped)
+        print(f"{done} images in {seconds:.0f} s, {skipped} skipped; they are {out}/ID{paths[0].suffix}")
+    return 1 if merged.skipped else 0
+
+
+def _seeds(args: argparse.Namespace) -> CamFiles:
+    try:
+        return CamFiles(args.cams, background_rule(args.background), args.trust_pickle)
+    except ValueError as error:
+        raise InputError(f"--background: {error}") from error
 
 
 def _labelled(args: argparse.Namespace, rank: int) -> LabelledPhotographs:
@@ -529,7 +694,7 @@ def _labelled(args: argparse.Namespace, rank: int) -> LabelledPhotographs:
     return data
 
 
-def _labelled_validation(args: argparse.Namespace, rank: int) -> LabelledPhotographs | None:
+def _validation(args: argparse.Namespace, rank: int) -> LabelledPhotographs | None:
     if args.val_split is None and args.val_list is None:
         return None
     where = {"split": args.val_split, "list": args.val_list, "limit": None}
@@ -567,34 +732,6 @@ def _masked_validation(args: argparse.Namespace, data: PhotographDataset, rank: 
     return dataset
 
 
-def _check_at_least(args: argparse.Namespace, **least: float) -> None:
-    for name, number in least.items():
-        value = getattr(args, name)
-        if value is not None and not value >= number:
-            raise InputError(f"--{name.replace('_', '-')}: expected at least {number}, got {value}")
-
-
-def _training_settings(args: argparse.Namespace, steps: int, largest_gradient: float | None = None) -> TrainingSettings:
-    if not args.learning_rate > 0 or args.momentum >= 1:
-        raise InputError("--learning-rate and --momentum: expected a positive number, and one below 1")
-    return TrainingSettings(
-        steps=steps,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-        largest_gradient=largest_gradient,
-        seed=args.seed,
-        amp=args.amp,
-        workers=args.workers,
-    )
-
-
-def _build_classifier(args: argparse.Namespace, data: LabelledPhotographs) -> Classifier:
-    backbone = load_backbone(args.backbone, args.weights)
-    return METHODS[args.method](backbone, len(data.photographs.class_names) - 1, args.seed)
-
-
 def _refinement(name: str | None) -> DenseCRF | None:
     if name is None:
         return None
@@ -604,9 +741,43 @@ def _refinement(name: str | None) -> DenseCRF | None:
     return DenseCRF.preset(preset or "deeplab")
 
 
-def _run_settings(args: argparse.Namespace, names: Sequence[str], settings: TrainingSettings) -> dict[str, Any]:
+def _crop_size(args: argparse.Namespace) -> int:
+    """The side of the crops of a classifier or an IRNet."""
+    size: int = args.crop_size or (LITE_CROP_SIZE if args.backbone in VARIANTS else CROP_SIZE)
+    return size
+
+
+def _training_settings(
+    args: argparse.Namespace, crop_size: int, epochs: int | None = None, steps: int | None = None
+) -> TrainingSettings:
+    least = {"epochs": 1, "steps": 1, "check_every": 1, "batch_size": 1, "crop_size": 32, "momentum": 0}
+    least |= {"weight_decay": 0, "workers": 0}
+    for name, number in least.items():
+        value = getattr(args, name, None)
+        if value is not None and not value >= number:
+            raise InputError(f"--{name.replace('_', '-')}: expected at least {number}, got {value}")
+    if not args.learning_rate > 0 or args.momentum >= 1:
+        raise InputError("--learning-rate and --momentum: expected a positive number, and one below 1")
+    return TrainingSettings(
+        epochs=epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        crop_size=crop_size,
+        seed=args.seed,
+        amp=args.amp,
+        workers=args.workers,
+        steps=steps,
+    )
+
+
+def _run_settings(
+    args: argparse.Namespace, own: Sequence[str], settings: TrainingSettings, number: int
+) -> dict[str, Any]:
     """What the result depends on: a run continues only with the same."""
-    record = {name: getattr(args, name) for name in names} | asdict(settings)
+    names = (*own, "root", "split", "images", "list", "limit")
+    record = {name: getattr(args, name) for name in names} | asdict(settings) | {"number": number}
     del record["workers"]
     return record
 

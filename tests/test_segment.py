@@ -169,13 +169,13 @@ class TestPredict:
         photograph.write_bytes(content[:200])
         assert predict(tiny_voc, run, tmp_path / "masks") == 1
         printed = capsys.readouterr().out
-        assert f"skipped {TINY_IDS[0]}" in printed and "masks of 2 images" in printed
+        assert f"skipped {TINY_IDS[0]}" in printed and "2 images in" in printed
         photograph.write_bytes(content)
         assert predict(tiny_voc, run, tmp_path / "masks") == 0
-        assert "masks of 1 images" in capsys.readouterr().out
+        assert "1 images in" in capsys.readouterr().out
         assert predict(tiny_voc, run, tmp_path / "masks", "--flip") == 2  # would mix two kinds of masks
         assert predict(tiny_voc, run, tmp_path / "masks", "--refine", "crf:psa", "--overwrite") == 0
-        assert "masks of 3 images" in capsys.readouterr().out
+        assert "3 images in" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("flags", "message"),
@@ -205,7 +205,6 @@ class TestPredict:
         content = torch.load(run / "checkpoint.pt", weights_only=True)
         settings = content["settings"]
         torch.save(content | {"settings": settings | {"network": "lraspp:mobilenet_v3_large"}}, tmp_path / "other.pt")
-        settings.pop("network")
         torch.save(content | {"settings": settings | {"method": "cam"}}, tmp_path / "classifier.pt")
         (tmp_path / "cut.pt").write_bytes((run / "checkpoint.pt").read_bytes()[:1000])
         for name, message in (

@@ -218,7 +218,7 @@ def test_checkpoints_of_other_classes_or_of_nothing_are_refused(tiny_voc: Path, 
     torch.save({"model": np.zeros(3)}, tmp_path / "objects.pt")
     for name, message in (
         ("other.pt", "does not fit resnet18"),
-        ("weights.pt", "not a checkpoint of train.py classify"),
+        ("weights.pt", "not a checkpoint of train.py"),
         ("objects.pt", "could run code"),
         ("missing.pt", "No such file"),
     ):

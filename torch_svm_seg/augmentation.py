@@ -1,10 +1,7 @@
-"""The random crops that networks train on.
-
-Those of classifiers follow IRN (CVPR 2019) and SIPE (CVPR 2022), those of segmentation networks DeepLab (Chen et al.,
-TPAMI 2018).
-"""
+"""The random crops that networks train on, by the recipes of IRN (CVPR 2019), SIPE (CVPR 2022) and DeepLab."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,11 +11,68 @@ from torchvision.transforms.v2 import functional as transforms  # type: ignore[i
 from torch_svm_seg.sampling import VOID
 
 # The longest side becomes 320 to 640 for crops of 512.
-_SMALLEST, _LARGEST = 0.625, 1.25
+_LONGEST = (0.625, 1.25)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a square shows an image: resized, mirrored or not, and cut or padded.
+
+    Attributes:
+        size: side of the square, in pixels.
+        resized: height and width that the image gets.
+        mirrored: whether left and right are exchanged.
+        shown: rows and columns of the resized image that are in the square.
+        place: rows and columns of the square where they are.
+    """
+
+    size: int
+    resized: tuple[int, int]
+    mirrored: bool
+    shown: tuple[slice, slice]
+    place: tuple[slice, slice]
+
+    def apply(self, image: Tensor, fill: Tensor, nearest: bool = False) -> Tensor:
+        """Makes the square.
+
+        Args:
+            image: (C, H, W).
+            fill: what the image does not cover, (C, 1, 1).
+            nearest: whether to resize to the nearest pixel's value, as labels must be.
+
+        Returns:
+            (C, size, size), of the fill's type.
+        """
+        mode = InterpolationMode.NEAREST_EXACT if nearest else InterpolationMode.BILINEAR
+        image = transforms.resize(image, self.resized, mode, antialias=not nearest)
+        if self.mirrored:
+            image = image.flip(-1)
+        square = fill.expand(-1, self.size, self.size).clone()
+        square[(slice(None), *self.place)] = image[(slice(None), *self.shown)].to(square)
+        return square
+
+
+def random_placement(
+    image_size: Sequence[int], size: int, longest: tuple[float, float], generator: torch.Generator
+) -> Placement:
+    """Resizes an image at random, mirrors it or not, and cuts a square at a random place.
+
+    Args:
+        image_size: height and width of the image.
+        size: side of the square, in pixels.
+        longest: least and largest length of the image's longest side, in sides of the square.
+        generator: source of the choices.
+    """
+    least, largest = longest
+    factor = least + (largest - least) * float(torch.rand((), generator=generator))
+    resized = _longest_side(image_size, round(size * factor))
+    mirrored = bool(torch.rand((), generator=generator) < 0.5)
+    rows, columns = (_overlap(side, size, generator) for side in resized)
+    return Placement(size, resized, mirrored, (rows[0], columns[0]), (rows[1], columns[1]))
 
 
 def random_crop(image: Tensor, size: int, fill: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Resizes an image at random, mirrors it or not, and cuts a square at a random place.
+    """Shows an image in a square, at random, by the recipe of SIPE and of IRN's classifier.
 
     What the image does not cover is padded. Filled with the mean that a network subtracts, it is zero after
     normalisation, as in the recipe.
@@ -32,20 +86,16 @@ def random_crop(image: Tensor, size: int, fill: Tensor, generator: torch.Generat
     Returns:
         The crop, RGB 0..255, float32 of shape (3, size, size), and where it is not padding, bool (size, size).
     """
-    factor = _SMALLEST + (_LARGEST - _SMALLEST) * float(torch.rand((), generator=generator))
-    image = resize_longest_side(image, round(size * factor))
-    if torch.rand((), generator=generator) < 0.5:
-        image = image.flip(-1)
+    placement = random_placement(image.shape[1:], size, _LONGEST, generator)
     valid = torch.zeros(size, size, dtype=torch.bool)
-    from_image, to_crop = _overlap(image.shape[1:], size, generator)
-    valid[to_crop] = True
-    return _cut(image, from_image, to_crop, fill.expand(3, size, size)), valid
+    valid[placement.place] = True
+    return placement.apply(image, fill.float()), valid
 
 
 def random_masked_crop(
     image: Tensor, mask: Tensor, size: int, scales: tuple[float, float], fill: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Resizes an image and its mask at random, mirrors them or not, and cuts a square at a random place.
+    """Shows an image and its mask in a square, at random, by the recipe of DeepLab.
 
     Args:
         image: RGB 0..255, uint8 of shape (3, H, W).
@@ -58,47 +108,26 @@ def random_masked_crop(
     Returns:
         The crop, RGB 0..255, float32 of shape (3, size, size), and its class ids, int64 (size, size), 255 in padding.
     """
-    smallest, largest = scales
-    factor = smallest + (largest - smallest) * float(torch.rand((), generator=generator))
-    sides = [max(1, round(side * factor)) for side in image.shape[1:]]
-    image = transforms.resize(image, sides, antialias=True)
-    mask = transforms.resize(mask[None], sides, InterpolationMode.NEAREST_EXACT)
-    if torch.rand((), generator=generator) < 0.5:
-        image, mask = image.flip(-1), mask.flip(-1)
-    from_image, to_crop = _overlap(sides, size, generator)
-    unlabelled = torch.full((1, size, size), VOID)
-    return (
-        _cut(image, from_image, to_crop, fill.expand(3, size, size)),
-        _cut(mask, from_image, to_crop, unlabelled).long()[0],
-    )
+    longest = max(mask.shape) / size
+    placement = random_placement(mask.shape, size, (scales[0] * longest, scales[1] * longest), generator)
+    unlabelled = torch.full((1, 1, 1), VOID)
+    return placement.apply(image, fill.float()), placement.apply(mask[None], unlabelled, nearest=True)[0]
 
 
 def resize_longest_side(image: Tensor, length: int, multiple: int = 1) -> Tensor:
     """Resizes an image (3, H, W) so that its longest side has a length, and both sides are multiples of a number."""
-    factor = length / max(image.shape[1:]) / multiple
-    size = [max(1, round(side * factor)) * multiple for side in image.shape[1:]]
-    resized: Tensor = transforms.resize(image, size, antialias=True)
+    resized: Tensor = transforms.resize(image, _longest_side(image.shape[1:], length, multiple), antialias=True)
     return resized
 
 
-Window = tuple[slice, slice]
-"""Rows and columns."""
+def _longest_side(image_size: Sequence[int], length: int, multiple: int = 1) -> tuple[int, int]:
+    height, width = image_size
+    factor = length / max(height, width) / multiple
+    return max(1, round(height * factor)) * multiple, max(1, round(width * factor)) * multiple
 
 
-def _overlap(sides: Sequence[int], size: int, generator: torch.Generator) -> tuple[Window, Window]:
-    """Where an image and a square crop overlap, the smaller at a random place of the larger: in image and in crop."""
-    rows, columns = (_side_overlap(side, size, generator) for side in sides)
-    return (rows[0], columns[0]), (rows[1], columns[1])
-
-
-def _side_overlap(side: int, size: int, generator: torch.Generator) -> tuple[slice, slice]:
+def _overlap(side: int, size: int, generator: torch.Generator) -> tuple[slice, slice]:
+    """Where an image side and a crop side of other length overlap, the shorter one at a random place of the longer."""
     start = int(torch.randint(abs(side - size) + 1, (), generator=generator))
     whole, part = slice(0, min(side, size)), slice(start, start + min(side, size))
     return (part, whole) if side > size else (whole, part)
-
-
-def _cut(values: Tensor, source: Window, target: Window, background: Tensor) -> Tensor:
-    """Copies a window of values (C, H, W) into a window of a background (C, size, size), as float32."""
-    crop = background.float().clone()
-    crop[:, target[0], target[1]] = values[:, source[0], source[1]].float()
-    return crop

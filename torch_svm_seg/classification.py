@@ -1,6 +1,5 @@
-"""What a classifier trains on, and how well it does: crops with their image-level labels, average precision and F1."""
+"""Training and validating a classifier on image-level labels: what it sees of the images, and how it is scored."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,33 +10,33 @@ from torch_svm_seg.augmentation import random_crop, resize_longest_side
 from torch_svm_seg.classifier import Classifier
 from torch_svm_seg.distributed import gathered
 from torch_svm_seg.image_labels import LabelledPhotographs
+from torch_svm_seg.trainable import Crops
 
 # Sides of validation images are multiples of the deepest stride.
 _STRIDE = 16
 
 
-@dataclass(frozen=True)
-class LabelledCrops:
-    """Random crops of photographs with where they are not padding and the classes present.
+class LabelledCrops(Crops):
+    """A random crop of each photograph, with where it is not padding and its labels.
 
-    Attributes:
+    Args:
         data: the labelled photographs.
-        size: side of the square crops, in pixels.
+        size: side of the crops, in pixels.
         fill: colour of the padding, (3, 1, 1).
+        seed: of the choices.
     """
 
-    data: LabelledPhotographs
-    size: int
-    fill: Tensor
+    def __init__(self, data: LabelledPhotographs, size: int, fill: Tensor, seed: int) -> None:
+        super().__init__(seed)
+        self._data, self._size, self._fill = data, size, fill
 
     def __len__(self) -> int:
-        """Gives the number of photographs."""
-        return len(self.data)
+        return len(self._data)
 
-    def crop(self, place: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Gives a crop (3, size, size), where it is not padding (size, size), and its labels (classes,)."""
-        crop, valid = random_crop(self.data.photographs.image(place), self.size, self.fill, generator)
-        return crop, valid, self.data.present[place]
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
+        image = self._data.photographs.image(place)
+        crop, valid = random_crop(image, self._size, self._fill, self.generator(place))
+        return crop, valid, self._data.present[place]
 
 
 class ClassificationScore(NamedTuple):

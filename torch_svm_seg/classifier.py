@@ -14,6 +14,8 @@ from torch_svm_seg.stages import Backbone, train_only_deep_stages
 from torch_svm_seg.trainable import Trainable
 
 _SHALLOW_STRIDE = 8
+# Of IRN and SIPE.
+_NEW_LAYER_RATE = 10.0
 
 
 class Classifier(Trainable):
@@ -29,6 +31,7 @@ class Classifier(Trainable):
 
     Attributes:
         has_background: whether :meth:`activation_maps` starts with a map of the background.
+        loss_names: names of the terms that :meth:`losses` gives.
 
     >>> from torch_svm_seg.backbones import load_backbone
     >>> network = Classifier(load_backbone("resnet18", "random"), num_classes=20)
@@ -39,6 +42,7 @@ class Classifier(Trainable):
 
     has_background = False
     loss_names: tuple[str, ...] = ("classification",)
+    largest_gradient: float | None = 1.0
 
     def __init__(self, backbone: Backbone, num_classes: int, seed: int = 0) -> None:
         super().__init__()
@@ -52,13 +56,17 @@ class Classifier(Trainable):
 
     @property
     def new_parameters(self) -> list[nn.Parameter]:
-        """What is not pretrained, and so learns faster."""
+        """What is not pretrained."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")]
 
     @property
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """The backbone's parameters that are trained."""
         return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Gives the pretrained parameters, and the new ones, which learn ten times as fast."""
+        return [(self.pretrained_parameters, 1.0), (self.new_parameters, _NEW_LAYER_RATE)]
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Gives how much each place of the images speaks for each class.

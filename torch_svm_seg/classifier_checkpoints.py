@@ -1,4 +1,4 @@
-"""Classifiers from their checkpoints, for their activation maps."""
+"""Classifiers built again from the checkpoints of their training, for their activation maps."""
 
 from collections.abc import Sequence
 
@@ -16,17 +16,17 @@ def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) ->
     """Builds a trained classifier from its checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: written by ``train.py classify``.
+        path: of train.py classify.
         class_names: the classes it must be of, background first; by default any.
 
     Raises:
-        InputError: the file cannot be read, is no checkpoint of a classifier, is of other classes, or its weights do
+        InputError: the file cannot be read, is no checkpoint of a classifier, is of other classes, or the weights do
             not fit the backbone that it names.
     """
-    checkpoint = read_checkpoint(path, "classify", "method", class_names)
-    method, backbone = checkpoint.settings["method"], checkpoint.settings["backbone"]
+    checkpoint = read_checkpoint(path, class_names)
+    method = checkpoint.settings.get("method")
     if method not in METHODS:
-        raise InputError(f"{path}: method {method!r}; expected one of {', '.join(METHODS)}")
-    network = METHODS[method](load_backbone(backbone, RANDOM), len(checkpoint.class_names) - 1)
-    load_network(path, checkpoint, network, backbone)
-    return network
+        raise InputError(f"{path}: not a checkpoint of train.py classify (its method is {method})")
+    name = checkpoint.settings["backbone"]
+    network = METHODS[method](load_backbone(name, RANDOM), len(checkpoint.class_names) - 1)
+    return load_network(path, checkpoint, network, name)

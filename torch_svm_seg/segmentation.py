@@ -14,34 +14,36 @@ from torch_svm_seg.files import InputError
 from torch_svm_seg.metrics import SegmentationResult, confusion_matrix, summarize
 from torch_svm_seg.sampling import VOID
 from torch_svm_seg.segmenter import Segmenter, class_probabilities
+from torch_svm_seg.trainable import Crops
 
 
-@dataclass(frozen=True)
-class MaskedCrops:
-    """Random crops of photographs and of their masks.
+class MaskedCrops(Crops):
+    """A random crop of each photograph, with its mask.
 
-    Attributes:
+    Args:
         photographs: photographs with masks.
         size: side of the square crops, in pixels.
         scales: smallest and largest factor on a photograph's size.
         fill: colour of the padding, (3, 1, 1).
+        seed: of the choices.
     """
 
-    photographs: PhotographDataset
-    size: int
-    scales: tuple[float, float]
-    fill: Tensor
+    def __init__(
+        self, photographs: PhotographDataset, size: int, scales: tuple[float, float], fill: Tensor, seed: int
+    ) -> None:
+        super().__init__(seed)
+        self._photographs, self._size, self._scales, self._fill = photographs, size, scales, fill
 
     def __len__(self) -> int:
-        """Gives the number of photographs."""
-        return len(self.photographs)
+        return len(self._photographs)
 
-    def crop(self, place: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Gives a crop (3, size, size) and its class ids (size, size), 255 in padding."""
-        photograph = self.photographs[place]
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        """Gives a crop (3, size, size) and its class ids, int64 (size, size), 255 in padding."""
+        photograph = self._photographs[place]
         if photograph.mask is None:
             raise InputError(f"{photograph.id}: no mask to train on")
-        return random_masked_crop(photograph.image, photograph.mask, self.size, self.scales, self.fill, generator)
+        generator = self.generator(place)
+        return random_masked_crop(photograph.image, photograph.mask, self._size, self._scales, self._fill, generator)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ from torch_svm_seg.sampling import VOID
 from torch_svm_seg.stages import IMAGENET_MEAN, IMAGENET_STD, Backbone, Stage, train_only_deep_stages
 from torch_svm_seg.trainable import Trainable
 
+# Of DeepLab.
+_NEW_LAYER_RATE = 10.0
+
 _logger = logging.getLogger(__name__)
 
 
@@ -50,6 +53,7 @@ class Segmenter(Trainable):
     """
 
     loss_names = ("segmentation",)
+    largest_gradient = None
     fill: Tensor
 
     def __init__(self, pretrained: nn.Module, num_classes: int, fill: Tensor) -> None:
@@ -62,12 +66,18 @@ class Segmenter(Trainable):
 
     @property
     def pretrained_parameters(self) -> list[nn.Parameter]:
+        """What of the pretrained part is trained."""
         return [parameter for parameter in self._pretrained[0].parameters() if parameter.requires_grad]
 
     @property
     def new_parameters(self) -> list[nn.Parameter]:
+        """What is not pretrained."""
         pretrained = {id(parameter) for parameter in self._pretrained[0].parameters()}
         return [p for p in self.parameters() if id(p) not in pretrained and p.requires_grad]
+
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Gives the pretrained parameters, and the new ones, which learn ten times as fast."""
+        return [(self.pretrained_parameters, 1.0), (self.new_parameters, _NEW_LAYER_RATE)]
 
     @property
     def uses_batch_statistics(self) -> bool:
@@ -95,7 +105,7 @@ class Segmenter(Trainable):
             masks: class ids, int64 of shape (B, H, W); 255 is no label.
         """
         # On several processes the mean is over all of their pixels, not a mean of means.
-        labelled = mean_over_processes((masks != VOID).sum().float().cpu()).clamp_min(1).to(images.device)
+        labelled = mean_over_processes((masks != VOID).sum().float()).clamp_min(1).to(images.device)
         loss = F.cross_entropy(self(images), masks, ignore_index=VOID, reduction="sum") / labelled
         return {"segmentation": loss}
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from torch_svm_seg.backbones import RANDOM
-from torch_svm_seg.files import PathLike
+from torch_svm_seg.files import InputError, PathLike
 from torch_svm_seg.segmenter import Segmenter, build_segmenter
 from torch_svm_seg.training_checkpoints import load_network, read_checkpoint
+
+METHOD = "segment"
 
 
 def load_segmenter(path: PathLike, class_names: Sequence[str] | None = None) -> Segmenter:
@@ -19,8 +21,10 @@ def load_segmenter(path: PathLike, class_names: Sequence[str] | None = None) -> 
         InputError: the file cannot be read, is no checkpoint of a segmentation network, is of other classes, or its
             weights do not fit the network that it names.
     """
-    checkpoint = read_checkpoint(path, "segment", "network", class_names)
+    checkpoint = read_checkpoint(path, class_names)
+    method = checkpoint.settings.get("method")
+    if method != METHOD:
+        raise InputError(f"{path}: not a checkpoint of train.py segment (its method is {method})")
     name = checkpoint.settings["network"]
     network = build_segmenter(name, len(checkpoint.class_names), RANDOM)
-    load_network(path, checkpoint, network, name)
-    return network
+    return load_network(path, checkpoint, network, name)

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from torch_svm_seg.checkpoints import why_unreadable
 from torch_svm_seg.files import InputError, PathLike, write_atomically
-from torch_svm_seg.trainable import Trainable
 
+Network = TypeVar("Network", bound=nn.Module)
+
+_NEEDED = ("model", "settings", "class_names")
 _OWN = ("settings", "class_names", "best")
 
 
@@ -18,10 +21,10 @@ class Checkpoint:
     """What a checkpoint file holds.
 
     Attributes:
-        settings: all that the training depends on, what kind of network it is among it.
+        settings: all that the training depends on; ``method`` among them.
         class_names: name of each class id, background first.
         state: what :meth:`~torch_svm_seg.training.Training.state_dict` gave, or of it the network's alone.
-        best: the best validation score so far, if there is any.
+        best: the best validation score so far, where networks are chosen by one.
     """
 
     settings: dict[str, Any]
@@ -36,17 +39,15 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
     write_atomically(path, lambda stream: torch.save(checkpoint.state | own, stream))
 
 
-def read_checkpoint(path: PathLike, command: str, kind: str, class_names: Sequence[str] | None = None) -> Checkpoint:
+def read_checkpoint(path: PathLike, class_names: Sequence[str] | None = None) -> Checkpoint:
     """Reads a checkpoint; code in it is never run.
 
     Args:
         path: written by :func:`save_checkpoint`.
-        command: the command of ``train.py`` that must have written it.
-        kind: a setting that only checkpoints of this command have.
         class_names: the classes it must be of, background first; by default any.
 
     Raises:
-        InputError: the file cannot be read, is no checkpoint of this command, or is of other classes.
+        InputError: the file cannot be read, is no checkpoint, or is of other classes.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -54,10 +55,9 @@ def read_checkpoint(path: PathLike, command: str, kind: str, class_names: Sequen
         raise
     except Exception as error:  # damaged files make the unpickler raise nearly anything
         raise InputError(f"{path}: {why_unreadable(error)}") from error
-    needed = ("model", "settings", "class_names")
-    missing = [key for key in needed if key not in content] if isinstance(content, dict) else list(needed)
-    if missing or kind not in content["settings"]:
-        raise InputError(f"{path}: not a checkpoint of train.py {command} (without {', '.join(missing) or kind})")
+    missing = [key for key in _NEEDED if key not in content] if isinstance(content, dict) else list(_NEEDED)
+    if missing:
+        raise InputError(f"{path}: not a checkpoint of train.py (without {', '.join(missing)})")
     own = tuple(content["class_names"])
     if class_names is not None and own != tuple(class_names):
         raise InputError(
@@ -68,17 +68,23 @@ def read_checkpoint(path: PathLike, command: str, kind: str, class_names: Sequen
     return Checkpoint(content["settings"], own, state, content.get("best"))
 
 
-def load_network(path: PathLike, checkpoint: Checkpoint, network: Trainable, name: str) -> None:
+def load_network(path: PathLike, checkpoint: Checkpoint, network: Network, name: str) -> Network:
     """Gives a network its weights of a checkpoint, and puts it in evaluation mode.
 
+    Args:
+        path: of the checkpoint, for messages.
+        checkpoint: what it holds.
+        network: of the kind that the checkpoint's settings name.
+        name: of that kind, for messages.
+
     Raises:
-        InputError: the weights do not fit the network that the checkpoint names.
+        InputError: the weights do not fit the network.
     """
     try:
         network.load_state_dict(checkpoint.state["model"])
     except RuntimeError as error:
         raise InputError(f"{path}: does not fit {name}: {str(error).split(':')[0]}") from error
-    network.eval()
+    return network.eval()
 
 
 def _some(names: Sequence[str]) -> str:

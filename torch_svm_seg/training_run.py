@@ -1,11 +1,11 @@
 """Training into a folder: checkpoints and logs, resumable from the last checkpoint.
 
 ``checkpoint.pt`` is the last state, with all that continuing needs; ``best.pt`` is the network with the best validation
-score, where there is a validation to choose by; ``steps.csv`` and ``epochs.csv`` or ``checks.csv`` are the logs.
+score, where one is to be chosen; ``steps.csv`` and ``epochs.csv`` or ``checks.csv`` are the logs.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,6 @@ from torch_svm_seg.training_log import CsvLog
 
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 
-Score = Callable[[], dict[str, float]]
-"""Validates the network being trained; called on all processes, all get the same figures."""
-
 
 @dataclass
 class TrainingRun:
@@ -29,34 +26,32 @@ class TrainingRun:
     Attributes:
         out: the folder.
         training: what to train; every process has its own.
-        settings: all that the result depends on, in plain types.
+        settings: all that the result depends on, in plain types; ``method`` among them.
         class_names: name of each class id, background first.
+        measured: names of what `after_unit` may give, for the log.
+        after_unit: called after each unit on all processes, before its checkpoint is written.
         unit: what the run is divided into, "epoch" or "check"; a checkpoint and a line in the log follow each.
-        unit_steps: number of steps of a unit.
-        score: validates the network after each unit; None if there is nothing to validate on.
-        score_names: names of what `score` gives.
-        chosen_by: name of the score whose best network is kept; None: only the last one is.
-        best: the best score so far.
+        unit_steps: number of steps of a unit; None for the steps of an epoch.
+        chosen_by: name of what is measured whose best network is kept; None: only the last one is.
+        best: the best so far.
     """
 
     out: Path
     training: Training
     settings: dict[str, Any]
     class_names: Sequence[str]
-    unit: str
-    unit_steps: int
-    score: Score | None
-    score_names: Sequence[str]
+    measured: Sequence[str]
+    after_unit: Callable[[], Mapping[str, float]]
+    unit: str = "epoch"
+    unit_steps: int | None = None
     chosen_by: str | None = None
     best: float | None = None
 
-    def claim(self, command: str, kind: str, resume: bool) -> None:
+    def claim(self, resume: bool) -> None:
         """Brings the training to where the run in the folder stopped, or makes sure that there is none.
 
         Args:
-            command: the command of ``train.py`` that trains.
-            kind: a setting that only its checkpoints have.
-            resume: whether to continue.
+            resume: whether to continue a run that is there.
 
         Raises:
             InputError: the folder holds a run and `resume` is false, or a run of other settings or classes.
@@ -66,7 +61,7 @@ class TrainingRun:
             return
         if not resume:
             raise InputError(f"{path}: a run is there already; continue it with --resume, or give another --out")
-        checkpoint = read_checkpoint(path, command, kind, self.class_names)
+        checkpoint = read_checkpoint(path, self.class_names)
         changed = [
             f"{name} was {checkpoint.settings.get(name)!r}, now {value!r}"
             for name, value in self.settings.items()
@@ -85,11 +80,15 @@ class TrainingRun:
             writes: whether this process writes; exactly one of several must.
         """
         gathered(None)  # no process writes before all have read
-        losses = self.training.network.loss_names
+        training = self.training
+        losses = training.network.loss_names
+        length = self.unit_steps or training.steps_per_epoch
         if writes:
-            steps, units = self._logs(losses)
-        while not self.training.finished:
-            start, sums, before = time.perf_counter(), dict.fromkeys(losses, 0.0), self.training.step
+            steps = CsvLog(self.out / "steps.csv", ["step", *losses, "learning_rate"], training.step)
+            columns = [self.unit, "step", "seconds", *losses, *self.measured]
+            units = CsvLog(self.out / f"{self.unit}s.csv", columns, training.step // length)
+        while not training.finished:
+            start, before, sums = time.perf_counter(), training.step, dict.fromkeys(losses, 0.0)
 
             def report(step: Step, sums: dict[str, float] = sums) -> None:
                 for name, value in step.losses.items():
@@ -98,30 +97,18 @@ class TrainingRun:
                     steps.write({"step": step.step, "learning_rate": step.learning_rate} | step.losses)
                 on_step(step)
 
-            self.training.run(self.unit_steps - before % self.unit_steps, report)
-            means = {name: value / (self.training.step - before) for name, value in sums.items()}
-            row = {"seconds": time.perf_counter() - start} | means
-            scores = self.score() if self.score else {}
+            training.run(length, report)
+            row = {"seconds": time.perf_counter() - start}
+            row |= {name: value / (training.step - before) for name, value in sums.items()}
+            measured = dict(self.after_unit())
             if writes:
-                row |= {f"val_{name}": value for name, value in scores.items()}
-                units.write({self.unit: self._units_done, "step": self.training.step} | row)
-            self._save(scores, writes)
+                units.write({self.unit: before // length + 1, "step": training.step} | row | measured)
+            self._save(measured, writes)
 
-    @property
-    def _units_done(self) -> int:
-        return -(-self.training.step // self.unit_steps)
-
-    def _logs(self, losses: Sequence[str]) -> tuple[CsvLog, CsvLog]:
-        columns = [self.unit, "step", "seconds", *losses, *(f"val_{name}" for name in self.score_names)]
-        return (
-            CsvLog(self.out / "steps.csv", ["step", *losses, "learning_rate"], self.training.step),
-            CsvLog(self.out / f"{self.unit}s.csv", columns, self._units_done),
-        )
-
-    def _save(self, scores: dict[str, float], writes: bool) -> None:
+    def _save(self, measured: Mapping[str, float], writes: bool) -> None:
         """Writes the checkpoints, the best first: killed in between, the unit is done again and both are the same."""
         state, names = self.training.state_dict(), tuple(self.class_names)
-        value = scores.get(self.chosen_by or "")
+        value = measured.get(self.chosen_by or "")
         better = value is not None and (self.best is None or value > self.best)
         self.best = value if better else self.best
         if writes and better:

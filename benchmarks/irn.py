@@ -1,0 +1,158 @@
+"""IRN's random walk against dense CRF and PAMR, before and after the SVM: quality, time and memory.
+
+    python -m benchmarks.irn --root DIR --split animals_train --cams runs/cams --irn runs/irn/checkpoint.pt
+
+Each photograph goes through every order of steps from its class activation maps to a mask: "seed" is the maps' own
+mask, the stage's name is the SVM, "threshold" is IRN's own way with the background, where the others have SIPE's. CRF
+and PAMR get the maps divided by their sum, or the softmax of three times the SVM's scores; the walk gets the maps as
+they are, or that softmax; the SVM gets the maps or the walk's probabilities.
+
+The first table is the growth of a process's largest resident size in one refinement of a photograph resized to 500x500,
+with 3 classes, after one of 64x64 that loads what is loaded once. The second one has the IoU of each class, in percent,
+and the mean seconds of each order's last step.
+"""
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from benchmarks.memory import peak
+from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.backbones import load_backbone
+from torch_svm_seg.datasets import PhotographDataset
+from torch_svm_seg.expander import SVMExpander
+from torch_svm_seg.irn import IRNRefinement, load_irn
+from torch_svm_seg.metrics import SegmentationScore
+from torch_svm_seg.refine import PAMR, DenseCRF
+from torch_svm_seg.self_training import SelfTraining
+from torch_svm_seg.supervision import CamFiles, background_rule
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure refinement by IRN, dense CRF and PAMR around the SVM.")
+    add_data_arguments(parser)
+    parser.add_argument("--cams", required=True, type=Path, help="class activation maps, ID.npz; others are left out")
+    parser.add_argument("--background", default="own", help="of the maps, as for expand.py (default: own)")
+    parser.add_argument("--irn", required=True, help="checkpoint of train.py irn")
+    parser.add_argument("--backbone", default="efficientnet_lite0", help="of the SVM (default: %(default)s)")
+    parser.add_argument("--feature", default="F3", help="of the SVM (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=1, help="take one photograph of so many (default: 1)")
+    return parser
+
+
+class Orders:
+    """The orders of steps, applied to one photograph after the other.
+
+    Attributes:
+        scores: what their masks are worth, by the order's name.
+        seconds: time of their last steps.
+    """
+
+    def __init__(self, args: argparse.Namespace, classes: int) -> None:
+        self.classes, self.feature = classes, args.feature
+        self.backbone = load_backbone(args.backbone)
+        self.svm = SelfTraining(SVMExpander(num_classes=classes))
+        irn = load_irn(args.irn)
+        self.threshold = IRNRefinement(irn.network, exponent=1, threshold=0.25)
+        self.refinements: dict[str, nn.Module] = {"crf": DenseCRF(), "pamr": PAMR(), "irn": irn}
+        self.scores: dict[str, SegmentationScore] = {}
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, image: Tensor, activation: Tensor, truth: Tensor) -> None:
+        """Score all orders on an image (3, H, W), activation (K, H, W) of all classes, and ground truth (H, W)."""
+        present = activation.isfinite().flatten(1).all(1).nonzero()[:, 0]
+        maps = activation[present][None].clamp_min(0)
+        shares = maps / maps.sum(1, keepdim=True).clamp_min(1e-6)
+        features = self.backbone.stages(image[None], [self.feature])[self.feature]
+
+        def score(name: str, masks: Tensor) -> None:
+            self.scores.setdefault(name, SegmentationScore(self.classes)).update(masks[0], truth)
+
+        def timed(name: str, step: Callable[[], Tensor]) -> Tensor:
+            start = time.perf_counter()
+            result = step()
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            return result
+
+        def refined(name: str, refinement: nn.Module, probabilities: Tensor) -> Tensor:
+            result = timed(name, lambda: refinement(image[None], probabilities))
+            score(name, present[result.argmax(1)])
+            return result
+
+        def svm(name: str, probabilities: Tensor) -> Tensor:
+            """Probabilities of the classes present."""
+            everywhere = torch.full_like(activation, -torch.inf)[None]
+            everywhere[:, present] = probabilities
+            expansions = []
+            timed(name, lambda: expansions.append(self.svm(features, everywhere)) or everywhere)
+            score(name, expansions[0].masks)
+            return (3 * expansions[0].scores[:, present]).softmax(1)
+
+        score("seed", present[maps.argmax(1)])
+        crf, pamr, irn = self.refinements.values()
+        refined("seed+crf", crf, shares)
+        refined("seed+pamr", pamr, shares)
+        refined("seed+irn, threshold", self.threshold, maps)
+        walked = refined("seed+irn", irn, maps)
+        for before, start in (("", maps), ("irn+", walked)):
+            probabilities = svm(before + self.feature, start)
+            for name, refinement in self.refinements.items():
+                refined(f"{before}{self.feature}+{name}", refinement, probabilities)
+
+
+def measure(args: argparse.Namespace, dataset: PhotographDataset) -> None:
+    """Print the second table."""
+    places = [place for place, id in enumerate(dataset.ids) if (args.cams / f"{id}.npz").is_file()][:: args.every]
+    seeds, orders = CamFiles(args.cams, background_rule(args.background)), Orders(args, len(dataset.class_names))
+    for place in tqdm(places, unit="image"):
+        _, image, activation = seeds.read(dataset, place)
+        orders(image, activation, dataset.mask(place))
+    results = {name: score.compute() for name, score in orders.scores.items()}
+    shown = [id for id, iou in enumerate(next(iter(results.values())).per_class) if not iou.isnan()]
+    print(f"| {len(places)} images | " + " | ".join(dataset.class_names[id] for id in shown) + " | mIoU | s/image |")
+    print("|---" * (len(shown) + 3) + "|")
+    for name, result in results.items():
+        cells = " | ".join(f"{100 * result.per_class[id]:.2f}" for id in shown)
+        seconds = f"{orders.seconds[name] / len(places):.2f}" if name in orders.seconds else ""
+        print(f"| {name} | {cells} | {100 * result.miou:.2f} | {seconds} |")
+
+
+def memory(args: argparse.Namespace, name: str) -> None:
+    """Print one row of the first table."""
+    torch.set_num_threads(1)
+    image = open_dataset(args).image(0)[None].float()
+    refinement: nn.Module = {"crf": DenseCRF, "pamr": PAMR, "irn": lambda: load_irn(args.irn)}[name]()
+    with torch.inference_mode():
+        for side in (64, 500):
+            resized = F.interpolate(image, (side, side))
+            probabilities = torch.rand(1, 3, side, side).softmax(1)
+            before = peak()
+            refinement(resized, probabilities)
+    print(f"| {name} | {peak() - before:.0f} |", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = build_parser().parse_args(argv)
+    # First, while this process is small: a child's largest size starts at its parent's.
+    print("| refinement of 500x500 | adds, MB |\n|---|---|", flush=True)
+    for name in ("crf", "pamr", "irn"):
+        process = multiprocessing.get_context("spawn").Process(target=memory, args=(args, name))
+        process.start()
+        process.join()
+    print()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        measure(args, open_dataset(args))
+
+
+if __name__ == "__main__":
+    main()
