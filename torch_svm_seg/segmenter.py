@@ -197,7 +197,7 @@ class LiteSegmenter(Segmenter):
         middle = self.middle(torch.cat([resize(deep, stages["F3"].shape[-2:]), self.middle_skip(stages["F3"])], 1))
         shallow = torch.cat([resize(middle, stages["F2"].shape[-2:]), self.shallow_skip(stages["F2"])], 1)
         fine: Tensor = self.fine_classifier(self.shallow(shallow))
-        return fine + resize(self.coarse_classifier(stages["F5"]), fine.shape[-2:])
+        return fine + resize(self.coarse_classifier(self.normalize(stages["F5"])), fine.shape[-2:])
 
 
 class PackagedSegmenter(Segmenter):
