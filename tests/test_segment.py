@@ -53,16 +53,17 @@ def masks_folder(root: Path) -> Path:
 
 
 def test_classes_are_learned_and_the_best_network_is_kept(tiny_voc: Path, tmp_path: Path) -> None:
-    flags = ["--steps", "30", "--check-every", "10", "--batch-size", "3", "--learning-rate", "0.002"]
+    flags = ["--steps", "30", "--check-every", "10", "--batch-size", "3", "--learning-rate", "0.005"]
     flags += ["--val-split", "val", "--scale-range", "0.8", "1.2"]
     assert segment(tiny_voc, tmp_path / "run", *flags) == 0
     steps, checks = rows(tmp_path / "run/steps.csv"), rows(tmp_path / "run/checks.csv")
     assert list(steps[0]) == ["step", "segmentation", "learning_rate"] and len(steps) == 30
     assert [row["step"] for row in checks] == ["10", "20", "30"]
     assert float(steps[0]["segmentation"]) > 2.5 and float(steps[-1]["segmentation"]) < 0.7
-    assert float(steps[10]["learning_rate"]) == pytest.approx(0.002 * (20 / 30) ** 0.9, rel=1e-5)
+    assert float(steps[10]["learning_rate"]) == pytest.approx(0.005 * (20 / 30) ** 0.9, rel=1e-5)
     best = max(float(row["val_miou"]) for row in checks)
     assert torch.load(tmp_path / "run/best.pt", weights_only=True)["best"] == pytest.approx(best, rel=1e-5)
+    assert same(load_segmenter(tmp_path / "run/best.pt").state_dict(), weights(tmp_path / "run/best.pt"))
     assert predict(tiny_voc, tmp_path / "run", tmp_path / "masks", "--split", "val") == 0
     data = ["--root", str(tiny_voc), "--split", "val", "--predictions", str(tmp_path / "masks")]
     assert evaluate.main([*data, "--json", str(tmp_path / "figures.json")]) == 0

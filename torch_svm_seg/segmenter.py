@@ -185,6 +185,8 @@ class LiteSegmenter(Segmenter):
             self.join = _block((1 + len(self.rates)) * width, width)
             self.middle_skip, self.middle = _block(channels["F3"], middle), _separable(width + middle, width)
             self.shallow_skip, self.shallow = _block(channels["F2"], shallow), _separable(width + shallow, width // 2)
+        # One factor an image: channels keep their proportions, which tell the classes.
+        self.normalize = nn.GroupNorm(1, channels["F5"])
         # At first all classes are equal everywhere.
         self.coarse_classifier = _zero_classifier(channels["F5"], num_classes)
         self.fine_classifier = _zero_classifier(width // 2, num_classes)
