@@ -295,7 +295,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         default=[1.0],
         metavar="S",
         help="factors on the image's size whose probabilities are averaged (default: 1; usual for the best masks: "
-        "0.5 0.75 1 1.25 1.5 1.75 with --flip, 15 times the work)",
+        "0.5 0.75 1 1.25 1.5 1.75 with --flip, 17 times the work)",
     )
     masks.add_argument("--flip", action="store_true", help="average with the mirror image")
     masks.add_argument(
