@@ -111,6 +111,8 @@ def test_interrupted_run_resumes_to_the_same_networks(
     assert (tmp_path / "out/steps.csv").read_text() == (tmp_path / "undisturbed/steps.csv").read_text()
     assert segment(tiny_voc, tmp_path / "out", *flags) == 2  # a run is there
     assert segment(tiny_voc, tmp_path / "out", *flags, "--resume", "--crop-size", "64") == 2  # another one
+    (tmp_path / "out/best.pt").replace(tmp_path / "out/checkpoint.pt")
+    assert segment(tiny_voc, tmp_path / "out", *flags, "--resume") == 2  # not enough to continue from
 
 
 def test_two_processes_train_like_one(tiny_voc: Path, tmp_path: Path) -> None:

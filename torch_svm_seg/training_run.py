@@ -69,6 +69,8 @@ class TrainingRun:
         ]
         if changed:
             raise InputError(f"{path}: a run of other settings ({'; '.join(changed)}); give another --out")
+        if "optimizer" not in checkpoint.state:
+            raise InputError(f"{path}: holds a network but not the state of its training, as {BEST_FILE} does")
         self.training.load_state_dict(checkpoint.state)
         self.best = checkpoint.best
 
