@@ -71,7 +71,7 @@ class Recipe(NamedTuple):
     crop_size: int
 
 
-RECIPES = {"lite": Recipe(400, 8, 3e-3, 256), "deeplabv2": Recipe(20_000, 10, 2.5e-4, 321)}
+RECIPES = {"lite": Recipe(400, 8, 1e-3, 256), "deeplabv2": Recipe(20_000, 10, 2.5e-4, 321)}
 OTHER_RECIPE = Recipe(20_000, 10, 1e-3, 321)
 
 
