@@ -36,6 +36,10 @@ from torch_svm_seg.trainable import Trainable
 
 # Of DeepLab.
 _NEW_LAYER_RATE = 10.0
+# The deepest stride of the encoders of segmentation-models-pytorch; most networks there refuse other sides.
+_SMP_MULTIPLE = 32
+
+_ADVICE = "if its weights cannot be downloaded, pass --weights FILE"
 
 _logger = logging.getLogger(__name__)
 
@@ -47,8 +51,6 @@ class Segmenter(Trainable):
         pretrained: the part that was trained before on other data; its parameters' ``requires_grad`` tells what of it
             is trained.
         num_classes: number of classes, background included.
-
-    Attributes:
         fill: colour to pad pictures with, (3, 1, 1): what the network sees as zero.
     """
 
@@ -367,11 +369,6 @@ def _of_segmentation_models(name: str, num_classes: int, weights: PathLike | Non
     _load(network.encoder, weights)
     mean, std = _normalization(package, encoder) if weights is None else (IMAGENET_MEAN, IMAGENET_STD)
     return PackagedSegmenter(network, network.encoder, num_classes, mean, std, multiple=_SMP_MULTIPLE)
-
-
-_ADVICE = "if its weights cannot be downloaded, pass --weights FILE"
-# The deepest stride of the encoders; most networks there refuse other sides.
-_SMP_MULTIPLE = 32
 
 
 def _normalization(package: Any, encoder: str) -> tuple[Sequence[float], Sequence[float]]:
