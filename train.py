@@ -38,8 +38,8 @@ from torch_svm_seg.files import InputError, save_mask
 from torch_svm_seg.image_labels import LabelledPhotographs
 from torch_svm_seg.irn import IRNet, load_irn
 from torch_svm_seg.irn.crops import SureCrops, label_path
-from torch_svm_seg.irn.labels import label_by_maps
-from torch_svm_seg.irn.refinement import refine_maps
+from torch_svm_seg.irn.labels import label_by_activation
+from torch_svm_seg.irn.refinement import refine_activation
 from torch_svm_seg.irn.training import METHOD as IRN_METHOD
 from torch_svm_seg.irn.training import centre_displacements
 from torch_svm_seg.refine.dense_crf import PRESETS, DenseCRF
@@ -504,14 +504,13 @@ def propagate(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Write class activation maps refined by an IRNet; returns the exit code."""
     photographs = open_dataset(args)
     refinement = load_irn(args.irn).to(choose_device(args.device))
-    seeds = _seeds(args)
+    cams = _cam_files(args)
     settings = {"irn": _digest(args.irn), "cams": args.cams, "background": args.background}
 
     def write(place: int) -> None:
-        image = photographs.image(place)
-        maps = seeds.maps(photographs, place, (image.shape[1], image.shape[2]))
-        path = cam_path(args.out, photographs.ids[place])
-        save_cams(path, refine_maps(refinement, image, maps), photographs.class_names)
+        id, image, activation = cams.read(photographs, place)
+        maps = refine_activation(refinement, image, activation)
+        save_cams(cam_path(args.out, id), maps, photographs.class_names)
 
     paths = [cam_path(args.out, id) for id in photographs.ids]
     return _for_each(photographs, write, paths, args.out, settings, args.overwrite, rank, number)
@@ -601,16 +600,15 @@ def predict(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
 def _write_sure_labels(
     args: argparse.Namespace, photographs: PhotographDataset, folder: Path, rank: int, number: int
 ) -> int:
-    seeds, device = _seeds(args), choose_device(args.device)
+    cams, device = _cam_files(args), choose_device(args.device)
     if not 0 <= args.background_factor <= 1:
         raise InputError(f"--background-factor: expected 0 to 1, got {args.background_factor}")
     settings = {name: getattr(args, name) for name in ("cams", "background", "background_factor")}
 
     def write(place: int) -> None:
-        image = photographs.image(place)
-        maps = seeds.maps(photographs, place, (image.shape[1], image.shape[2]))
-        labels = label_by_maps(image.to(device), maps, args.background_factor)
-        save_mask(label_path(folder, photographs.ids[place]), labels.cpu())
+        id, image, activation = cams.read(photographs, place)
+        labels = label_by_activation(image.to(device), activation.to(device), args.background_factor)
+        save_mask(label_path(folder, id), labels.cpu())
 
     paths = [label_path(folder, id) for id in photographs.ids]
     return _for_each(photographs, write, paths, folder, settings, False, rank, number)
@@ -653,9 +651,9 @@ def _for_each(
     """
     if rank == 0:
         progress = claim_folder(out, settings, overwrite)
-    gathered(None)
-    start = time.perf_counter()
     places = [place for place, path in enumerate(paths) if overwrite or not path.is_file()]
+    gathered(None)  # no process writes before all have looked
+    start = time.perf_counter()
     own = Progress()
     for place in tqdm(places[rank::number], unit="image", disable=None if rank == 0 else True):
         try:
@@ -678,7 +676,7 @@ def _for_each(
     return 1 if merged.skipped else 0
 
 
-def _seeds(args: argparse.Namespace) -> CamFiles:
+def _cam_files(args: argparse.Namespace) -> CamFiles:
     try:
         return CamFiles(args.cams, background_rule(args.background), args.trust_pickle)
     except ValueError as error:

@@ -2,10 +2,11 @@
 
     python -m benchmarks.irn --root DIR --split animals_train --cams runs/cams --irn runs/irn/checkpoint.pt
 
-Each photograph goes through every order of steps from its class activation maps to a mask: "seed" is the maps' own
-mask, the stage's name is the SVM, "threshold" is IRN's own way with the background, where the others have SIPE's. CRF
-and PAMR get the maps divided by their sum, or the softmax of three times the SVM's scores; the walk gets the maps as
-they are, or that softmax; the SVM gets the maps or the walk's probabilities.
+Each photograph goes through every order of steps from its class activation maps to a mask. "seed" is the maps' own mask
+and the stage's name is the SVM: alone it trains on the confident pixels of the seed, after "crf>" or "irn>" on those
+of the seed's regions as that refinement fits them to the image, and after "irn+" on those of the walk's result.
+Refinements get probabilities; "unnormalised" is the walk of the maps as they are, "threshold" IRN's own way with the
+background.
 
 The first table is the growth of a process's largest resident size in one refinement of a photograph resized to 500x500,
 with 3 classes, after one of 64x64 that loads what is loaded once. The second one has the IoU of each class, in percent,
@@ -16,6 +17,7 @@ import argparse
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,8 +31,10 @@ from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.expander import SVMExpander
 from torch_svm_seg.irn import IRNRefinement, load_irn
+from torch_svm_seg.labelling import as_probabilities, label
 from torch_svm_seg.metrics import SegmentationScore
 from torch_svm_seg.refine import PAMR, DenseCRF
+from torch_svm_seg.refine.pipeline import refine
 from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import CamFiles, background_rule
 
@@ -43,7 +47,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--background", default="own", help="of the maps, as for expand.py (default: own)")
     parser.add_argument("--irn", required=True, help="checkpoint of train.py irn")
     parser.add_argument("--backbone", default="efficientnet_lite0", help="of the SVM (default: %(default)s)")
-    parser.add_argument("--feature", default="F3", help="of the SVM (default: %(default)s)")
+    parser.add_argument("--feature", default="F4", help="of the SVM (default: %(default)s)")
+    parser.add_argument("--samples-per-class", type=int, default=500, help="of the SVM (default: %(default)s)")
     parser.add_argument("--every", type=int, default=1, help="take one photograph of so many (default: 1)")
     return parser
 
@@ -59,7 +64,7 @@ class Orders:
     def __init__(self, args: argparse.Namespace, classes: int) -> None:
         self.classes, self.feature = classes, args.feature
         self.backbone = load_backbone(args.backbone)
-        self.svm = SelfTraining(SVMExpander(num_classes=classes))
+        self.svm = SVMExpander(num_classes=classes, samples_per_class=args.samples_per_class)
         irn = load_irn(args.irn)
         self.threshold = IRNRefinement(irn.network, exponent=1, threshold=0.25)
         self.refinements: dict[str, nn.Module] = {"crf": DenseCRF(), "pamr": PAMR(), "irn": irn}
@@ -68,52 +73,50 @@ class Orders:
 
     def __call__(self, image: Tensor, activation: Tensor, truth: Tensor) -> None:
         """Score all orders on an image (3, H, W), activation (K, H, W) of all classes, and ground truth (H, W)."""
-        present = activation.isfinite().flatten(1).all(1).nonzero()[:, 0]
-        maps = activation[present][None].clamp_min(0)
-        shares = maps / maps.sum(1, keepdim=True).clamp_min(1e-6)
-        features = self.backbone.stages(image[None], [self.feature])[self.feature]
+        images, activation = image[None], activation[None]
+        features = self.backbone.stages(images, [self.feature])[self.feature]
+        seeds = activation.argmax(1)
 
-        def score(name: str, masks: Tensor) -> None:
-            self.scores.setdefault(name, SegmentationScore(self.classes)).update(masks[0], truth)
-
-        def timed(name: str, step: Callable[[], Tensor]) -> Tensor:
+        def done(name: str, step: Callable[[], Tensor]) -> Tensor:
+            """Time a step, and score the probabilities (1, K, H, W) that it gives."""
             start = time.perf_counter()
-            result = step()
+            probabilities = step()
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-            return result
+            score = self.scores.setdefault(name, SegmentationScore(self.classes))
+            score.update(label(probabilities, seeds).masks[0], truth)
+            return probabilities
 
         def refined(name: str, refinement: nn.Module, probabilities: Tensor) -> Tensor:
-            result = timed(name, lambda: refinement(image[None], probabilities))
-            score(name, present[result.argmax(1)])
-            return result
+            return done(name, lambda: refine([refinement], images, probabilities))
 
-        def svm(name: str, probabilities: Tensor) -> Tensor:
-            """Probabilities of the classes present."""
-            everywhere = torch.full_like(activation, -torch.inf)[None]
-            everywhere[:, present] = probabilities
-            expansions = []
-            timed(name, lambda: expansions.append(self.svm(features, everywhere)) or everywhere)
-            score(name, expansions[0].masks)
-            return (3 * expansions[0].scores[:, present]).softmax(1)
+        shares = done("seed", lambda: as_probabilities(activation))
+        walked = [refined(f"seed+{name}", step, shares) for name, step in self.refinements.items()][-1]
+        refined("seed+irn, unnormalised", self.refinements["irn"], activation.clamp_min(0))
+        refined("seed+irn, threshold", self.threshold, activation.clamp_min(0))
+        absent = activation.isneginf()
+        starts = {
+            self.feature: (None, activation),
+            f"crf>{self.feature}": (self.refinements["crf"], activation),
+            f"irn>{self.feature}": (self.refinements["irn"], activation),
+            f"irn+{self.feature}": (None, walked.masked_fill(absent, -torch.inf)),
+        }
+        for name, (agreement, start) in starts.items():
+            svm = SelfTraining(self.svm, agreement)
+            probabilities = done(name, partial(self._expanded, svm, images, features, start))
+            for refinement in ("crf", "irn"):
+                refined(f"{name}+{refinement}", self.refinements[refinement], probabilities)
 
-        score("seed", present[maps.argmax(1)])
-        crf, pamr, irn = self.refinements.values()
-        refined("seed+crf", crf, shares)
-        refined("seed+pamr", pamr, shares)
-        refined("seed+irn, threshold", self.threshold, maps)
-        walked = refined("seed+irn", irn, maps)
-        for before, start in (("", maps), ("irn+", walked)):
-            probabilities = svm(before + self.feature, start)
-            for name, refinement in self.refinements.items():
-                refined(f"{before}{self.feature}+{name}", refinement, probabilities)
+    def _expanded(self, svm: SelfTraining, images: Tensor, features: Tensor, activation: Tensor) -> Tensor:
+        probabilities: Tensor = svm(images, features, activation).probabilities
+        return probabilities
 
 
 def measure(args: argparse.Namespace, dataset: PhotographDataset) -> None:
     """Print the second table."""
     places = [place for place, id in enumerate(dataset.ids) if (args.cams / f"{id}.npz").is_file()][:: args.every]
-    seeds, orders = CamFiles(args.cams, background_rule(args.background)), Orders(args, len(dataset.class_names))
+    cams, orders = CamFiles(args.cams, background_rule(args.background)), Orders(args, len(dataset.class_names))
     for place in tqdm(places, unit="image"):
-        _, image, activation = seeds.read(dataset, place)
+        _, image, activation = cams.read(dataset, place)
         orders(image, activation, dataset.mask(place))
     results = {name: score.compute() for name, score in orders.scores.items()}
     shown = [id for id, iou in enumerate(next(iter(results.values())).per_class) if not iou.isnan()]
@@ -121,8 +124,7 @@ def measure(args: argparse.Namespace, dataset: PhotographDataset) -> None:
     print("|---" * (len(shown) + 3) + "|")
     for name, result in results.items():
         cells = " | ".join(f"{100 * result.per_class[id]:.2f}" for id in shown)
-        seconds = f"{orders.seconds[name] / len(places):.2f}" if name in orders.seconds else ""
-        print(f"| {name} | {cells} | {100 * result.miou:.2f} | {seconds} |")
+        print(f"| {name} | {cells} | {100 * result.miou:.2f} | {orders.seconds[name] / len(places):.2f} |")
 
 
 def memory(args: argparse.Namespace, name: str) -> None:

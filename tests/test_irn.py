@@ -8,12 +8,11 @@ import torch
 from conftest import small_backbone
 from torch import Tensor, nn
 
-from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.irn import IRNet, IRNRefinement
-from torch_svm_seg.irn.labels import label_by_maps, sure_labels
+from torch_svm_seg.irn.labels import label_by_activation, sure_labels
 from torch_svm_seg.irn.losses import Pair, pair_kinds, pair_losses
 from torch_svm_seg.irn.paths import Paths, path_maxima
-from torch_svm_seg.irn.refinement import refine_maps
+from torch_svm_seg.irn.refinement import refine_activation
 from torch_svm_seg.irn.training import centre_displacements
 from torch_svm_seg.irn.walk import RandomWalk, repeated
 from torch_svm_seg.refine import DenseCRF
@@ -290,9 +289,10 @@ def test_labels_are_sure_where_both_backgrounds_agree() -> None:
 def test_labels_follow_colours_and_carry_class_ids() -> None:
     image = torch.zeros(3, 32, 48, dtype=torch.uint8)
     image[:, :, 24:] = 250
-    maps = torch.full((1, 8, 12), 0.05)
-    maps[:, :, 7:] = 0.9  # one cell less than the bright half
-    labels = label_by_maps(image, ActivationMaps((15,), maps, (32, 48), torch.full((8, 12), 0.4)))
+    activation = torch.full((21, 32, 48), -torch.inf)
+    activation[0], activation[15] = 0.4, 0.05
+    activation[15, :, 28:] = 0.9  # a little less than the bright half
+    labels = label_by_activation(image, activation)
     assert labels[:, :22].unique().tolist() == [0] and labels[:, 26:].unique().tolist() == [15]
 
 
@@ -355,10 +355,11 @@ def test_gradient_of_refinement() -> None:
     )
 
 
-def test_maps_are_refined_on_their_cells() -> None:
+def test_activation_is_refined_to_maps_of_cells() -> None:
     refinement, image, probabilities = wall_example()
-    cells = nn.functional.interpolate(probabilities, (8, 11), mode="area")[0]
-    maps = refine_maps(refinement, image[0], ActivationMaps((7,), cells[1:], (30, 41), cells[0]))
+    activation = torch.full((9, 30, 41), -torch.inf)
+    activation[[0, 7]] = probabilities[0]
+    maps = refine_activation(refinement, image[0], activation)
     assert maps.classes == (7,) and maps.size == (30, 41) and maps.background is not None
     assert maps.maps.shape == (1, 8, 11) and maps.background.shape == (8, 11)
     torch.testing.assert_close(maps.maps[0] + maps.background, torch.ones(8, 11))

@@ -53,14 +53,6 @@ class ActivationMaps:
         """Classes present by their label whose map is zero everywhere: the classifier sees them nowhere."""
         return tuple(id for id, map in zip(self.classes, self.maps, strict=True) if not map.any())
 
-    def channels(self) -> Tensor:
-        """Gives the background's map and the classes', (1 + classes, h, w).
-
-        Raises:
-            ValueError: there is no background.
-        """
-        return torch.cat([own_background(self)[None], self.maps])
-
     def resized(self) -> "ActivationMaps":
         """Gives the maps at the image's size, by bilinear interpolation."""
         background = None if self.background is None else _resize(self.background[None], self.size)[0]

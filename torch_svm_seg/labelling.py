@@ -71,6 +71,11 @@ def as_probabilities(activation: Tensor) -> Tensor:
     return positive / positive.sum(1, keepdim=True)
 
 
+def present_classes(activation: Tensor) -> Tensor:
+    """Ids of the classes that an image has by its activation (K, H, W), which is -inf for the others; ascending."""
+    return (activation > -torch.inf).flatten(1).any(1).nonzero()[:, 0]
+
+
 def label(probabilities: Tensor, seeds: Tensor | None = None) -> Labelling:
     """The most likely class of each pixel; the classes that seeds have and masks would lose keep their seed.
 

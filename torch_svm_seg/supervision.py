@@ -1,7 +1,7 @@
 """What an image's SVM learns from: its ground truth, or the seed that class activation maps give."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -75,19 +75,10 @@ class CamFiles:
     trust_pickle: bool = False
 
     def read(self, dataset: PhotographDataset, place: int) -> Supervised:
-        image = dataset.image(place)
-        maps = self.maps(dataset, place, (image.shape[1], image.shape[2]))
-        return _supervised(dataset.ids[place], image, maps, len(dataset.class_names))
-
-    def maps(self, dataset: PhotographDataset, place: int, size: tuple[int, int]) -> ActivationMaps:
-        """Read the maps of an image of a size, with their background, at their own resolution.
-
-        Raises:
-            InputError: The file is missing or damaged.
-        """
-        id = dataset.ids[place]
+        id, image = dataset.ids[place], dataset.image(place)
+        size = (image.shape[1], image.shape[2])
         maps = read_cams(self.folder, id, size, dataset.class_names, self.trust_pickle)
-        return _with_background(id, maps, self.background)
+        return _supervised(id, image, maps, self.background, len(dataset.class_names))
 
 
 @dataclass
@@ -109,7 +100,7 @@ class ClassifierCams:
         if not self.labels.get(id):
             raise InputError(f"{id}: has no image-level label")
         maps = class_activation_maps(self.network, image, self.labels[id])
-        return _supervised(id, image, _with_background(id, maps, self.background), len(dataset.class_names))
+        return _supervised(id, image, maps, self.background, len(dataset.class_names))
 
 
 @dataclass
@@ -143,17 +134,13 @@ class MaskSeeds:
         return Supervised(id, image, activation)
 
 
-def _with_background(id: str, maps: ActivationMaps, background: Background) -> ActivationMaps:
+def _supervised(id: str, image: Tensor, maps: ActivationMaps, background: Background, number: int) -> Supervised:
+    """Maps as activation of all classes by id at the image's size, with the background that a rule gives them."""
     try:
-        return replace(maps, background=background(maps))
+        # At the image's size, the background is that of the coarse maps, interpolated as they are.
+        all_maps = ActivationMaps(maps.classes, maps.maps, maps.size, background(maps)).resized()
     except ValueError as error:
         raise InputError(f"{id}: {error}") from error
-
-
-def _supervised(id: str, image: Tensor, maps: ActivationMaps, number: int) -> Supervised:
-    """Maps and their background as activation of all classes by id, at the image's size."""
-    # At the image's size, the background is that of the coarse maps, interpolated as they are.
-    all_maps = maps.resized()
     assert all_maps.background is not None
     activation = all_maps.maps.new_full((number, *maps.size), -torch.inf)
     activation[list(maps.classes)] = all_maps.maps

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from torch_svm_seg.cam import ActivationMaps
+from torch_svm_seg.labelling import present_classes
 from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.refine.labels import label_probabilities
 from torch_svm_seg.sampling import VOID
@@ -40,21 +40,20 @@ def sure_labels(image: Tensor, activation: Tensor, factor: float = 0.5, crf: Den
     return torch.where(first == second, first, VOID)
 
 
-def label_by_maps(image: Tensor, maps: ActivationMaps, factor: float = 0.5) -> Tensor:
-    """Labels an image by the maps of its classes and of the background.
+def label_by_activation(image: Tensor, activation: Tensor, factor: float = 0.5) -> Tensor:
+    """Labels an image by the activation of all classes.
 
     Args:
         image: RGB 0..255 of shape (3, H, W).
-        maps: with a background.
+        activation: by class id, background included, at least 0, (K, H, W); -inf for absent classes.
         factor: as of :func:`sure_labels`.
 
     Returns:
         Class ids (H, W), int64, 255 where not sure.
     """
-    labels = sure_labels(image[None], maps.resized().channels()[None].to(image.device), factor)[0]
-    ids = torch.full((VOID + 1,), VOID, device=labels.device)
-    ids[: len(maps.classes) + 1] = torch.tensor([0, *maps.classes])
-    return ids[labels]
+    present = present_classes(activation)
+    channels = sure_labels(image[None], activation[present][None], factor)[0]
+    return torch.where(channels == VOID, VOID, present[channels.clamp_max(len(present) - 1)])
 
 
 def _refined(image: Tensor, labels: Tensor, number: int, crf: DenseCRF) -> Tensor:

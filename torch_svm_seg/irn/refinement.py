@@ -8,6 +8,7 @@ from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.irn.network import STRIDE, IRNet
 from torch_svm_seg.irn.paths import Paths
 from torch_svm_seg.irn.walk import RandomWalk
+from torch_svm_seg.labelling import present_classes
 from torch_svm_seg.refine.checks import checked
 from torch_svm_seg.tensors import full_precision
 
@@ -82,21 +83,22 @@ class IRNRefinement(nn.Module):
 
 
 @torch.no_grad()
-def refine_maps(refinement: IRNRefinement, image: Tensor, maps: ActivationMaps) -> ActivationMaps:
-    """Refines the maps of an image's classes and of the background.
+def refine_activation(refinement: IRNRefinement, image: Tensor, activation: Tensor) -> ActivationMaps:
+    """Refines the activation of all classes in an image.
 
     Args:
         refinement: on any device.
         image: RGB 0..255 of shape (3, H, W).
-        maps: with a background.
+        activation: by class id, background included, at least 0, (K, H, W); -inf for absent classes.
 
     Returns:
-        Probabilities, on the cells of a quarter of the image's size.
+        Probabilities of the classes present and the background, on the cells of a quarter of the image's size.
     """
     device = next(refinement.parameters()).device
-    refined = refinement(image[None].to(device), maps.resized().channels()[None].to(device))
-    background, *others = _on_cells(refined)[0]
-    return ActivationMaps(maps.classes, torch.stack(others), maps.size, background)
+    present = present_classes(activation)
+    refined = _on_cells(refinement(image[None].to(device), activation[present][None].to(device)))[0]
+    height, width = image.shape[1:]
+    return ActivationMaps(tuple(present[1:].tolist()), refined[1:], (height, width), refined[0])
 
 
 def _on_cells(values: Tensor) -> Tensor:
