@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from torch_svm_seg.arguments import add_data_arguments, add_label_arguments, open_dataset, open_labels
 from torch_svm_seg.backbones import Backbone, load_backbone
+from torch_svm_seg.cam import SCALES
 from torch_svm_seg.classifier import Classifier
 from torch_svm_seg.classifier_checkpoints import load_classifier
 from torch_svm_seg.datasets import PhotographDataset
@@ -162,6 +163,14 @@ def _add_seed_arguments(parser: argparse.ArgumentParser) -> None:
         help="classifier of `train.py classify`: its backbone gives the features, instead of --backbone and --weights, "
         "and its class activation maps the seeds",
     )
+    seeds.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=list(SCALES),
+        metavar="S",
+        help="factors on the image's size whose maps --checkpoint sums (default: 1 0.5 1.5 2)",
+    )
     seeds.add_argument("--cams", metavar="DIR", help="class activation maps, as `train.py cams` writes them")
     seeds.add_argument(
         "--trust-pickle",
@@ -275,6 +284,8 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError("--supervision seed: needs --cams DIR, --seeds DIR or --checkpoint FILE")
     if args.cams is not None and args.seeds is not None:
         raise InputError("--cams and --seeds: give one of them")
+    if min(args.scales) <= 0:
+        raise InputError(f"--scales: expected positive numbers, got {min(args.scales)}")
     if args.batch_size < 1 or args.workers < 0:
         raise InputError("--batch-size and --workers: expected at least 1 and 0")
 
@@ -299,7 +310,7 @@ def _supervision(args: argparse.Namespace, dataset: PhotographDataset, classifie
         )
     data = open_labels(args, dataset)
     labels = {id: data.classes(place) for place, id in enumerate(data.photographs.ids)}
-    return ClassifierCams(classifier, labels, background)
+    return ClassifierCams(classifier, labels, background, args.scales)
 
 
 def _build_expander(args: argparse.Namespace, num_classes: int) -> StudyLabeller | SelfTraining:
@@ -351,8 +362,8 @@ def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str,
     settings |= {"features": list(args.features), "classes": list(dataset.class_names)}
     settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf")}
     if args.supervision == "seed":
-        names = ("checkpoint", "cams", "seeds", "labels", "background", "agreement", "share", "rounds")
-        settings |= {name: getattr(args, name) for name in names}
+        choices = ["checkpoint", "scales", "cams", "seeds", "labels", "background", "agreement", "share", "rounds"]
+        settings |= {name: getattr(args, name) for name in choices}
     data = ("root", "split", "list", "images", "masks", "limit")
     return settings | {"data": {name: getattr(args, name) for name in data}, "number": len(dataset)}
 

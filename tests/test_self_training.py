@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 import expand
+import train
 from torch_svm_seg import SVMExpander
 from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.cam_files import cam_path, save_cams
 from torch_svm_seg.datasets import voc2012
-from torch_svm_seg.files import read_mask
+from torch_svm_seg.files import read_mask, save_mask
 from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.sampling import VOID, confident_labels
 from torch_svm_seg.self_training import SelfTraining
@@ -220,3 +221,52 @@ def test_masks_of_other_seeds_are_not_mixed(
     assert expand.main(command(tiny_voc, cams, tmp_path / "out")) == 0
     assert expand.main(command(tiny_voc, cams, tmp_path / "out", "--share", "0.9")) == 2
     assert "share was 0.7, now 0.9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["cam", "sipe"])
+def test_a_classifier_gives_features_and_seeds(tiny_voc: Path, tmp_path: Path, method: str) -> None:
+    """Its maps are those that `train.py cams` writes, rounded there to half precision."""
+    data, checkpoint = ["--root", str(tiny_voc)], str(tmp_path / "run" / "checkpoint.pt")
+    quick = ["--method", method, "--crop-size", "48", "--batch-size", "3", "--epochs", "1"]
+    assert train.main(["classify", *data, *quick, "--out", str(tmp_path / "run")]) == 0
+    assert train.main(["cams", *data, "--checkpoint", checkpoint, "--out", str(tmp_path / "cams")]) == 0
+    flags = [*data, "--supervision", "seed", "--checkpoint", checkpoint, "--features", "F3", "--baselines", "seed"]
+    flags += ["--background", "own" if method == "sipe" else "power:4"]
+    assert expand.main([*flags, "--out", str(tmp_path / "own")]) == 0
+    assert expand.main([*flags, "--cams", str(tmp_path / "cams"), "--out", str(tmp_path / "files")]) == 0
+    for name in ("seed", "F3"):
+        for path in (tmp_path / "own" / name).iterdir():
+            same = read_mask(path) == read_mask(tmp_path / "files" / name / path.name)
+            assert float(same.float().mean()) > 0.95
+
+
+def test_masks_are_seeds_and_baselines_are_refined(
+    tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The seeds are the true masks, shifted: colour moves them back."""
+    dataset = voc2012(tiny_voc, "train")
+    for place, id in enumerate(dataset.ids):
+        mask = dataset.mask(place)
+        save_mask(tmp_path / "masks" / f"{id}.png", torch.where(mask == VOID, 0, mask).roll((4, 4), (0, 1)))
+    flags = ["--root", str(tiny_voc), "--supervision", "seed", "--seeds", str(tmp_path / "masks"), "--features", "img"]
+    flags += ["--baselines", "seed", "--refine", "none", "crf", "crf+pamr", "--out", str(tmp_path / "out")]
+    assert expand.main(flags) == 0
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert folders == ["img", "img+crf", "img+crf+pamr", "seed", "seed+crf", "seed+crf+pamr"]
+    for path in (tmp_path / "masks").iterdir():
+        assert torch.equal(read_mask(path), read_mask(tmp_path / "out" / "seed" / path.name))
+    cells = [line.split() for line in capsys.readouterr().out.splitlines()]
+    mean = {line[0]: float(line[4]) for line in cells if line and line[0] in folders}
+    assert min(mean["seed+crf"], mean["img"]) > mean["seed"] + 10
+
+
+def test_strange_seed_masks_are_skipped(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = voc2012(tiny_voc, "train").ids
+    strange = {ids[0]: torch.full((60, 80), VOID), ids[1]: torch.full((60, 80), 99), ids[2]: torch.zeros(6, 8)}
+    for id, mask in strange.items():
+        save_mask(tmp_path / "masks" / f"{id}.png", mask.long())
+    flags = ["--root", str(tiny_voc), "--supervision", "seed", "--seeds", str(tmp_path / "masks"), "--features", "img"]
+    assert expand.main([*flags, "--out", str(tmp_path / "out")]) == 1
+    out = capsys.readouterr().out
+    assert "no pixel is labelled" in out and "unknown class ids [99]" in out
+    assert "8x6 pixels, but the image has 80x60" in out

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.cam import (
+    SCALES,
     ActivationMaps,
     class_activation_maps,
     constant_background,
@@ -78,7 +79,7 @@ class CamFiles:
         id, image = dataset.ids[place], dataset.image(place)
         size = (image.shape[1], image.shape[2])
         maps = read_cams(self.folder, id, size, dataset.class_names, self.trust_pickle)
-        return _supervised(id, image, maps, self.background, len(dataset.class_names))
+        return Supervised(id, image, _activation(id, maps, self.background, dataset))
 
 
 @dataclass
@@ -89,18 +90,20 @@ class ClassifierCams:
         network: The trained classifier; it runs on its own device, so images cannot be read ahead by other processes.
         labels: Ids of the classes in each image, by its name.
         background: Gives the background's activation.
+        scales: Factors on the image's size whose maps are summed.
     """
 
     network: Classifier
     labels: Mapping[str, Sequence[int]]
     background: Background
+    scales: Sequence[float] = SCALES
 
     def read(self, dataset: PhotographDataset, place: int) -> Supervised:
         id, image = dataset.ids[place], dataset.image(place)
         if not self.labels.get(id):
             raise InputError(f"{id}: has no image-level label")
-        maps = class_activation_maps(self.network, image, self.labels[id])
-        return _supervised(id, image, maps, self.background, len(dataset.class_names))
+        maps = class_activation_maps(self.network, image, self.labels[id], self.scales)
+        return Supervised(id, image, _activation(id, maps, self.background, dataset))
 
 
 @dataclass
@@ -134,18 +137,31 @@ class MaskSeeds:
         return Supervised(id, image, activation)
 
 
-def _supervised(id: str, image: Tensor, maps: ActivationMaps, background: Background, number: int) -> Supervised:
-    """Maps as activation of all classes by id at the image's size, with the background that a rule gives them."""
+def activation_of(maps: ActivationMaps, background: Background, number: int) -> Tensor:
+    """Maps as activation of all classes by id at the image's size, (K, H, W), -inf for absent classes.
+
+    Args:
+        maps: Of the classes present.
+        background: Gives the background's activation.
+        number: K, of classes.
+
+    Raises:
+        ValueError: The rule does not suit the maps.
+    """
+    # At the image's size, the background is that of the coarse maps, interpolated as they are.
+    resized = ActivationMaps(maps.classes, maps.maps, maps.size, background(maps)).resized()
+    assert resized.background is not None
+    activation = resized.maps.new_full((number, *maps.size), -torch.inf)
+    activation[list(maps.classes)] = resized.maps
+    activation[0] = resized.background
+    return activation
+
+
+def _activation(id: str, maps: ActivationMaps, background: Background, dataset: PhotographDataset) -> Tensor:
     try:
-        # At the image's size, the background is that of the coarse maps, interpolated as they are.
-        all_maps = ActivationMaps(maps.classes, maps.maps, maps.size, background(maps)).resized()
+        return activation_of(maps, background, len(dataset.class_names))
     except ValueError as error:
         raise InputError(f"{id}: {error}") from error
-    assert all_maps.background is not None
-    activation = all_maps.maps.new_full((number, *maps.size), -torch.inf)
-    activation[list(maps.classes)] = all_maps.maps
-    activation[0] = all_maps.background
-    return Supervised(id, image, activation)
 
 
 def _pixels(size: Sequence[int]) -> str:
