@@ -1,4 +1,4 @@
-"""The random crops that networks train on (the recipes of IRN, CVPR 2019, and SIPE, CVPR 2022)."""
+"""The random crops that networks train on, by the recipes of IRN (CVPR 2019), SIPE (CVPR 2022) and DeepLab."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
 from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
+
+from torch_svm_seg.sampling import VOID
 
 # The longest side becomes 320 to 640 for crops of 512.
 _LONGEST = (0.625, 1.25)
@@ -88,6 +90,28 @@ def random_crop(image: Tensor, size: int, fill: Tensor, generator: torch.Generat
     valid = torch.zeros(size, size, dtype=torch.bool)
     valid[placement.place] = True
     return placement.apply(image, fill.float()), valid
+
+
+def random_masked_crop(
+    image: Tensor, mask: Tensor, size: int, scales: tuple[float, float], fill: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Shows an image and its mask in a square, at random, by the recipe of DeepLab.
+
+    Args:
+        image: RGB 0..255, uint8 of shape (3, H, W).
+        mask: class ids, int64 of shape (H, W).
+        size: side of the square, in pixels.
+        scales: smallest and largest factor on the image's size.
+        fill: colour of the padding, (3, 1, 1).
+        generator: source of the choices.
+
+    Returns:
+        The crop, RGB 0..255, float32 of shape (3, size, size), and its class ids, int64 (size, size), 255 in padding.
+    """
+    longest = max(mask.shape) / size
+    placement = random_placement(mask.shape, size, (scales[0] * longest, scales[1] * longest), generator)
+    unlabelled = torch.full((1, 1, 1), VOID)
+    return placement.apply(image, fill.float()), placement.apply(mask[None], unlabelled, nearest=True)[0]
 
 
 def resize_longest_side(image: Tensor, length: int, multiple: int = 1) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from torch_svm_seg.backbones import RANDOM, load_backbone
 from torch_svm_seg.classifier import Classifier
 from torch_svm_seg.files import InputError, PathLike
 from torch_svm_seg.sipe import SIPE
@@ -26,5 +27,6 @@ def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) ->
     method = checkpoint.settings.get("method")
     if method not in METHODS:
         raise InputError(f"{path}: not a checkpoint of train.py classify (its method is {method})")
-    number = len(checkpoint.class_names) - 1
-    return load_network(path, checkpoint, lambda backbone: METHODS[method](backbone, number))
+    name = checkpoint.settings["backbone"]
+    network = METHODS[method](load_backbone(name, RANDOM), len(checkpoint.class_names) - 1)
+    return load_network(path, checkpoint, network, name)

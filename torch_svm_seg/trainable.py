@@ -16,12 +16,12 @@ class Trainable(nn.Module):
     Attributes:
         losses: gives the terms whose sum is trained on by name, from a batch of :class:`Crops`.
         loss_names: their names.
-        largest_gradient: what the norm of the gradient is clipped to.
+        largest_gradient: what the norm of the gradient is clipped to; None: it is not.
     """
 
     losses: Callable[..., dict[str, Tensor]]
     loss_names: tuple[str, ...]
-    largest_gradient: float
+    largest_gradient: float | None
 
     @abstractmethod
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:

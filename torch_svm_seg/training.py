@@ -1,8 +1,8 @@
 """Training a network on random crops: resumable, on one process or several, the same result for both.
 
 Every random choice follows from the seed, the epoch and the image's place in the data set. So an interrupted run that
-continues at its last epoch ends like an undisturbed one, and each process of several reads its share of a batch just
-as one process would.
+continues at its last checkpoint ends like an undisturbed one, and each process of several reads its share of a batch
+just as one process would.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ class TrainingSettings:
     """How to train.
 
     Attributes:
-        epochs: passes over the images.
+        epochs: passes over the images; None if `steps` says how long to train.
         batch_size: images a step, over all processes together; a last smaller batch is left out.
         learning_rate: at the start; a network's groups of parameters have factors on it.
         momentum: of stochastic gradient descent.
@@ -39,9 +39,10 @@ class TrainingSettings:
         seed: of order and augmentation.
         amp: whether to compute in bfloat16 where PyTorch deems it safe.
         workers: processes that read images ahead.
+        steps: updates of the network, in place of `epochs`.
     """
 
-    epochs: int
+    epochs: int | None
     batch_size: int
     learning_rate: float
     momentum: float
@@ -50,6 +51,7 @@ class TrainingSettings:
     seed: int = 0
     amp: bool = False
     workers: int = 0
+    steps: int | None = None
 
 
 class Step(NamedTuple):
@@ -76,8 +78,14 @@ class Training:
         rank: number of this process.
         processes: number of processes; all of them build the same objects and call the same methods.
 
+    Attributes:
+        network: the network.
+        steps: number of steps of the whole run.
+        steps_per_epoch: number of steps of a pass over the images.
+
     Raises:
         InputError: the batch cannot be shared evenly among the processes.
+        ValueError: the settings have neither epochs nor steps, or both.
     """
 
     def __init__(
@@ -89,7 +97,6 @@ class Training:
         processes: int = 1,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster, on the CPU too
-        self.epoch = 0
         self._crops, self._settings, self._rank, self._processes = crops, settings, rank, processes
         self._batch_size = min(settings.batch_size, len(crops))
         if self._batch_size % processes:
@@ -97,29 +104,33 @@ class Training:
                 f"--batch-size: {self._batch_size} images cannot be shared evenly among {processes} processes"
             )
         self.steps_per_epoch = len(crops) // self._batch_size
+        if (settings.epochs is None) == (settings.steps is None):
+            raise ValueError(f"settings: expected epochs or steps, got {settings.epochs} and {settings.steps}")
+        self.steps = settings.steps or (settings.epochs or 0) * self.steps_per_epoch
         groups = [
             {"params": parameters, "lr": settings.learning_rate * factor}
             for parameters, factor in network.parameter_groups()
         ]
         self._optimizer = SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
-        self._schedule = PolynomialLR(self._optimizer, settings.epochs * self.steps_per_epoch, _DECAY_POWER)
+        self._schedule = PolynomialLR(self._optimizer, self.steps, _DECAY_POWER)
         losses = _Losses(network)
         self._losses: nn.Module = DistributedDataParallel(losses) if distributed.is_initialized() else losses
 
     @property
     def step(self) -> int:
         """Number of steps done."""
-        return self.epoch * self.steps_per_epoch
+        return int(self._schedule.last_epoch)  # PyTorch's name for the number of calls of its step()
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.epoch >= self._settings.epochs
+        """Whether all steps are done."""
+        return self.step >= self.steps
 
-    def run_epoch(self, report: Callable[[Step], object]) -> None:
-        """Trains for one epoch.
+    def run(self, steps: int, report: Callable[[Step], object]) -> None:
+        """Trains for some steps, or for those that are left.
 
         Args:
+            steps: number of steps.
             report: called after each step.
 
         Raises:
@@ -127,22 +138,21 @@ class Training:
         """
         self.network.train()
         device = next(self.network.parameters()).device
-        # A backbone's dropout draws from PyTorch's own generator.
+        # Dropout draws from PyTorch's own generator.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(int(hash_integers(self._settings.seed, self.epoch)))
-            for number, batch in enumerate(self._batches(), start=1):
+            for batch in self._batches(min(steps, self.steps - self.step)):
+                torch.manual_seed(int(hash_integers(self._settings.seed, self.step, self._rank)))
                 rate = float(self._schedule.get_last_lr()[0])
                 images, *known = (part.to(device, non_blocking=True) for part in batch)
-                report(Step(self.step + number, rate, self._update(self.step + number, images, known)))
-        self.epoch += 1
+                losses = self._update(images, known)
+                report(Step(self.step, rate, losses))
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives all that is needed to continue after the last epoch."""
+        """Gives all that is needed to continue after the last step."""
         return {
             "model": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "epoch": self.epoch,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -150,9 +160,8 @@ class Training:
         self.network.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
-        self.epoch = state["epoch"]
 
-    def _update(self, step: int, images: Tensor, known: list[Tensor]) -> dict[str, float]:
+    def _update(self, images: Tensor, known: list[Tensor]) -> dict[str, float]:
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._settings.amp):
             losses: dict[str, Tensor] = self._losses(images, *known)
@@ -160,21 +169,27 @@ class Training:
         self._optimizer.zero_grad()
         total.backward()
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, self.network.largest_gradient)
+        if self.network.largest_gradient is not None:
+            nn.utils.clip_grad_norm_(parameters, self.network.largest_gradient)
         self._optimizer.step()
         self._schedule.step()
         means = mean_over_processes(torch.stack(list(losses.values())))
         if not means.isfinite().all():
-            raise InputError(f"--learning-rate {self._settings.learning_rate}: the loss is not finite at step {step}")
+            rate = self._settings.learning_rate
+            raise InputError(f"--learning-rate {rate}: the loss is not finite at step {self.step}")
         return dict(zip(losses, means.tolist(), strict=True))
 
-    def _batches(self) -> Iterator[list[Tensor]]:
-        """This process's part of each batch."""
-        generator = torch.Generator().manual_seed(int(hash_integers(self._settings.seed, self.epoch)))
-        order = torch.randperm(len(self._crops), generator=generator)[: self.steps_per_epoch * self._batch_size]
-        batches = order.view(self.steps_per_epoch, self._batch_size)[:, self._rank :: self._processes].tolist()
-        self._crops.epoch = self.epoch
-        yield from DataLoader(self._crops, batch_sampler=batches, num_workers=self._settings.workers)
+    def _batches(self, steps: int) -> Iterator[list[Tensor]]:
+        """This process's part of each of the next batches, epoch by epoch."""
+        last = self.step + steps
+        while self.step < last:
+            epoch, first = divmod(self.step, self.steps_per_epoch)
+            generator = torch.Generator().manual_seed(int(hash_integers(self._settings.seed, epoch)))
+            order = torch.randperm(len(self._crops), generator=generator)[: self.steps_per_epoch * self._batch_size]
+            batches = order.view(self.steps_per_epoch, self._batch_size)[:, self._rank :: self._processes].tolist()
+            self._crops.epoch = epoch
+            batches = batches[first : first + last - self.step]
+            yield from DataLoader(self._crops, batch_sampler=batches, num_workers=self._settings.workers)
 
 
 class _Losses(nn.Module):

@@ -1,20 +1,19 @@
 """Checkpoints of trainings: enough to continue them, and to build their networks again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from torch_svm_seg.backbones import RANDOM, load_backbone
 from torch_svm_seg.checkpoints import why_unreadable
 from torch_svm_seg.files import InputError, PathLike, write_atomically
-from torch_svm_seg.stages import Backbone
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_NEEDED = ("model", "optimizer", "schedule", "epoch", "settings", "class_names")
+_NEEDED = ("model", "settings", "class_names")
+_OWN = ("settings", "class_names", "best")
 
 
 @dataclass(frozen=True)
@@ -22,20 +21,22 @@ class Checkpoint:
     """What a checkpoint file holds.
 
     Attributes:
-        settings: all that the training depends on; ``method`` and ``backbone`` among them.
+        settings: all that the training depends on; ``method`` among them.
         class_names: name of each class id, background first.
-        state: what :meth:`~torch_svm_seg.training.Training.state_dict` gave.
+        state: what :meth:`~torch_svm_seg.training.Training.state_dict` gave, or of it the network's alone.
+        best: the best validation score so far, where networks are chosen by one.
     """
 
     settings: dict[str, Any]
     class_names: tuple[str, ...]
     state: dict[str, Any]
+    best: float | None = None
 
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint, which appears whole or not at all."""
-    content = checkpoint.state | {"settings": checkpoint.settings, "class_names": list(checkpoint.class_names)}
-    write_atomically(path, lambda stream: torch.save(content, stream))
+    own = {"settings": checkpoint.settings, "class_names": list(checkpoint.class_names), "best": checkpoint.best}
+    write_atomically(path, lambda stream: torch.save(checkpoint.state | own, stream))
 
 
 def read_checkpoint(path: PathLike, class_names: Sequence[str] | None = None) -> Checkpoint:
@@ -63,23 +64,22 @@ def read_checkpoint(path: PathLike, class_names: Sequence[str] | None = None) ->
             f"{path}: trained on {len(own) - 1} classes ({_some(own[1:])}), but the data set has "
             f"{len(class_names) - 1} ({_some(class_names[1:])})"
         )
-    state = {key: content[key] for key in _NEEDED[:4]}
-    return Checkpoint(content["settings"], own, state)
+    state = {key: value for key, value in content.items() if key not in _OWN}
+    return Checkpoint(content["settings"], own, state, content.get("best"))
 
 
-def load_network(path: PathLike, checkpoint: Checkpoint, build: Callable[[Backbone], Network]) -> Network:
-    """Builds the network of a checkpoint, in evaluation mode on the CPU.
+def load_network(path: PathLike, checkpoint: Checkpoint, network: Network, name: str) -> Network:
+    """Gives a network its weights of a checkpoint, and puts it in evaluation mode.
 
     Args:
         path: of the checkpoint, for messages.
         checkpoint: what it holds.
-        build: makes the network on its backbone.
+        network: of the kind that the checkpoint's settings name.
+        name: of that kind, for messages.
 
     Raises:
-        InputError: the weights do not fit the backbone that the checkpoint names.
+        InputError: the weights do not fit the network.
     """
-    name = checkpoint.settings["backbone"]
-    network = build(load_backbone(name, RANDOM))
     try:
         network.load_state_dict(checkpoint.state["model"])
     except RuntimeError as error:

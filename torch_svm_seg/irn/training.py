@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from torch_svm_seg.backbones import RANDOM, load_backbone
 from torch_svm_seg.distributed import sum_over_processes
 from torch_svm_seg.files import InputError, PathLike
 from torch_svm_seg.irn.network import IRNet
@@ -45,4 +46,6 @@ def load_irn(path: PathLike, **parameters: Any) -> IRNRefinement:
     method = checkpoint.settings.get("method")
     if method != METHOD:
         raise InputError(f"{path}: not a checkpoint of train.py irn (its method is {method})")
-    return IRNRefinement(load_network(path, checkpoint, IRNet), **parameters).eval()
+    name = checkpoint.settings["backbone"]
+    network = load_network(path, checkpoint, IRNet(load_backbone(name, RANDOM)), name)
+    return IRNRefinement(network, **parameters).eval()
