@@ -32,6 +32,7 @@ from torch_svm_seg.expander import SVMExpander
 from torch_svm_seg.expansion_run import UNREFINED, ExpansionRun, Progress, claim_folder, unfinished, write_record
 from torch_svm_seg.expansion_summary import overview_rows, score_table
 from torch_svm_seg.files import InputError, write_atomically
+from torch_svm_seg.irn import load_irn
 from torch_svm_seg.labelling import SeedLabeller, StudyLabeller
 from torch_svm_seg.panels import panel
 from torch_svm_seg.ppmg import PPMG
@@ -131,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=["none"],
         metavar="HOW",
         help="refinements of the SVM's calibrated probabilities, each written beside the others: none, crf, pamr, par, "
-        "or several in a row such as crf+pamr (default: none)",
+        "irn, or several in a row such as crf+pamr (default: none)",
     )
     refinement.add_argument(
         "--crf",
@@ -139,6 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="psa",
         help="published parameters of the dense CRF, here and in --agreement (default: %(default)s)",
     )
+    refinement.add_argument("--irn-weights", metavar="FILE", help="checkpoint of `train.py irn`, for --refine irn")
     run = parser.add_argument_group("run")
     run.add_argument("--out", type=Path, default=Path("out/expand"), metavar="DIR", help="(default: %(default)s)")
     run.add_argument("--overwrite", action="store_true", help="redo masks that are there already")
@@ -341,11 +343,14 @@ def _refinement(args: argparse.Namespace, name: str) -> list[nn.Module]:
         "crf": lambda: DenseCRF.preset(args.crf),
         "pamr": PAMR,
         "par": lambda: PAMR("par"),
+        "irn": lambda: load_irn(args.irn_weights),
     }
-    try:
-        return [steps[step]().to(choose_device(args.device)) for step in name.split("+")]
-    except KeyError as error:
-        raise InputError(f"--refine: expected none or {', '.join(steps)} joined by +, got {name!r}") from error
+    unknown = [step for step in name.split("+") if step not in steps]
+    if unknown:
+        raise InputError(f"--refine: expected none or {', '.join(steps)} joined by +, got {name!r}")
+    if "irn" in name.split("+") and args.irn_weights is None:
+        raise InputError("--refine irn: needs --irn-weights FILE, which `train.py irn` writes")
+    return [steps[step]().to(choose_device(args.device)) for step in name.split("+")]
 
 
 def _check_features(args: argparse.Namespace, backbone: Backbone) -> None:
@@ -360,7 +365,7 @@ def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str,
     settings = {name: getattr(args, name) for name in names}
     settings |= {"approximation": args.approximation, "components": args.components}
     settings |= {"features": list(args.features), "classes": list(dataset.class_names)}
-    settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf")}
+    settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf", "irn_weights")}
     if args.supervision == "seed":
         choices = ["checkpoint", "scales", "cams", "seeds", "labels", "background", "agreement", "share", "rounds"]
         settings |= {name: getattr(args, name) for name in choices}

@@ -196,7 +196,11 @@ def test_an_image_without_maps_is_skipped(
         (["--share", "2"], "--share: expected"),
         (["--rounds", "0"], "--rounds: expected"),
         (["--seeds", "elsewhere"], "--cams and --seeds: give one of them"),
-        (["--refine", "none", "crf+blur"], "--refine: expected none or crf, pamr, par joined by +, got 'crf+blur'"),
+        (
+            ["--refine", "none", "crf+blur"],
+            "--refine: expected none or crf, pamr, par, irn joined by +, got",
+        ),
+        (["--refine", "irn"], "--refine irn: needs --irn-weights FILE"),
         (["--checkpoint", "lost.pt"], "lost.pt: No such file"),
         (["--supervision", "ground-truth"], "--cams: only with --supervision seed"),
     ],

@@ -78,6 +78,10 @@ def test_from_maps_to_refined_maps_to_masks(
 
     flags = ["--root", str(tiny_voc), "--supervision", "seed", "--background", "own", "--features", "F2"]
     assert expand([*flags, "--cams", str(tmp_path / "refined"), "--out", str(tmp_path / "masks")]) == 0
+    refine = ["--background", "own", "--refine", "none", "irn", "--irn-weights", str(out / "checkpoint.pt")]
+    assert expand([*flags, *refine, "--cams", str(cams), "--out", str(tmp_path / "direct")]) == 0
+    plain, refined = (read_mask(tmp_path / "direct" / name / f"{TINY_IDS[0]}.png") for name in ("F2", "F2+irn"))
+    assert plain.shape == refined.shape and not torch.equal(plain, refined)
     assert read_mask(tmp_path / "masks" / "F2" / f"{TINY_IDS[1]}.png").shape == (60, 80)
 
 
