@@ -29,6 +29,7 @@ from torch_svm_seg.distributed import choose_device, gathered, processes
 from torch_svm_seg.expander import SVMExpander
 from torch_svm_seg.expansion_run import ExpansionRun, Progress, claim_folder, mask_path, unfinished, write_record
 from torch_svm_seg.files import InputError, read_mask, write_atomically
+from torch_svm_seg.fusion import fused_stages
 from torch_svm_seg.panels import PanelRow, panel
 from torch_svm_seg.sampling import VOID, confident_labels, sample_pixels
 from torch_svm_seg.scoring import score_folder
@@ -59,7 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
         default=list(FEATURES),
         metavar="STAGE",
         help="stages to compare, one SVM an image each (default: all six): img is the RGB picture, F1 to F5 the "
-        "backbone's stages from fine and shallow to coarse and deep",
+        "backbone's stages from fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each weighing "
+        "alike",
     )
     model.add_argument(
         "--backbone",
@@ -242,9 +244,12 @@ def _build_expander(args: argparse.Namespace, num_classes: int) -> SVMExpander |
 
 def _build_backbone(args: argparse.Namespace) -> Backbone:
     backbone = load_backbone(args.backbone, args.weights)
-    unknown = [name for name in args.features if name not in backbone.stage_names]
+    unknown = [name for name in args.features if not set(fused_stages(name)) <= set(backbone.stage_names)]
     if unknown:
         raise InputError(f"--features: {args.backbone} has {' '.join(backbone.stage_names)}, got {' '.join(unknown)}")
+    repeated = [name for name in args.features if len(set(fused_stages(name))) < len(fused_stages(name))]
+    if repeated:
+        raise InputError(f"--features: expected each stage once in a fusion, got {' '.join(repeated)}")
     return backbone
 
 

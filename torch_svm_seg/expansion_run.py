@@ -19,6 +19,7 @@ import torch_svm_seg
 from torch_svm_seg.backbones import Backbone
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.files import InputError, save_mask, write_text_atomically
+from torch_svm_seg.fusion import fused_stages
 from torch_svm_seg.supervision import Supervised, Supervision
 
 SETTINGS_FILE = "run.json"
@@ -116,9 +117,9 @@ class ExpansionRun:
 
     Attributes:
         backbone: Gives the features; on ``device``.
-        expander: Gives an ``Expansion`` from features (B, C, h, w) and what is known about the pixels.
+        expander: Gives an ``Expansion`` from feature maps (B, C, h, w) and what is known about the pixels.
         supervision: Gives that knowledge.
-        features: Names of the backbone's stages.
+        features: Names of the backbone's stages, or of several fused, as F3+F4.
         out: Folder to write to.
         device: Where to compute.
         progress: What was done so far.
@@ -190,10 +191,11 @@ class ExpansionRun:
     def _expand(self, group: list[Supervised]) -> None:
         images = torch.stack([one.image for one in group]).to(self.device)
         knowledge = torch.stack([one.knowledge for one in group]).to(self.device)
-        stages = self.backbone.stages(images, self.features)
+        stages = self.backbone.stages(images, {name for feature in self.features for name in fused_stages(feature)})
         for feature in self.features:
             start = time.perf_counter()
-            masks = self.expander(stages[feature], knowledge).masks.cpu()
+            maps = [stages[name] for name in fused_stages(feature)]
+            masks = self.expander(maps, knowledge).masks.cpu()
             seconds = time.perf_counter() - start
             for one, mask in zip(group, masks, strict=True):
                 save_mask(mask_path(self.out, feature, one.id), mask)

@@ -3,7 +3,9 @@
 Positions and weights are those of ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -60,49 +62,109 @@ def _axis(
     return (before, (before + 1).clamp(max=cells - 1)), (share, 1 - share)
 
 
-def read_pixels(features: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """Features (B, C, h, w), as if interpolated to ``size`` (H, W), at flat positions (B, N): (B, N, C)."""
+def read_pixels(features: Tensor | Sequence[Tensor], positions: Tensor, size: tuple[int, int]) -> Tensor:
+    """Features (B, C, h, w), as if interpolated to ``size`` (H, W), at flat positions (B, N): (B, N, C).
+
+    Of several feature maps, on grids of their own, the channels are joined.
+    """
+    return torch.cat([_read_map(features, positions, size) for features in feature_maps(features)], 2)
+
+
+def _read_map(features: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
     neighbours = Neighbours.of(positions, (features.shape[2], features.shape[3]), size, features.dtype)
-    return neighbours.read(_table(features))
+    return neighbours.read(_rows(features).flatten(0, 1))
 
 
-def _table(features: Tensor) -> Tensor:
-    return features.permute(0, 2, 3, 1).flatten(0, 2)
+def feature_maps(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The maps (B, C, h, w) that are given as one tensor or several."""
+    return [features] if isinstance(features, Tensor) else list(features)
+
+
+def _rows(features: Tensor) -> Tensor:
+    return features.flatten(2).mT  # (B, h w, C)
 
 
 class PixelScorer:
-    """Evaluates a decision function at any pixels of images whose features lie on a coarser grid.
+    """Evaluates a decision function at any pixels of images whose features lie on coarser grids.
 
     Args:
-        decision: Of the B images, for rows of C channels.
-        features: (B, C, h, w).
+        decision: Of the B images, for rows of all maps' channels.
+        features: (B, C, h, w), or several such maps on grids of their own.
         size: Of the images, (H, W).
     """
 
-    def __init__(self, decision: DecisionFunction, features: Tensor, size: tuple[int, int]) -> None:
-        self.decision, self.features, self.size = decision, features, size
-        self.grid = (features.shape[2], features.shape[3])
-        rows = features.flatten(2).mT  # (B, h w, C)
-        self._project_first = features.shape[1] > FEW_CHANNELS
-        if self._project_first:
-            projections = decision.project(rows)
-            self._table = projections.flatten(0, 1)
-            self._products = _neighbour_products(features)
-        else:
-            self._table = rows.flatten(0, 1)
-        self._block = max(BLOCK_ENTRIES // self._table[:1].numel() // features.shape[0], 1)
+    def __init__(self, decision: DecisionFunction, features: Tensor | Sequence[Tensor], size: tuple[int, int]) -> None:
+        self.decision, self.size = decision, size
+        self.maps = feature_maps(features)
+        ends = list(accumulate(features.shape[1] for features in self.maps))
+        self._channels = [slice(end - features.shape[1], end) for end, features in zip(ends, self.maps, strict=True)]
+        self._parts = [_Part(decision, *part, size) for part in zip(self.maps, self._channels, strict=True)]
+        width = sum(part.width for part in self._parts)
+        self._block = max(BLOCK_ENTRIES // width // self.maps[0].shape[0], 1)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The finest of the maps' grids (h, w)."""
+        return max((features.shape[2], features.shape[3]) for features in self.maps)
 
     def __call__(self, positions: Tensor) -> Tensor:
         """Scores (B, N, K) at flat pixel positions (B, N)."""
         return torch.cat([self._score(part) for part in positions.split(self._block, dim=1)], 1)
 
     def _score(self, positions: Tensor) -> Tensor:
-        neighbours = Neighbours.of(positions, self.grid, self.size, self.features.dtype)
-        read = neighbours.read(self._table)
-        if not self._project_first:
-            scores: Tensor = self.decision(read)
+        if not any(part.project_first for part in self._parts):
+            scores: Tensor = self.decision(torch.cat([part.read(positions) for part in self._parts], 2))
             return scores
-        return self.decision.evaluate(read, _squared_norms(self._products, neighbours))
+        projections, squared_norms = zip(*(part.project(positions) for part in self._parts), strict=True)
+        return self.decision.evaluate(_sum(projections), _sum(squared_norms))
+
+    def linear(self) -> Tensor:
+        """Scores of all pixels, (B, K, H, W), by a linear decision function, which commutes with interpolation."""
+        planes = [
+            self.decision.project(_rows(features), channels).mT.unflatten(2, features.shape[2:])
+            for features, channels in zip(self.maps, self._channels, strict=True)
+        ]
+        dense = [F.interpolate(plane, self.size, mode="bilinear", align_corners=False) for plane in planes]
+        return _sum(dense) + self.decision.intercept.mT[..., None]
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    return sum(terms[1:], terms[0])
+
+
+class _Part:
+    """What one map contributes to a decision function: interpolated and then projected, or the other way about."""
+
+    def __init__(self, decision: DecisionFunction, features: Tensor, channels: slice, size: tuple[int, int]) -> None:
+        self._decision, self._channels, self._size = decision, channels, size
+        self._grid = (features.shape[2], features.shape[3])
+        self.project_first = features.shape[1] > FEW_CHANNELS
+        rows = _rows(features)
+        if self.project_first:
+            self._table = decision.project(rows, channels).flatten(0, 1)
+            self._products = _neighbour_products(features)
+        else:
+            self._table = rows.flatten(0, 1).contiguous()
+
+    @property
+    def width(self) -> int:
+        """Number of entries read for a pixel."""
+        return self._table.shape[1]
+
+    def read(self, positions: Tensor) -> Tensor:
+        """Interpolated rows at pixels (B, N): of channels, or of projections."""
+        return self._neighbours(positions).read(self._table)
+
+    def project(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Contribution to the projections (B, N, P) and to the squared norms (B, N) of pixels (B, N)."""
+        neighbours = self._neighbours(positions)
+        read = neighbours.read(self._table)
+        if self.project_first:
+            return read, _squared_norms(self._products, neighbours)
+        return self._decision.project(read, self._channels), read.square().sum(2)
+
+    def _neighbours(self, positions: Tensor) -> Neighbours:
+        return Neighbours.of(positions, self._grid, self._size, self._table.dtype)
 
 
 def _neighbour_products(features: Tensor) -> Tensor:
@@ -138,15 +200,13 @@ def score_pixels(scorer: PixelScorer, every_pixel: bool = False) -> Tensor:
         every_pixel: Score every pixel exactly.
     """
     if isinstance(scorer.decision, LinearDecision):
-        projections = scorer.decision.project(scorer.features.flatten(2).mT).mT.unflatten(2, scorer.grid)
-        dense = F.interpolate(projections, scorer.size, mode="bilinear", align_corners=False)
-        return dense + scorer.decision.intercept.mT[..., None]
+        return scorer.linear()
     height, width = scorer.size
     stride = min(height / scorer.grid[0], width / scorer.grid[1])
     pitch = 1
     while not every_pixel and pitch < COARSEST_PITCH and 2 * pitch <= stride:
         pitch *= 2
-    images, device = scorer.features.shape[0], scorer.features.device
+    images, device = scorer.maps[0].shape[0], scorer.maps[0].device
     positions = _positions(height, width, pitch, device)
     scores = scorer(positions.flatten().expand(images, -1))
     scores = scores.mT.unflatten(2, positions.shape)

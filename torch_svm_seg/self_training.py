@@ -1,5 +1,7 @@
 """The expansion from uncertain labels: seeds of image-level supervision (the paper's section 3, Figure 5a)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -33,11 +35,11 @@ class SelfTraining(nn.Module):
             raise ValueError(f"rounds: expected at least 1, got {rounds}")
         self.expander, self.share, self.rounds = expander, share, rounds
 
-    def forward(self, features: Tensor, activation: Tensor) -> Expansion:
+    def forward(self, features: Tensor | Sequence[Tensor], activation: Tensor) -> Expansion:
         """Expand the seeds of a batch of images of one size.
 
         Args:
-            features: (B, C, h, w), floating point, on any grid.
+            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
             activation: Of the classes by id, background included, (B, K, H, W); -inf for a class that an image does not
                 have, which no pixel then gets.
 
