@@ -44,7 +44,10 @@ class FolderScore:
 
 
 def score_folder(
-    dataset: PhotographDataset, folder: str | Path, on_image: Callable[[], object] | None = None
+    dataset: PhotographDataset,
+    folder: str | Path,
+    on_image: Callable[[], object] | None = None,
+    scored: Callable[[Tensor], Tensor] | None = None,
 ) -> FolderScore:
     """Score ``folder/ID.png`` for each photograph of a data set.
 
@@ -52,6 +55,7 @@ def score_folder(
         dataset: the photographs with their ground truth.
         folder: index PNGs of class ids, 255 for "unsure" (see ``torch_svm_seg.metrics``).
         on_image: called after each photograph, for a progress bar.
+        scored: gives of a ground truth (H, W) the part to score, with 255 elsewhere; by default all of it.
 
     Raises:
         InputError: ``folder`` is not a folder, or a ground-truth mask cannot be read.
@@ -65,7 +69,7 @@ def score_folder(
     problems = {}
 
     def count(index: int) -> Tensor | str | None:
-        return _count(dataset, index, folder / f"{dataset.ids[index]}.png")
+        return _count(dataset, index, folder / f"{dataset.ids[index]}.png", scored)
 
     # Reading a PNG is most of the work, and frees the interpreter lock. The threads hand back counts, not masks, so
     # that memory does not grow with the data set.
@@ -91,11 +95,14 @@ def score_folder(
     )
 
 
-def _count(dataset: PhotographDataset, index: int, path: Path) -> Tensor | str | None:
+def _count(
+    dataset: PhotographDataset, index: int, path: Path, scored: Callable[[Tensor], Tensor] | None
+) -> Tensor | str | None:
     """The confusion matrix of one prediction, why there is none, or None where there is no prediction."""
     if not path.is_file():
         return None
     target = dataset.mask(index)  # outside of the try: broken ground truth is no fault of the prediction
+    target = target if scored is None else scored(target)
     try:
         return confusion_matrix(read_mask(path), target, len(dataset.class_names))
     except ValueError as error:  # an InputError of the file, or a size or class id that does not fit
