@@ -41,6 +41,8 @@ class SVMExpander(nn.Module):
         num_classes: Number of score planes K; by default 1 + the largest class id in the labels.
         seed: Of the sampled pixels and of the SVM's approximation.
         every_pixel: Score every pixel exactly, instead of interpolating scores where neighbouring pixels agree.
+        normalize: Z-score the features, and let several maps weigh alike. Without, they are taken as they are, such as
+            those of a learned projection.
         gradient: ``"implicit"`` or ``"unrolled"``, as of the ``SVM``: the scores' gradient with respect to the features
             then runs through the fit too, and not only through the features that are scored.
 
@@ -65,6 +67,7 @@ class SVMExpander(nn.Module):
         max_iter: int = 1000,
         seed: int = 0,
         every_pixel: bool = False,
+        normalize: bool = True,
         gradient: Gradient | None = None,
     ) -> None:
         super().__init__()
@@ -74,7 +77,7 @@ class SVMExpander(nn.Module):
             raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
         self.svm = SVM(kernel, C, gamma, loss, approximation, components, tol, max_iter, seed, gradient)
         self.samples_per_class, self.num_classes = samples_per_class, num_classes
-        self.seed, self.every_pixel = seed, every_pixel
+        self.seed, self.every_pixel, self.normalize = seed, every_pixel, normalize
 
     def forward(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Expansion:
         """Expand the labels of a batch of images of one size.
@@ -98,7 +101,9 @@ class SVMExpander(nn.Module):
     def _expand(self, maps: list[Tensor], labels: Tensor, weights: Tensor | None) -> Expansion:
         size = (labels.shape[1], labels.shape[2])
         dtype = torch.float64 if any(features.dtype == torch.float64 for features in maps) else torch.float32
-        maps = weigh_alike([z_score(features.to(dtype)) for features in maps])
+        maps = [features.to(dtype) for features in maps]
+        if self.normalize:
+            maps = weigh_alike([z_score(features) for features in maps])
         if weights is not None:
             labels = torch.where(weights > 0, labels, VOID)
             self._check_labelled(labels)

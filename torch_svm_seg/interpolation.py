@@ -18,7 +18,8 @@ from torch_svm_seg.tensors import first_true
 # projections costs less.
 FEW_CHANNELS = 128
 # Between pixels that agree, all with at least this margin between their best two scores, all pixels agree: on
-# photographs, 7 in 10,000 pixels do not at worst, and none in features of a stride of 8 and more; 2 in 100,000 in fused ones.
+# photographs, 7 in 10,000 pixels do not at worst, none in features of a stride of 8 and more, 2 in 100,000 in
+# fused ones.
 SAFE_MARGIN = 1.0
 COARSEST_PITCH = 4
 
