@@ -1,6 +1,6 @@
 """The expander inside an ordinary training loop: a few labelled pixels become pseudo labels, image by image, online.
 
-    python examples/embed.py
+python -m examples.embed
 """
 
 import torch

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from expand import main
@@ -53,6 +53,19 @@ def test_reading_joins_the_channels_of_all_maps(device: str) -> None:
     torch.testing.assert_close(read_pixels(maps, positions, SIZE), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_gradient_of_reading_passes_on_through_batch_norm(images: int, device: str) -> None:
+    """PyTorch's BatchNorm takes a gradient of unusual strides amiss: it must not get one."""
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)).double().to(device).eval()
+    pictures = normal(0, images, 3, 8, 11).to(device)
+    positions = torch.arange(SIZE[0] * SIZE[1], device=device).expand(images, -1)
+    found = read_pixels(network(pictures), positions, SIZE).sin().sum()
+    expected = dense([network(pictures)]).sin().sum()
+    gradients = [torch.autograd.grad(loss, list(network.parameters())) for loss in (found, expected)]
+    for own, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("options", KERNELS, ids=str)
 @pytest.mark.parametrize("wide", [False, True])
 def test_scores_on_native_grids_are_those_of_dense_features(wide: bool, options: dict, device: str) -> None:
@@ -87,9 +100,12 @@ def test_fused_expansion_by_hand(kernel: str, device: str) -> None:
 
 def test_a_map_weighs_alike_however_wide_it_is(device: str) -> None:
     shallow, deep, _ = maps_on_three_grids(device)
-    expander = SVMExpander(samples_per_class=60, tol=1e-11, every_pixel=True)
-    narrow = expander([shallow, deep], labels(device)).scores
-    wide = expander([shallow, torch.cat([deep] * 3, 1)], labels(device)).scores
+
+    def scores(maps: list[Tensor]) -> Tensor:
+        gamma = 1 / sum(features.shape[1] for features in maps)
+        return SVMExpander(gamma=gamma, samples_per_class=60, tol=1e-8, every_pixel=True)(maps, labels(device)).scores
+
+    narrow, wide = scores([shallow, deep]), scores([shallow, torch.cat([deep] * 3, 1)])
     torch.testing.assert_close(narrow, wide, rtol=1e-3, atol=1e-3)
 
 

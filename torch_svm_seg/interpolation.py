@@ -78,7 +78,23 @@ def _read_map(features: Tensor, positions: Tensor, size: tuple[int, int]) -> Ten
 
 def feature_maps(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
     """The maps (B, C, h, w) that are given as one tensor or several."""
-    return [features] if isinstance(features, Tensor) else list(features)
+    return [_with_plain_gradient(one) for one in ([features] if isinstance(features, Tensor) else features)]
+
+
+def _with_plain_gradient(features: Tensor) -> Tensor:
+    """The same features, whose gradient will lie in memory as a new tensor does.
+
+    What leads back from rows to a map gives a batch of one image an unusual stride, for which the derivatives of
+    PyTorch's BatchNorm are wrong on a CPU (seen in 2.15).
+    """
+    same = features.view_as(features)
+    if same.requires_grad:
+        same.register_hook(_plain_copy)
+    return same
+
+
+def _plain_copy(gradient: Tensor | None) -> Tensor | None:  # None: no gradient came
+    return None if gradient is None else gradient.clone(memory_format=torch.contiguous_format)
 
 
 def _rows(features: Tensor) -> Tensor:
