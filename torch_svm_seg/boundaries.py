@@ -30,10 +30,14 @@ def boundary_band(mask: Tensor, width: int) -> Tensor:
     if width < 1:
         raise ValueError(f"width: expected at least 1, got {width}")
     ids = mask[None].float()
-    largest, negative_smallest = (
-        F.max_pool2d(signed, 2 * width + 1, stride=1, padding=width)[0] for signed in (ids, -ids)
-    )
-    return largest != -negative_smallest
+    return _largest_within(ids, width)[0] != -_largest_within(-ids, width)[0]
+
+
+def _largest_within(values: Tensor, width: int) -> Tensor:
+    """The largest value in the square window around each pixel, along one axis after the other."""
+    side = 2 * width + 1
+    along_rows = F.max_pool2d(values, (1, side), stride=1, padding=(0, width))
+    return F.max_pool2d(along_rows, (side, 1), stride=1, padding=(width, 0))
 
 
 def near_boundaries(mask: Tensor, width: int) -> Tensor:
