@@ -49,7 +49,7 @@ def held_out_loss(maps: list[Tensor], labels: Tensor, samples: int, seed: int, t
     """Cross-entropy of half of the sampled pixels of labels (H, W) under the SVM that is fitted on the other half."""
     sample = sample_pixels(labels[None], samples, seed)
     x = read_pixels(maps, sample.positions, (labels.shape[0], labels.shape[1]))
-    # The sampled pixels of a class are neighbours, in random order: every other one is a random half of each class.
+    # A sample has class after class, each in random order: every other pixel is a random half of each class.
     svm = SVM(loss="squared_hinge", tol=tol, gradient="implicit").fit(x[:, ::2], sample.classes[:, ::2])
     known = torch.isin(sample.classes[0, 1::2], svm.classes_)
     targets = torch.searchsorted(svm.classes_, sample.classes[0, 1::2][known])
@@ -94,7 +94,7 @@ def judge(
 
 def of_several_classes(dataset: PhotographDataset, limit: int) -> list[int]:
     """Photographs, evenly spread, that show at least two classes: one has nothing to tell apart."""
-    places = range(0, len(dataset), max(len(dataset) // limit, 1))
+    places = range(0, len(dataset), max(len(dataset) // limit, 1))[:limit]
     return [place for place in places if len({*dataset.mask(place).unique().tolist()} - {VOID}) > 1]
 
 

@@ -126,7 +126,7 @@ class SVMExpander(nn.Module):
         for features in maps:
             if features.dim() != 4 or not features.dtype.is_floating_point or len(features) != len(maps[0]):
                 raise ValueError(
-                    "features: expected floating point (B, C, h, w), with one B, got "
+                    "features: expected, with one B, floating point (B, C, h, w), got "
                     + ", ".join(f"{found.dtype} {tuple(found.shape)}" for found in maps)
                 )
         if labels.dim() != 3 or labels.dtype.is_floating_point or len(labels) != len(maps[0]):
