@@ -18,10 +18,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.boundaries import far_from_boundaries, near_boundaries
 from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.cam_files import read_cams
 from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset
@@ -57,6 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folders that hold ID.png for each photograph; a folder of such folders, as expand.py writes it, stands "
         "for all of them. A folder named img or F1 to F5 is shown with the paper's row if the classes are VOC's",
+    )
+    group.add_argument(
+        "--boundary",
+        type=int,
+        metavar="PIXELS",
+        help="also show the mean IoU of the pixels this near to boundaries of the ground truth, and of the others",
     )
     group.add_argument("--out", type=Path, metavar="DIR", help="write results.md, results.csv and results.tex here")
     group.add_argument(
@@ -110,6 +118,8 @@ def evaluate(args: argparse.Namespace) -> int:
     _check_report_flags(args, folders)
     scores = _score_all(dataset, folders)
     rows = _rows(scores, dataset.class_names)
+    if args.boundary is not None:
+        rows = _with_boundaries(rows, dataset, folders, args.boundary)
     notes = _notes(rows, scores, len(dataset))
     width = shutil.get_terminal_size(fallback=(200, 24)).columns  # the fallback is for files and pipes
     print("\n".join([text_table(rows, dataset.class_names, width), "", *notes]))
@@ -210,6 +220,21 @@ def _rows(scores: dict[str, FolderScore], class_names: Sequence[str]) -> list[Ro
         if feature in PAPER_TABLE_1 and tuple(class_names) == tuple(VOC_CLASSES):
             rows.append(replace(paper_row(feature), extra={"images": "1464"}))
     return rows
+
+
+def _with_boundaries(
+    rows: Sequence[Row], dataset: PhotographDataset, folders: dict[str, Path], width: int
+) -> list[Row]:
+    """The rows with the mean IoU near boundaries and far from them."""
+    if width < 1:
+        raise InputError(f"--boundary: expected at least 1, got {width}")
+    parts = {f"up to {width} px": near_boundaries, f"over {width} px": far_from_boundaries}
+    extra: dict[str, dict[str, str]] = {name: {} for name in folders}
+    for head, part in parts.items():
+        scores = score_folders(dataset, list(folders.values()), scored=partial(part, width=width))
+        for name, score in zip(folders, scores, strict=True):
+            extra[name][head] = f"{100 * score.miou:.2f}"
+    return [replace(row, extra={**row.extra, **extra.get(row.name, {})}) for row in rows]
 
 
 def _notes(rows: Sequence[Row], scores: dict[str, FolderScore], images: int) -> list[str]:

@@ -32,6 +32,7 @@ from torch_svm_seg.expander import SVMExpander
 from torch_svm_seg.expansion_run import UNREFINED, ExpansionRun, Progress, claim_folder, unfinished, write_record
 from torch_svm_seg.expansion_summary import overview_rows, score_table
 from torch_svm_seg.files import InputError, write_atomically
+from torch_svm_seg.fusion import fused_stages
 from torch_svm_seg.irn import load_irn
 from torch_svm_seg.labelling import SeedLabeller, StudyLabeller
 from torch_svm_seg.panels import panel
@@ -70,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="STAGE",
         help="stages to compare, one SVM an image each: img is the RGB picture, F1 to F5 the backbone's stages from "
-        "fine and shallow to coarse and deep (default: all six; F4 with seeds)",
+        "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each weighing alike (default: all "
+        "six; F4 with seeds)",
     )
     model.add_argument(
         "--backbone",
@@ -354,9 +356,12 @@ def _refinement(args: argparse.Namespace, name: str) -> list[nn.Module]:
 
 
 def _check_features(args: argparse.Namespace, backbone: Backbone) -> None:
-    unknown = [name for name in args.features if name not in backbone.stage_names]
-    if unknown:
-        raise InputError(f"--features: there are {' '.join(backbone.stage_names)}, got {' '.join(unknown)}")
+    for name in args.features:
+        stages = fused_stages(name)
+        if not set(stages) <= set(backbone.stage_names):
+            raise InputError(f"--features: there are {' '.join(backbone.stage_names)}, got {name}")
+        if len(set(stages)) < len(stages):
+            raise InputError(f"--features: expected each stage once in a fusion, got {name}")
 
 
 def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The expansion: each image trains its own pixel classifier, which re-labels all of its pixels."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from torch_svm_seg.interpolation import PixelScorer, read_pixels, score_pixels
+from torch_svm_seg.fusion import weigh_alike
+from torch_svm_seg.interpolation import PixelScorer, feature_maps, read_pixels, score_pixels
 from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
 from torch_svm_seg.svm import SVM, Approximation, Gradient, Kernel, Loss
 from torch_svm_seg.tensors import full_precision
@@ -30,7 +32,8 @@ class SVMExpander(nn.Module):
 
     Features are z-scored: for each image and channel, by the mean and the standard deviation over the features' own
     grid, before they are interpolated to the image's size (both are linear, so only the statistics could differ).
-    The dense interpolated features of a whole image are never made.
+    The dense interpolated features of a whole image are never made. Several feature maps, each on a grid of its own,
+    are fused: one SVM learns from all of them, and each weighs alike (``torch_svm_seg.fusion``).
 
     Args:
         kernel, C, gamma, loss, approximation, components, tol, max_iter: Of the ``SVM``.
@@ -38,6 +41,8 @@ class SVMExpander(nn.Module):
         num_classes: Number of score planes K; by default 1 + the largest class id in the labels.
         seed: Of the sampled pixels and of the SVM's approximation.
         every_pixel: Score every pixel exactly, instead of interpolating scores where neighbouring pixels agree.
+        normalize: Z-score the features, and let several maps weigh alike. Without, they are taken as they are, such as
+            those of a learned projection.
         gradient: ``"implicit"`` or ``"unrolled"``, as of the ``SVM``: the scores' gradient with respect to the features
             then runs through the fit too, and not only through the features that are scored.
 
@@ -62,6 +67,7 @@ class SVMExpander(nn.Module):
         max_iter: int = 1000,
         seed: int = 0,
         every_pixel: bool = False,
+        normalize: bool = True,
         gradient: Gradient | None = None,
     ) -> None:
         super().__init__()
@@ -71,13 +77,13 @@ class SVMExpander(nn.Module):
             raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
         self.svm = SVM(kernel, C, gamma, loss, approximation, components, tol, max_iter, seed, gradient)
         self.samples_per_class, self.num_classes = samples_per_class, num_classes
-        self.seed, self.every_pixel = seed, every_pixel
+        self.seed, self.every_pixel, self.normalize = seed, every_pixel, normalize
 
-    def forward(self, features: Tensor, labels: Tensor, weights: Tensor | None = None) -> Expansion:
+    def forward(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Expansion:
         """Expand the labels of a batch of images of one size.
 
         Args:
-            features: (B, C, h, w), floating point, on any grid.
+            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
             labels: Class ids (B, H, W), integer; 255 is void and trains nothing.
             weights: Confidence >= 0 of each label, (B, H, W); 0 is as good as void.
 
@@ -87,20 +93,24 @@ class SVMExpander(nn.Module):
         """
         if not labels.dtype.is_floating_point:
             labels = labels.long()  # small types could not be compared with the void id
-        self._check(features, labels, weights)
-        with full_precision(features.device):
-            return self._expand(features, labels, weights)
+        maps = feature_maps(features)
+        self._check(maps, labels, weights)
+        with full_precision(labels.device):
+            return self._expand(maps, labels, weights)
 
-    def _expand(self, features: Tensor, labels: Tensor, weights: Tensor | None) -> Expansion:
+    def _expand(self, maps: list[Tensor], labels: Tensor, weights: Tensor | None) -> Expansion:
         size = (labels.shape[1], labels.shape[2])
-        features = z_score(features if features.dtype == torch.float64 else features.float())
+        dtype = torch.float64 if any(features.dtype == torch.float64 for features in maps) else torch.float32
+        maps = [features.to(dtype) for features in maps]
+        if self.normalize:
+            maps = weigh_alike([z_score(features) for features in maps])
         if weights is not None:
             labels = torch.where(weights > 0, labels, VOID)
             self._check_labelled(labels)
         sample = sample_pixels(labels, self.samples_per_class, self.seed)
         sample_weight = None if weights is None else weights.flatten(1).gather(1, sample.positions)
-        self.svm.fit(read_pixels(features, sample.positions, size), sample.classes, sample_weight)
-        scores = score_pixels(PixelScorer(self.svm.decision, features, size), self.every_pixel)
+        self.svm.fit(read_pixels(maps, sample.positions, size), sample.classes, sample_weight)
+        scores = score_pixels(PixelScorer(self.svm.decision, maps, size), self.every_pixel)
         masks = self.svm.classes_[scores.argmax(1)]
         return Expansion(self._by_class_id(scores), masks, sample)
 
@@ -110,14 +120,18 @@ class SVMExpander(nn.Module):
         planes = scores.new_full((scores.shape[0], number, *scores.shape[2:]), -torch.inf)
         return planes.index_copy(1, self.svm.classes_, scores)
 
-    def _check(self, features: Tensor, labels: Tensor, weights: Tensor | None) -> None:
-        if features.dim() != 4 or not features.dtype.is_floating_point:
+    def _check(self, maps: list[Tensor], labels: Tensor, weights: Tensor | None) -> None:
+        if not maps:
+            raise ValueError("features: expected at least one map, got none")
+        for features in maps:
+            if features.dim() != 4 or not features.dtype.is_floating_point or len(features) != len(maps[0]):
+                raise ValueError(
+                    "features: expected, with one B, floating point (B, C, h, w), got "
+                    + ", ".join(f"{found.dtype} {tuple(found.shape)}" for found in maps)
+                )
+        if labels.dim() != 3 or labels.dtype.is_floating_point or len(labels) != len(maps[0]):
             raise ValueError(
-                f"features: expected floating point (B, C, h, w), got {features.dtype} {tuple(features.shape)}"
-            )
-        if labels.dim() != 3 or labels.dtype.is_floating_point or len(labels) != len(features):
-            raise ValueError(
-                f"labels: expected integer (B, H, W) with B = {len(features)}, got {labels.dtype} {tuple(labels.shape)}"
+                f"labels: expected integer (B, H, W) with B = {len(maps[0])}, got {labels.dtype} {tuple(labels.shape)}"
             )
         if weights is not None:
             if weights.shape != labels.shape:
@@ -128,7 +142,7 @@ class SVMExpander(nn.Module):
         wrong = wrong[wrong != VOID].unique().tolist()
         if wrong:
             raise ValueError(f"labels: expected class ids below {self.num_classes or VOID} or {VOID}, got {wrong}")
-        finite = features.isfinite().flatten(1).all(1)
+        finite = torch.stack([features.isfinite().flatten(1).all(1) for features in maps]).all(0)
         if not bool(finite.all()):
             raise ValueError(
                 f"features: expected finite values, got nan or inf in image(s) {(~finite).nonzero()[:, 0].tolist()}"

@@ -20,6 +20,7 @@ import torch_svm_seg
 from torch_svm_seg.backbones import Backbone
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.files import InputError, save_mask, write_text_atomically
+from torch_svm_seg.fusion import fused_stages
 from torch_svm_seg.labelling import Labeller, StudyLabeller, label
 from torch_svm_seg.refine import refine
 from torch_svm_seg.self_training import SelfTraining
@@ -128,7 +129,7 @@ class ExpansionRun:
         backbone: Gives the features; on ``device``.
         expander: Labels pixels by features and what is known about them.
         supervision: Gives that knowledge.
-        features: Names of the backbone's stages.
+        features: Names of the backbone's stages, or of several fused, as F3+F4.
         baselines: What labels pixels without features, by name.
         refinements: Modules to apply one after the other to probabilities, by name; ``"none"`` has none.
         out: Folder to write to.
@@ -214,14 +215,21 @@ class ExpansionRun:
     def _expand(self, group: list[Supervised]) -> None:
         images = torch.stack([one.image for one in group]).to(self.device)
         knowledge = torch.stack([one.knowledge for one in group]).to(self.device)
-        stages = self.backbone.stages(images, self.features)
+        stages = self.backbone.stages(images, {name for feature in self.features for name in fused_stages(feature)})
         for name, labeller in self.baselines.items():
-            self._label(name, labeller, group, images, images, knowledge)
+            self._label(name, labeller, group, images, [], knowledge)
         for name in self.features:
-            self._label(name, self.expander, group, images, stages[name], knowledge)
+            maps = [stages[stage] for stage in fused_stages(name)]
+            self._label(name, self.expander, group, images, maps, knowledge)
 
     def _label(
-        self, base: str, labeller: Labeller, group: list[Supervised], images: Tensor, features: Tensor, known: Tensor
+        self,
+        base: str,
+        labeller: Labeller,
+        group: list[Supervised],
+        images: Tensor,
+        features: Sequence[Tensor],
+        known: Tensor,
     ) -> None:
         """Label a batch, and write its masks with each refinement."""
         start = time.perf_counter()

@@ -17,6 +17,7 @@ from torch_svm_seg.tensors import position_hash, take_rows
 BLOCK_ENTRIES = 2**18
 # exp(t) = 2^(t log2(e)): a power of two is several times quicker to compute, and accurate to 2e-6.
 LOG2_E = math.log2(math.e)
+ALL = slice(None)
 
 
 def gaussian_kernel(x: Tensor, z: Tensor, gamma: Tensor) -> Tensor:
@@ -71,8 +72,8 @@ class DecisionFunction(nn.Module):
         """Number of projections P."""
         raise NotImplementedError
 
-    def project(self, x: Tensor) -> Tensor:
-        """The linear part: projections (B, M, P)."""
+    def project(self, x: Tensor, channels: slice = ALL) -> Tensor:
+        """The linear part: projections (B, M, P); of x with some of the channels alone, what these contribute."""
         raise NotImplementedError
 
     def evaluate(self, projections: Tensor, squared_norms: Tensor) -> Tensor:
@@ -95,8 +96,8 @@ class LinearDecision(DecisionFunction):
     def width(self) -> int:
         return self.weights.shape[2]
 
-    def project(self, x: Tensor) -> Tensor:
-        return x @ self.weights
+    def project(self, x: Tensor, channels: slice = ALL) -> Tensor:
+        return x @ self.weights[:, channels]
 
     def evaluate(self, projections: Tensor, squared_norms: Tensor) -> Tensor:
         return projections + self.intercept
@@ -118,8 +119,8 @@ class GaussianDecision(DecisionFunction):
     def width(self) -> int:
         return self.centres.shape[1]
 
-    def project(self, x: Tensor) -> Tensor:
-        return x @ self.centres.mT
+    def project(self, x: Tensor, channels: slice = ALL) -> Tensor:
+        return x @ self.centres[..., channels].mT
 
     def evaluate(self, projections: Tensor, squared_norms: Tensor) -> Tensor:
         rate = LOG2_E * self.gamma
@@ -147,8 +148,8 @@ class FourierDecision(DecisionFunction):
     def width(self) -> int:
         return self.frequencies.shape[2]
 
-    def project(self, x: Tensor) -> Tensor:
-        return x @ self.frequencies
+    def project(self, x: Tensor, channels: slice = ALL) -> Tensor:
+        return x @ self.frequencies[:, channels]
 
     def evaluate(self, projections: Tensor, squared_norms: Tensor) -> Tensor:
         return (projections + self.phases).cos_() @ self.coefficients + self.intercept

@@ -1,5 +1,6 @@
 """Labels and probabilities of all pixels of an image, from whatever is known about some of them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -26,12 +27,12 @@ class Labelling(NamedTuple):
 class Labeller(Protocol):
     """Labels the pixels of a batch of images of one size."""
 
-    def __call__(self, images: Tensor, features: Tensor, knowledge: Tensor) -> Labelling:
+    def __call__(self, images: Tensor, features: Tensor | Sequence[Tensor], knowledge: Tensor) -> Labelling:
         """Label all pixels.
 
         Args:
             images: RGB 0..255, (B, 3, H, W).
-            features: (B, C, h, w), floating point, on any grid.
+            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
             knowledge: Class ids (B, H, W), or the activation of classes by id, (B, K, H, W).
         """
 
@@ -43,7 +44,7 @@ class StudyLabeller(nn.Module):
         super().__init__()
         self.expander = expander
 
-    def forward(self, images: Tensor, features: Tensor, labels: Tensor) -> Labelling:
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], labels: Tensor) -> Labelling:
         expansion: Expansion = self.expander(features, labels)
         return Labelling(expansion.masks, calibrated(expansion.scores, expansion.sample))
 
@@ -55,7 +56,7 @@ class StudyLabeller(nn.Module):
 class SeedLabeller(nn.Module):
     """The seed itself, which an expansion is compared with: each pixel's class is the one of the largest activation."""
 
-    def forward(self, images: Tensor, features: Tensor, activation: Tensor) -> Labelling:
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
         return Labelling(activation.argmax(1), as_probabilities(activation))
 
 

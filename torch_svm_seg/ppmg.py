@@ -1,5 +1,7 @@
 """PMM's pseudo masks, the closest published expansion that needs one image alone, for comparison."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ class PPMG(nn.Module):
         super().__init__()
         self.crf = DenseCRF.preset("pmm")
 
-    def forward(self, images: Tensor, features: Tensor, activation: Tensor) -> Labelling:
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
         """Label the pixels of a batch of images of one size.
 
         Args:

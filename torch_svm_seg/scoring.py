@@ -49,7 +49,10 @@ class FolderScore:
 
 
 def score_folder(
-    dataset: PhotographDataset, folder: str | Path, on_image: Callable[[], object] | None = None
+    dataset: PhotographDataset,
+    folder: str | Path,
+    on_image: Callable[[], object] | None = None,
+    scored: Callable[[Tensor], Tensor] | None = None,
 ) -> FolderScore:
     """Score ``folder/ID.png`` for each photograph of a data set.
 
@@ -57,15 +60,19 @@ def score_folder(
         dataset: the photographs with their ground truth.
         folder: index PNGs of class ids, 255 for "unsure" (see ``torch_svm_seg.metrics``).
         on_image: called after each photograph, for a progress bar.
+        scored: gives of a ground truth (H, W) the part to score, with 255 elsewhere; by default all of it.
 
     Raises:
         InputError: ``folder`` is not a folder, or a ground-truth mask cannot be read.
     """
-    return score_folders(dataset, [folder], on_image)[0]
+    return score_folders(dataset, [folder], on_image, scored)[0]
 
 
 def score_folders(
-    dataset: PhotographDataset, folders: Sequence[str | Path], on_mask: Callable[[], object] | None = None
+    dataset: PhotographDataset,
+    folders: Sequence[str | Path],
+    on_mask: Callable[[], object] | None = None,
+    scored: Callable[[Tensor], Tensor] | None = None,
 ) -> list[FolderScore]:
     """Score several folders like :func:`score_folder`, reading the ground truth once for all of them.
 
@@ -73,6 +80,7 @@ def score_folders(
         dataset: the photographs with their ground truth.
         folders: what to score.
         on_mask: called after each photograph in each folder, for a progress bar.
+        scored: gives of a ground truth (H, W) the part to score, with 255 elsewhere; by default all of it.
 
     Raises:
         InputError: one of ``folders`` is not a folder, or a ground-truth mask cannot be read.
@@ -84,7 +92,7 @@ def score_folders(
     tallies = [_Tally(len(dataset.class_names)) for _ in paths]
 
     def count(index: int) -> list[Tensor | str | None]:
-        return _counts(dataset, index, [path / f"{dataset.ids[index]}.png" for path in paths])
+        return _counts(dataset, index, [path / f"{dataset.ids[index]}.png" for path in paths], scored)
 
     # Reading a PNG is most of the work, and frees the interpreter lock. The threads hand back counts, not masks, so
     # that memory does not grow with the data set.
@@ -130,11 +138,14 @@ class _Tally:
         )
 
 
-def _counts(dataset: PhotographDataset, index: int, paths: Sequence[Path]) -> list[Tensor | str | None]:
+def _counts(
+    dataset: PhotographDataset, index: int, paths: Sequence[Path], scored: Callable[[Tensor], Tensor] | None
+) -> list[Tensor | str | None]:
     """For each prediction its confusion matrix, why there is none, or None where there is no prediction."""
     if not any(path.is_file() for path in paths):
         return [None] * len(paths)
     target = dataset.mask(index)
+    target = target if scored is None else scored(target)
     return [_count(path, target, len(dataset.class_names)) for path in paths]
 
 

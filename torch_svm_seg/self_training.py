@@ -1,5 +1,7 @@
 """The expansion from uncertain labels: seeds of image-level supervision (the paper's section 3, Figure 5a)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -42,12 +44,12 @@ class SelfTraining(nn.Module):
             raise ValueError(f"rounds: expected at least 1, got {rounds}")
         self.expander, self.agreement, self.share, self.rounds = expander, agreement, share, rounds
 
-    def forward(self, images: Tensor, features: Tensor, activation: Tensor) -> Labelling:
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
         """Expand the seeds of a batch of images of one size.
 
         Args:
             images: RGB 0..255, (B, 3, H, W).
-            features: (B, C, h, w), floating point, on any grid.
+            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
             activation: Of the classes by id, background included, (B, K, H, W); -inf for a class that an image does not
                 have, which no pixel then gets.
 

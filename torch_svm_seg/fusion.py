@@ -1,0 +1,36 @@
+"""Fusing feature maps of different depth inside one SVM.
+
+Joined as they are, maps of z-scored channels weigh in a distance or an inner product by their number of channels, so
+the widest drowns the rest. Here each map weighs alike: it is scaled by sqrt(C / (J C_j)), where C_j are its channels
+and C those of all J maps. Then every map contributes 1/J of the variance, which stays 1 a channel on average, and a
+single map stays as it is. For the kernels this means
+
+- linear: the kernel of the joined maps is the mean of theirs, each divided by its width, times C;
+- Gaussian: it is the product of theirs, each with its gamma divided by J, if gamma is ``"scale"``.
+
+Both are kernels of joined channels, so one SVM of the usual kind learns from all maps; and both read a map only
+through inner products, linear in its features, so each map is read and projected on its own grid.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def weigh_alike(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Scale maps (B, C_j, h_j, w_j) of z-scored channels so that each contributes the same variance.
+
+    Example:
+        >>> import torch
+        >>> shallow, deep = weigh_alike([torch.ones(1, 1, 8, 8), torch.ones(1, 3, 2, 2)])
+        >>> [round(float(features[0, :, 0, 0].square().sum()), 3) for features in (shallow, deep)]
+        [2.0, 2.0]
+    """
+    channels = sum(features.shape[1] for features in maps)
+    return [features * math.sqrt(channels / (len(maps) * features.shape[1])) for features in maps]
+
+
+def fused_stages(feature: str) -> list[str]:
+    """The stages that a feature such as ``F1+F3+F4`` names, or the single one that it is."""
+    return feature.split("+")
