@@ -14,14 +14,20 @@ Then ``evaluate.py --predictions runs/voc`` scores the masks again, as tables in
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from tqdm import tqdm
 
-from torch_svm_seg.arguments import add_data_arguments, add_label_arguments, open_dataset, open_labels
+from torch_svm_seg.arguments import (
+    add_data_arguments,
+    add_label_arguments,
+    add_refinement_arguments,
+    open_dataset,
+    open_labels,
+    open_refinement,
+)
 from torch_svm_seg.backbones import Backbone, load_backbone
 from torch_svm_seg.cam import SCALES
 from torch_svm_seg.classifier import Classifier
@@ -29,16 +35,14 @@ from torch_svm_seg.classifier_checkpoints import load_classifier
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device, gathered, processes
 from torch_svm_seg.expander import SVMExpander
-from torch_svm_seg.expansion_run import UNREFINED, ExpansionRun, Progress, claim_folder, unfinished, write_record
+from torch_svm_seg.expansion_run import ExpansionRun, Progress, claim_folder, unfinished, write_record
 from torch_svm_seg.expansion_summary import overview_rows, score_table
 from torch_svm_seg.files import InputError, write_atomically
 from torch_svm_seg.fusion import fused_stages
-from torch_svm_seg.irn import load_irn
 from torch_svm_seg.labelling import SeedLabeller, StudyLabeller
 from torch_svm_seg.panels import panel
 from torch_svm_seg.ppmg import PPMG
-from torch_svm_seg.refine import PAMR, DenseCRF
-from torch_svm_seg.refine.dense_crf import PRESETS
+from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import CamFiles, ClassifierCams, GroundTruth, MaskSeeds, Supervision, background_rule
 
@@ -136,13 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="refinements of the SVM's calibrated probabilities, each written beside the others: none, crf, pamr, par, "
         "irn, or several in a row such as crf+pamr (default: none)",
     )
-    refinement.add_argument(
-        "--crf",
-        choices=tuple(PRESETS),
-        default="psa",
-        help="published parameters of the dense CRF, here and in --agreement (default: %(default)s)",
-    )
-    refinement.add_argument("--irn-weights", metavar="FILE", help="checkpoint of `train.py irn`, for --refine irn")
+    add_refinement_arguments(refinement, "psa", ", here and in --agreement")
     run = parser.add_argument_group("run")
     run.add_argument("--out", type=Path, default=Path("out/expand"), metavar="DIR", help="(default: %(default)s)")
     run.add_argument("--overwrite", action="store_true", help="redo masks that are there already")
@@ -248,7 +246,7 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     supervision = _supervision(args, dataset, classifier)
     backbone = (classifier.backbone if classifier else load_backbone(args.backbone, args.weights)).to(device)
     _check_features(args, backbone)
-    refinements = {name: _refinement(args, name) for name in args.refine}
+    refinements = {name: open_refinement(args, name, device) for name in args.refine}
     expander = _build_expander(args, len(dataset.class_names)).to(device)
     baselines = {name: BASELINES[name]().to(device) for name in args.baselines}
     run = ExpansionRun(backbone, expander, supervision, args.features, baselines, refinements, args.out, device)
@@ -335,24 +333,6 @@ def _build_expander(args: argparse.Namespace, num_classes: int) -> StudyLabeller
         return SelfTraining(expander, agreement, args.share, args.rounds)
     except ValueError as error:
         raise InputError(f"--{error}".replace("_", "-")) from error
-
-
-def _refinement(args: argparse.Namespace, name: str) -> list[nn.Module]:
-    """The modules to apply one after the other."""
-    if name == UNREFINED:
-        return []
-    steps: dict[str, Callable[[], nn.Module]] = {
-        "crf": lambda: DenseCRF.preset(args.crf),
-        "pamr": PAMR,
-        "par": lambda: PAMR("par"),
-        "irn": lambda: load_irn(args.irn_weights),
-    }
-    unknown = [step for step in name.split("+") if step not in steps]
-    if unknown:
-        raise InputError(f"--refine: expected none or {', '.join(steps)} joined by +, got {name!r}")
-    if "irn" in name.split("+") and args.irn_weights is None:
-        raise InputError("--refine irn: needs --irn-weights FILE, which `train.py irn` writes")
-    return [steps[step]().to(choose_device(args.device)) for step in name.split("+")]
 
 
 def _check_features(args: argparse.Namespace, backbone: Backbone) -> None:

@@ -177,13 +177,13 @@ class TestPredict:
         assert predict(tiny_voc, run, tmp_path / "masks") == 0
         assert "1 images in" in capsys.readouterr().out
         assert predict(tiny_voc, run, tmp_path / "masks", "--flip") == 2  # would mix two kinds of masks
-        assert predict(tiny_voc, run, tmp_path / "masks", "--refine", "crf:psa", "--overwrite") == 0
+        assert predict(tiny_voc, run, tmp_path / "masks", "--refine", "crf", "--crf", "psa", "--overwrite") == 0
         assert "3 images in" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            (["--refine", "pamr"], "--refine: expected crf or crf:PRESET of irn, psa"),
+            (["--refine", "blur"], "--refine: expected none or crf, pamr, par, irn joined by +"),
             (["--voc-archive", "masks.zip"], "expected a name that ends in .tar.gz or .tgz"),
             (["--scales", "1", "0"], "--scales: expected positive numbers"),
         ],

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments import add_data_arguments, add_refinement_arguments, open_dataset, open_refinement
 from torch_svm_seg.commands.options import add_overwrite, add_run, digest
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
 from torch_svm_seg.files import InputError, save_mask
-from torch_svm_seg.refine.dense_crf import PRESETS, DenseCRF
+from torch_svm_seg.refine import refine
 from torch_svm_seg.segmenter import class_probabilities
 from torch_svm_seg.segmenter_checkpoints import load_segmenter
 from torch_svm_seg.voc_archive import check_voc_archive, write_voc_archive
@@ -37,9 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     masks.add_argument("--flip", action="store_true", help="average with the mirror image")
     masks.add_argument(
         "--refine",
-        metavar="crf[:PRESET]",
-        help=f"refine the probabilities by a dense CRF; presets: {', '.join(PRESETS)} (crf alone is crf:deeplab)",
+        default="none",
+        metavar="HOW",
+        help="refinement of the probabilities: crf, pamr, par, irn, or several in a row, crf+pamr (default: none)",
     )
+    add_refinement_arguments(masks, "deeplab", "")
     masks.add_argument(
         "--voc-archive",
         type=Path,
@@ -58,17 +60,17 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
         raise InputError(f"--scales: expected positive numbers, got {' '.join(map(str, args.scales))}")
     device = choose_device(args.device)
     network = load_segmenter(args.checkpoint, dataset.class_names).to(device)
-    refine = _refinement(args.refine)
+    steps = open_refinement(args, args.refine, device)
     settings = {"checkpoint": digest(args.checkpoint), "scales": args.scales, "flip": args.flip}
-    settings |= {"refine": args.refine, "image_level_labels": False}
+    settings |= {name: getattr(args, name) for name in ("refine", "crf", "irn_weights")}
+    settings |= {"image_level_labels": False}
     paths = [args.out / f"{id}.png" for id in dataset.ids]
 
     def write(place: int) -> None:
         image = dataset.image(place)
         probabilities = class_probabilities(network, image, args.scales, args.flip)
-        if refine is not None:
-            probabilities = refine(image[None].to(device), probabilities[None])[0]
-        save_mask(paths[place], probabilities.argmax(0))
+        refined = refine(steps, image[None].to(device), probabilities[None])[0]
+        save_mask(paths[place], refined.argmax(0))
 
     code = for_each(dataset, write, paths, args.out, settings, args.overwrite, rank, number)
     if rank == 0:
@@ -78,12 +80,3 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
             write_voc_archive(args.voc_archive, args.out, dataset.ids, image_set)
             print(f"{args.voc_archive}: packed for VOC's evaluation server")
     return code
-
-
-def _refinement(name: str | None) -> DenseCRF | None:
-    if name is None:
-        return None
-    method, _, preset = name.partition(":")
-    if method != "crf" or (preset and preset not in PRESETS):
-        raise InputError(f"--refine: expected crf or crf:PRESET of {', '.join(PRESETS)}, got {name!r}")
-    return DenseCRF.preset(preset or "deeplab")
