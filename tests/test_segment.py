@@ -1,6 +1,5 @@
 """train.py segment and predict, from the command line to the files: resuming, several processes, and bad input."""
 
-import csv
 import subprocess
 import sys
 import tarfile
@@ -11,6 +10,7 @@ import pytest
 import torch
 from conftest import CAT, PERSON, TINY_IDS
 from PIL import Image
+from training_files import rows, same, weights
 
 import evaluate
 from torch_svm_seg.augmentation import random_masked_crop
@@ -33,19 +33,6 @@ def segment(root: Path, out: Path, *more: str) -> int:
 
 def predict(root: Path, run: Path, out: Path, *more: str) -> int:
     return main(["predict", "--root", str(root), "--checkpoint", str(run / "checkpoint.pt"), "--out", str(out), *more])
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model"]
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def masks_folder(root: Path) -> Path:

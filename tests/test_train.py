@@ -1,6 +1,5 @@
 """train.py from the command line to the files it writes: resuming, several processes, and bad input."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_IDS
+from training_files import rows, same, weights
 
 import torch_svm_seg.training as training
 from torch_svm_seg.augmentation import random_crop
@@ -28,19 +28,6 @@ def classify(root: Path, out: Path, *more: str) -> int:
     return main(["classify", "--root", str(root), "--out", str(out), *QUICK, *more])
 
 
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return torch.load(out / "checkpoint.pt", weights_only=True)["model"]
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 @pytest.mark.parametrize("method", ["cam", "sipe"])
 def test_training_writes_a_classifier_and_its_logs(tiny_voc: Path, tmp_path: Path, method: str) -> None:
     assert classify(tiny_voc, tmp_path, "--method", method, "--val-split", "val", "--momentum", "0.5") == 0
@@ -53,7 +40,7 @@ def test_training_writes_a_classifier_and_its_logs(tiny_voc: Path, tmp_path: Pat
     assert float(steps[0]["classification"]) == pytest.approx(float(epochs[0]["classification"]), rel=1e-5)
     assert all(0 < float(row["val_average_precision"]) <= 1 and 0 <= float(row["val_f1"]) <= 1 for row in epochs)
     network = load_classifier(tmp_path / "checkpoint.pt", VOC_CLASSES)
-    assert network.num_classes == 20 and same(network.state_dict(), weights(tmp_path))
+    assert network.num_classes == 20 and same(network.state_dict(), weights(tmp_path / "checkpoint.pt"))
 
 
 def test_classes_are_learned(tiny_voc: Path, tmp_path: Path) -> None:
@@ -82,7 +69,7 @@ def test_interrupted_run_resumes_to_the_same_weights(
     assert len(rows(tmp_path / "out/steps.csv")) == 4 and len(rows(tmp_path / "out/epochs.csv")) == 1
     monkeypatch.undo()
     assert classify(tiny_voc, tmp_path / "out", *flags, "--resume", "--workers", "1") == 0
-    assert same(weights(tmp_path / "out"), weights(tmp_path / "undisturbed"))
+    assert same(weights(tmp_path / "out" / "checkpoint.pt"), weights(tmp_path / "undisturbed" / "checkpoint.pt"))
     assert (tmp_path / "out/steps.csv").read_text() == (tmp_path / "undisturbed/steps.csv").read_text()
     before = (tmp_path / "out/checkpoint.pt").read_bytes()
     assert classify(tiny_voc, tmp_path / "out", *flags, "--resume") == 0  # nothing is left to do
@@ -92,8 +79,8 @@ def test_interrupted_run_resumes_to_the_same_weights(
 def test_seed_decides(tiny_voc: Path, tmp_path: Path) -> None:
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         assert classify(tiny_voc, tmp_path / name, "--epochs", "1", "--seed", seed) == 0
-    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
-    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+    assert same(weights(tmp_path / "a" / "checkpoint.pt"), weights(tmp_path / "b" / "checkpoint.pt"))
+    assert not same(weights(tmp_path / "a" / "checkpoint.pt"), weights(tmp_path / "c" / "checkpoint.pt"))
 
 
 def test_two_processes_train_like_one(tiny_voc: Path, tmp_path: Path) -> None:
@@ -104,7 +91,7 @@ def test_two_processes_train_like_one(tiny_voc: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("3 images, 2 steps") == 1
     assert main(["classify", *flags, "--out", str(tmp_path / "one")]) == 0
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    one, two = weights(tmp_path / "one" / "checkpoint.pt"), weights(tmp_path / "two" / "checkpoint.pt")
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
@@ -231,7 +218,10 @@ def test_trained_weights_serve_as_a_backbone(tiny_voc: Path, tmp_path: Path) -> 
 
     assert classify(tiny_voc, tmp_path, "--epochs", "1") == 0
     trained = load_backbone("efficientnet_lite0", tmp_path / "checkpoint.pt").state_dict()
-    assert same(trained, {name[9:]: v for name, v in weights(tmp_path).items() if name.startswith("backbone.")})
+    assert same(
+        trained,
+        {name[9:]: v for name, v in weights(tmp_path / "checkpoint.pt").items() if name.startswith("backbone.")},
+    )
 
 
 def test_crops_show_the_resized_image_and_padding_elsewhere() -> None:

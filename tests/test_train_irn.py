@@ -1,6 +1,5 @@
 """train.py irn and propagate from the command line to the files they write: resuming, several processes, bad input."""
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CAT, PERSON, TINY_IDS
+from training_files import rows, same, weights
 
 import torch_svm_seg.training as training
 from expand import main as expand
@@ -39,19 +39,6 @@ def train_irn(root: Path, cams: Path, out: Path, *more: str) -> int:
     return main(["irn", "--root", str(root), "--cams", str(cams), "--out", str(out), *QUICK, *more])
 
 
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return torch.load(out / "checkpoint.pt", weights_only=True)["model"]
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 def test_from_maps_to_refined_maps_to_masks(
     tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,7 +50,7 @@ def test_from_maps_to_refined_maps_to_masks(
     assert len(rows(out / "epochs.csv")) == 2
     labels = read_mask(out / "labels" / f"{TINY_IDS[0]}.png")
     assert labels.shape == (60, 80) and {0, CAT, PERSON} <= set(labels.unique().tolist()) <= {0, CAT, PERSON, 255}
-    assert (weights(out)["displacement_mean"] != 0).all()
+    assert (weights(out / "checkpoint.pt")["displacement_mean"] != 0).all()
 
     command = ["propagate", "--irn", str(out / "checkpoint.pt"), "--cams", str(cams), "--root", str(tiny_voc)]
     command += ["--out", str(tmp_path / "refined")]
@@ -103,7 +90,7 @@ def test_interrupted_run_resumes_to_the_same_weights(
     monkeypatch.undo()
     assert train_irn(tiny_voc, cams, tmp_path / "out", *flags) == 2  # a run is there
     assert train_irn(tiny_voc, cams, tmp_path / "out", *flags, "--resume") == 0
-    assert same(weights(tmp_path / "out"), weights(tmp_path / "undisturbed"))
+    assert same(weights(tmp_path / "out" / "checkpoint.pt"), weights(tmp_path / "undisturbed" / "checkpoint.pt"))
     assert (tmp_path / "out/steps.csv").read_text() == (tmp_path / "undisturbed/steps.csv").read_text()
 
 
@@ -120,7 +107,7 @@ def test_two_processes_train_like_one(tiny_voc: Path, cams: Path, tmp_path: Path
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *script]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    single, two = weights(tmp_path / "single"), weights(tmp_path / "two")
+    single, two = weights(tmp_path / "single" / "checkpoint.pt"), weights(tmp_path / "two" / "checkpoint.pt")
     assert single.keys() == two.keys()
     for name in single:
         torch.testing.assert_close(single[name], two[name], atol=1e-5, rtol=1e-4)
