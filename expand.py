@@ -35,9 +35,9 @@ from torch_svm_seg.classifier_checkpoints import load_classifier
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device, gathered, processes
 from torch_svm_seg.expander import SVMExpander
-from torch_svm_seg.expansion_run import ExpansionRun, Progress, claim_folder, unfinished, write_record
+from torch_svm_seg.expansion_run import ExpansionRun, Progress, claim_folder, mask_path, unfinished, write_record
 from torch_svm_seg.expansion_summary import overview_rows, score_table
-from torch_svm_seg.files import InputError, write_atomically
+from torch_svm_seg.files import InputError, digest, write_atomically
 from torch_svm_seg.fusion import fused_stages
 from torch_svm_seg.labelling import SeedLabeller, StudyLabeller
 from torch_svm_seg.panels import panel
@@ -252,16 +252,23 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     run = ExpansionRun(backbone, expander, supervision, args.features, baselines, refinements, args.out, device)
     settings = _settings(args, dataset)
     if rank == 0:
-        progress = claim_folder(args.out, settings, args.overwrite)
-    gathered(None)
-    places = range(len(dataset)) if args.overwrite else unfinished(args.out, run.names, dataset.ids)
-    share = list(places)[rank::number]
+        files = (mask_path(args.out, name, id) for name in run.names for id in dataset.ids)
+        progress = claim_folder(args.out, settings, args.overwrite, files)
+    gathered(None)  # no process looks before old masks are gone
+    share = unfinished(args.out, run.names, dataset.ids)[rank::number]
+    gathered(None)  # and none writes before all have looked
     with tqdm(total=len(share), unit="image", disable=None if rank == 0 else True) as bar:
 
         def report(done: Progress) -> None:
             bar.update(done.images + len(done.skipped) - bar.n)
 
-        own = run.run(dataset, share, args.batch_size, args.workers, report)
+        try:
+            own = run.run(dataset, share, args.batch_size, args.workers, report)
+        except BaseException:
+            if rank == 0:
+                progress.add(run.progress)
+                write_record(args.out, settings, progress, finished=False)
+            raise
     parts = gathered(own)
     if rank != 0:
         return 0
@@ -346,13 +353,14 @@ def _check_features(args: argparse.Namespace, backbone: Backbone) -> None:
 
 def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str, Any]:
     """What the masks depend on: a run continues only with the same."""
-    names = ("backbone", "weights", "supervision", "samples_per_class", "seed", "kernel", "C", "gamma")
+    names = ("backbone", "supervision", "samples_per_class", "seed", "kernel", "C", "gamma")
     settings = {name: getattr(args, name) for name in names}
+    settings |= {name: digest(getattr(args, name)) for name in ("weights", "checkpoint", "irn_weights")}
     settings |= {"approximation": args.approximation, "components": args.components}
     settings |= {"features": list(args.features), "classes": list(dataset.class_names)}
-    settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf", "irn_weights")}
+    settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf")}
     if args.supervision == "seed":
-        choices = ["checkpoint", "scales", "cams", "seeds", "labels", "background", "agreement", "share", "rounds"]
+        choices = ["scales", "cams", "seeds", "labels", "background", "agreement", "share", "rounds"]
         settings |= {name: getattr(args, name) for name in choices}
     data = ("root", "split", "list", "images", "masks", "limit")
     return settings | {"data": {name: getattr(args, name) for name in data}, "number": len(dataset)}
@@ -364,9 +372,10 @@ def _summarize(
     """Print the table, what was skipped and where everything lies; draw the overview."""
     done = dataset.subset(place for place, id in enumerate(dataset.ids) if id not in progress.skipped)
     if len(done):
-        if dataset.has_masks:
+        scored = done.subset(place for place in range(len(done)) if done.has_mask(place))
+        if len(scored):
             width = shutil.get_terminal_size(fallback=(200, 24)).columns
-            print(score_table(done, args.out, run.names, progress, width) + TABLE_NOTE)
+            print(score_table(scored, args.out, run.names, progress, width) + TABLE_NOTE)
         rows = overview_rows(done, args.out, run.names, run.supervision, run.expander, run.device)
         picture = panel(rows, run.names, dataset.class_names)
         write_atomically(args.out / "overview.png", lambda stream: picture.save(stream, "png"))

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -332,3 +333,26 @@ for module in pkgutil.iter_modules(torch_svm_seg.__path__):
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_masks_of_other_settings_are_gone_before_overwriting(tiny_voc: Path, tmp_path: Path) -> None:
+    """A run that is stopped after one image and continued leaves no mask of the settings before."""
+    flags = ["--root", str(tiny_voc), "--features", "img", "--out", str(tmp_path), "--samples-per-class"]
+    assert main([*flags, "100"]) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "img").iterdir()}
+    broken = tiny_voc / "VOCdevkit" / "VOC2012" / "JPEGImages" / f"{TINY_IDS[1]}.jpg"
+    broken.write_bytes(b"no image")
+    assert main([*flags, "50", "--overwrite"]) == 1
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "img").iterdir()}
+    assert set(before) - set(after) == {f"{TINY_IDS[1]}.png"}
+    assert all(after[name] > before[name] for name in after)
+
+
+def test_seeds_are_expanded_where_some_have_no_truth(tiny_voc: Path, tmp_path: Path) -> None:
+    voc = tiny_voc / "VOCdevkit" / "VOC2012"
+    shutil.copytree(voc / "SegmentationClass", tmp_path / "truth")
+    (tmp_path / "truth" / f"{TINY_IDS[0]}.png").unlink()
+    flags = ["--images", str(voc / "JPEGImages"), "--masks", str(tmp_path / "truth"), "--features", "img"]
+    flags += ["--supervision", "seed", "--seeds", str(voc / "SegmentationClass"), "--out", str(tmp_path / "out")]
+    assert main([*flags, "--agreement", "none", "--samples-per-class", "50"]) == 0
+    assert (tmp_path / "out" / "overview.png").is_file()

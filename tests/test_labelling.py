@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from torch_svm_seg.calibration import calibrated, held_out
-from torch_svm_seg.labelling import SeedLabeller, as_probabilities, label
+from torch_svm_seg.labelling import SeedLabeller, as_probabilities, label, seeds_of
 from torch_svm_seg.ppmg import PPMG, smooth
 from torch_svm_seg.refine import DenseCRF, refine
 from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
@@ -72,6 +72,19 @@ def test_vanished_classes_get_their_seed_back() -> None:
     assert torch.equal(found.masks, seeds)
     assert found.restored == 2
     assert not label(probabilities).masks.any()
+
+
+def test_a_class_that_a_returning_one_would_erase_returns_too() -> None:
+    probabilities = torch.nn.functional.one_hot(torch.tensor([[[2, 0]]]), 3).movedim(-1, 1).float()
+    found = label(probabilities, torch.tensor([[[1, 2]]]))
+    assert found.masks.tolist() == [[[1, 2]]]
+    assert found.restored == 2
+
+
+def test_pixels_of_equal_activation_have_no_seed() -> None:
+    activation = torch.tensor([[0.5, 0.5, 0.2], [0.5, 0.1, 0.7], [-torch.inf] * 3]).view(1, 3, 1, 3)
+    assert seeds_of(activation).tolist() == [[[VOID, 0, 1]]]
+    assert seeds_of(activation[:, :1]).tolist() == [[[0, 0, 0]]]
 
 
 class Even(nn.Module):

@@ -124,6 +124,29 @@ def test_rounds_stop_when_masks_do_not_change(monkeypatch: pytest.MonkeyPatch) -
     assert 1 < len(calls) < 10
 
 
+@pytest.mark.parametrize("agreement", [None, DenseCRF()])
+def test_pixels_without_a_seed_do_not_train(agreement: DenseCRF | None) -> None:
+    _, _, activation = squares()
+    activation[:, [0, 1, 3], :30, :30] = 0.25
+    labels = SelfTraining(SVMExpander(), agreement).training_labels(blank(activation), activation)
+    assert (labels[:, :30, :30] == VOID).all()
+    assert (labels[:, 30:] != VOID).any()
+
+
+def test_a_restored_class_trains_in_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SVM finds no pixel of class 2, whose seed are two pixels amid those of class 0."""
+    features, _, activation = squares()
+    activation[:, 2] = 0
+    activation[:, 2, 2, 2:4] = 2
+    expander = SVMExpander(samples_per_class=50, num_classes=4)
+    trained = []
+    plain = expander.forward
+    monkeypatch.setattr(expander, "forward", lambda *given: (trained.append(given[1]), plain(*given))[1])
+    SelfTraining(expander, share=0.5, rounds=2)(blank(activation), features, activation)
+    assert len(trained) == 2
+    assert all((labels[image] == 2).any() for labels in trained for image in range(2))
+
+
 def test_a_lost_class_gets_its_seed_back() -> None:
     """Its features are those of the background around it: an SVM cannot tell them."""
     activation = torch.zeros(1, 2, 20, 20)

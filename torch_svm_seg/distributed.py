@@ -55,12 +55,12 @@ def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one.
+    """The device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one, as is ``cuda``.
 
     Raises:
         InputError: There is no such device.
     """
-    if name != "auto":
+    if name not in ("auto", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
         try:
             return torch.empty(0, device=name).device
         except (RuntimeError, AssertionError) as error:

@@ -21,13 +21,15 @@ from torch_svm_seg.backbones import Backbone
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.files import InputError, save_mask, write_text_atomically
 from torch_svm_seg.fusion import fused_stages
-from torch_svm_seg.labelling import Labeller, StudyLabeller, label
+from torch_svm_seg.labelling import Labeller, StudyLabeller, label, seeds_of
 from torch_svm_seg.refine import refine
 from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import Supervised, Supervision
 
 SETTINGS_FILE = "run.json"
 UNREFINED = "none"
+# Batches of images that wait for others of their size.
+_MOST_WAITING = 4
 
 
 @dataclass
@@ -60,14 +62,23 @@ class Progress:
         return {name: seconds / max(self.images, 1) for name, seconds in self.seconds.items()}
 
 
-def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> Progress:
+def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool, files: Iterable[Path]) -> Progress:
     """Write the settings into ``out``, and give what an earlier, interrupted run of the same settings did there.
+
+    Args:
+        out: The folder.
+        settings: What the files in it depend on.
+        overwrite: Whether to delete ``files`` first: at no time does the folder hold files of other settings than it
+            says.
+        files: What the run is to write.
 
     Raises:
         InputError: ``out`` holds a run of other settings, whose masks would get mixed with this one's.
     """
     path = out / SETTINGS_FILE
     earlier = Progress()
+    for file in files if overwrite else ():
+        file.unlink(missing_ok=True)
     if path.is_file() and not overwrite:
         try:
             record = json.loads(path.read_text())
@@ -196,6 +207,9 @@ class ExpansionRun:
             group.append(reading)
             if len(group) == batch_size:
                 yield waiting.pop(tuple(reading.image.shape))
+            elif sum(map(len, waiting.values())) == _MOST_WAITING * batch_size:
+                # Photographs of many sizes would fill the memory: the largest group goes as it is.
+                yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
         yield from waiting.values()
 
     def _expand_or_skip(self, group: list[Supervised]) -> None:
@@ -234,7 +248,9 @@ class ExpansionRun:
         """Label a batch, and write its masks with each refinement."""
         start = time.perf_counter()
         labelling = labeller(images, features, known)
-        seeds = known.argmax(1) if known.dim() == 4 else None
+        seeds = None
+        if known.dim() == 4:
+            seeds = labelling.masks if base in self.baselines else seeds_of(known)
         labelled = time.perf_counter() - start
         for refinement, steps in self.refinements.items():
             start = time.perf_counter()

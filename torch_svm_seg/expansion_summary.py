@@ -44,7 +44,7 @@ def overview_rows(
         _, image, knowledge = supervision.read(dataset, place)
         labels = expander.training_labels(image[None].to(device), knowledge[None].to(device)).cpu()
         masks = [read_mask(mask_path(out, name, id)) for name in names]
-        truth = dataset.mask(place) if dataset.has_masks else None
+        truth = dataset.mask(place) if dataset.has_mask(place) else None
         rows.append(PanelRow(image, masks, truth, _drawn(labels, expander)))
     return rows
 

@@ -5,6 +5,7 @@ full disk through, since it is not the input's fault, and name the target in it.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -238,3 +239,17 @@ def _as_bytes(mask: Tensor) -> NDArray[np.uint8]:
 def _spread_bits(bits: int) -> int:
     """Puts bits 0, 3 and 6 on places 7, 6 and 5."""
     return (bits & 1) << 7 | (bits >> 3 & 1) << 6 | (bits >> 6 & 1) << 5
+
+
+def digest(path: PathLike | None) -> str | None:
+    """Tells a file from another one of the same name: its name and a hash; anything but a file is given back as it is.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if path is None or not Path(path).exists():
+        return None if path is None else str(path)
+    try:
+        return f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error

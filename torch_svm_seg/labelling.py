@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.calibration import calibrated
 from torch_svm_seg.expander import Expansion, SVMExpander
+from torch_svm_seg.sampling import VOID
 
 
 class Labelling(NamedTuple):
@@ -54,10 +55,10 @@ class StudyLabeller(nn.Module):
 
 
 class SeedLabeller(nn.Module):
-    """The seed itself, which an expansion is compared with: each pixel's class is the one of the largest activation."""
+    """The seed itself, which an expansion is compared with (:func:`seeds_of`)."""
 
     def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
-        return Labelling(activation.argmax(1), as_probabilities(activation))
+        return Labelling(seeds_of(activation), as_probabilities(activation))
 
 
 def as_probabilities(activation: Tensor) -> Tensor:
@@ -82,11 +83,19 @@ def label(probabilities: Tensor, seeds: Tensor | None = None) -> Labelling:
 
     Args:
         probabilities: Of classes by id, (B, K, H, W).
-        seeds: Class ids (B, H, W).
+        seeds: Class ids (B, H, W), and 255 where there is none.
     """
     masks, restored = probabilities.argmax(1), 0
     for mask, seed in zip(masks, masks[:0] if seeds is None else seeds, strict=False):
-        lost = torch.isin(seed, mask, invert=True)
-        restored += len(seed[lost].unique())
-        mask[lost] = seed[lost]
+        # A seed that comes back can cover the last pixels of another class, whose own then comes back too.
+        while (lost := torch.isin(seed, mask, invert=True) & (seed != VOID)).any():
+            restored += len(seed[lost].unique())
+            mask[lost] = seed[lost]
     return Labelling(masks, probabilities, restored)
+
+
+def seeds_of(activation: Tensor) -> Tensor:
+    """The class of the largest activation (B, K, H, W) at each pixel, (B, H, W); 255 where several are the largest."""
+    best = activation.topk(min(2, activation.shape[1]), dim=1)
+    tied = (best.values[:, 0] == best.values[:, -1]) & (activation.shape[1] > 1)
+    return torch.where(tied, VOID, best.indices[:, 0])

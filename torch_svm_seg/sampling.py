@@ -55,7 +55,7 @@ def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> Pixel
     return PixelSample(grouped.gather(1, first), classes)
 
 
-def confident_labels(scores: Tensor, share: float = 0.5, regions: Tensor | None = None) -> Tensor:
+def confident_labels(scores: Tensor, share: float = 0.7, regions: Tensor | None = None) -> Tensor:
     """The labels of the pixels whose score leads the most, the same share of each class's region.
 
     A rule by rank in each image and region, rather than by a threshold, needs no ground truth to be set, and leaves
@@ -65,8 +65,9 @@ def confident_labels(scores: Tensor, share: float = 0.5, regions: Tensor | None 
         scores: Of classes by id, (B, K, H, W); -inf for a class that an image does not have.
         share: Of each region's pixels to keep, > 0 to 1. Pixels that lead alike are kept in the order of a hash of
             their coordinates.
-        regions: Class ids (B, H, W), by default those of the best scores. A pixel's score leads by how much the score
-            of its region's class exceeds the best other one: less than 0 where the scores disagree with the regions.
+        regions: Class ids (B, H, W), 255 where no pixel is to be kept; by default those of the best scores. A pixel
+            leads by how much the score of its region's class exceeds the best other one: less than 0 where the scores
+            disagree with the regions.
 
     Returns:
         Class ids (B, H, W), and 255 where not confident.
@@ -96,8 +97,9 @@ def confident_labels(scores: Tensor, share: float = 0.5, regions: Tensor | None 
 
 def _leads(scores: Tensor, regions: Tensor) -> Tensor:
     """How much the score of each pixel's class exceeds the best other one, (B, H, W)."""
-    own = scores.gather(1, regions[:, None])
-    others = scores.scatter(1, regions[:, None], -torch.inf).amax(1)
+    index = torch.where(regions == VOID, 0, regions)[:, None]
+    own = scores.gather(1, index)
+    others = scores.scatter(1, index, -torch.inf).amax(1)
     return (own[:, 0] - others).nan_to_num(nan=-torch.inf)  # nan: a region of a class that is absent
 
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from torch_svm_seg.calibration import calibrated, held_out
 from torch_svm_seg.expander import Expansion, SVMExpander
-from torch_svm_seg.labelling import Labelling, as_probabilities, label
+from torch_svm_seg.labelling import Labelling, as_probabilities, label, seeds_of
 from torch_svm_seg.refine.pipeline import refine
-from torch_svm_seg.sampling import confident_labels
+from torch_svm_seg.sampling import VOID, confident_labels
 
 
 class SelfTraining(nn.Module):
@@ -35,7 +35,7 @@ class SelfTraining(nn.Module):
     """
 
     def __init__(
-        self, expander: SVMExpander, agreement: nn.Module | None = None, share: float = 0.5, rounds: int = 1
+        self, expander: SVMExpander, agreement: nn.Module | None = None, share: float = 0.7, rounds: int = 1
     ) -> None:
         super().__init__()
         if not 0 < share <= 1:
@@ -56,28 +56,34 @@ class SelfTraining(nn.Module):
         Raises:
             ValueError: As of ``SVMExpander`` and ``confident_labels``.
         """
-        seeds, labelling, scores = activation.argmax(1), None, activation
+        seeds, scores, labelling = seeds_of(activation), activation, None
+        regions = self._regions(images, as_probabilities(activation), seeds, seeds)
         for _ in range(self.rounds):
-            labels = self.training_labels(images, activation if labelling is None else labelling.probabilities, scores)
+            labels = confident_labels(scores, self.share, regions)
             expansion: Expansion = self.expander(features, labels)
             sample = held_out(labels, expansion.sample, self.expander.seed)
             found = label(calibrated(expansion.scores, sample), seeds)
             if labelling is not None and torch.equal(found.masks, labelling.masks):
                 break
             labelling, scores = found, expansion.scores
+            regions = self._regions(images, found.probabilities, found.masks, seeds)
         assert labelling is not None
         return labelling
 
-    def training_labels(self, images: Tensor, activation: Tensor, scores: Tensor | None = None) -> Tensor:
-        """The pixels to train on: class ids (B, H, W), and 255 where not confident.
+    def training_labels(self, images: Tensor, activation: Tensor) -> Tensor:
+        """The pixels that the first SVM may train on: class ids (B, H, W), and 255 where not confident.
 
         Args:
             images: RGB 0..255, (B, 3, H, W).
-            activation: As of :meth:`forward`; in later rounds, the SVM's probabilities.
-            scores: What confidence is measured in, as the activation; by default the activation itself.
+            activation: As of :meth:`forward`.
         """
-        scores = activation if scores is None else scores
+        seeds = seeds_of(activation)
+        regions = self._regions(images, as_probabilities(activation), seeds, seeds)
+        return confident_labels(activation, self.share, regions)
+
+    def _regions(self, images: Tensor, probabilities: Tensor, masks: Tensor, seeds: Tensor) -> Tensor:
+        """The class of each pixel as the agreement has it, 255 where the mask has none."""
         if self.agreement is None:
-            return confident_labels(scores, self.share)
-        refined = refine([self.agreement], images, as_probabilities(activation))
-        return confident_labels(scores, self.share, label(refined, activation.argmax(1)).masks)
+            return masks
+        agreed = label(refine([self.agreement], images, probabilities), seeds).masks
+        return torch.where(masks == VOID, VOID, agreed)

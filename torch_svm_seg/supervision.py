@@ -168,6 +168,17 @@ def _pixels(size: Sequence[int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
+@dataclass(frozen=True)
+class _Rule:
+    """A rule with its number: unlike a lambda, it can be sent to other processes."""
+
+    rule: Callable[[ActivationMaps, float], Tensor]
+    value: float
+
+    def __call__(self, maps: ActivationMaps) -> Tensor:
+        return self.rule(maps, self.value)
+
+
 def background_rule(text: str) -> Background:
     """The rule that a command line's ``own``, ``power:EXPONENT`` or ``constant:THRESHOLD`` asks for.
 
@@ -185,4 +196,4 @@ def background_rule(text: str) -> Background:
         rule, value = rules[name], float(number)
     except (KeyError, ValueError) as error:
         raise ValueError(f"expected own, power:EXPONENT or constant:THRESHOLD, got {text!r}") from error
-    return lambda maps: rule(maps, value)
+    return _Rule(rule, value)

@@ -6,9 +6,10 @@ from torch_svm_seg.arguments import add_data_arguments, add_label_arguments
 from torch_svm_seg.cam import SCALES, class_activation_maps
 from torch_svm_seg.cam_files import cam_path, save_cams
 from torch_svm_seg.classifier_checkpoints import load_classifier
-from torch_svm_seg.commands.options import add_overwrite, add_run, digest, labelled
+from torch_svm_seg.commands.options import add_overwrite, add_run, labelled
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
+from torch_svm_seg.files import InputError, digest
 
 HELP = "write a trained classifier's class activation maps"
 DESCRIPTION = (
@@ -37,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Write the class activation maps of images; returns the exit code."""
+    if not min(args.scales) > 0:
+        raise InputError(f"--scales: expected positive numbers, got {' '.join(map(str, args.scales))}")
     data = labelled(args, rank)
     class_names = data.photographs.class_names
     network = load_classifier(args.checkpoint, class_names).to(choose_device(args.device))

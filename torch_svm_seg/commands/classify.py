@@ -19,6 +19,7 @@ from torch_svm_seg.commands.options import (
 )
 from torch_svm_seg.commands.running import train
 from torch_svm_seg.distributed import choose_device
+from torch_svm_seg.files import InputError
 from torch_svm_seg.image_labels import LabelledPhotographs
 from torch_svm_seg.training import Training
 from torch_svm_seg.training_run import CHECKPOINT_FILE, TrainingRun
@@ -84,5 +85,7 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
 def _validation(args: argparse.Namespace, rank: int) -> LabelledPhotographs | None:
     if args.val_split is None and args.val_list is None:
         return None
+    if args.val_split is not None and args.root is None:
+        raise InputError("--val-split: works only together with --root; give --val-list")
     where = {"split": args.val_split, "list": args.val_list, "limit": None}
     return labelled(argparse.Namespace(**vars(args) | where), rank)

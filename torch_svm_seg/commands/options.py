@@ -1,7 +1,6 @@
 """Flags that several commands share, and what they mean."""
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -178,11 +177,3 @@ def labelled(args: argparse.Namespace, rank: int) -> LabelledPhotographs:
         shown = ", ".join(data.unlabelled[:5]) + (", ..." if len(data.unlabelled) > 5 else "")
         print(f"{len(data.unlabelled)} images without a label are left out: {shown}")
     return data
-
-
-def digest(path: str) -> str:
-    """Tell a checkpoint from another one of the same name."""
-    try:
-        return f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error

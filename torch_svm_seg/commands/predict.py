@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from torch_svm_seg.arguments import add_data_arguments, add_refinement_arguments, open_dataset, open_refinement
-from torch_svm_seg.commands.options import add_overwrite, add_run, digest
+from torch_svm_seg.commands.options import add_overwrite, add_run
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
-from torch_svm_seg.files import InputError, save_mask
+from torch_svm_seg.files import InputError, digest, save_mask
 from torch_svm_seg.refine import refine
 from torch_svm_seg.segmenter import class_probabilities
 from torch_svm_seg.segmenter_checkpoints import load_segmenter
@@ -62,13 +62,15 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     network = load_segmenter(args.checkpoint, dataset.class_names).to(device)
     steps = open_refinement(args, args.refine, device)
     settings = {"checkpoint": digest(args.checkpoint), "scales": args.scales, "flip": args.flip}
-    settings |= {name: getattr(args, name) for name in ("refine", "crf", "irn_weights")}
-    settings |= {"image_level_labels": False}
+    settings |= {name: getattr(args, name) for name in ("refine", "crf")}
+    settings |= {"irn_weights": digest(args.irn_weights), "image_level_labels": False}
     paths = [args.out / f"{id}.png" for id in dataset.ids]
 
     def write(place: int) -> None:
         image = dataset.image(place)
         probabilities = class_probabilities(network, image, args.scales, args.flip)
+        if not probabilities.isfinite().all():
+            raise InputError(f"{args.checkpoint}: gives probabilities that are not finite")
         refined = refine(steps, image[None].to(device), probabilities[None])[0]
         save_mask(paths[place], refined.argmax(0))
 

@@ -4,9 +4,10 @@ import argparse
 
 from torch_svm_seg.arguments import add_data_arguments, open_dataset
 from torch_svm_seg.cam_files import cam_path, save_cams
-from torch_svm_seg.commands.options import add_maps, add_overwrite, add_run, cam_files, digest
+from torch_svm_seg.commands.options import add_maps, add_overwrite, add_run, cam_files
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
+from torch_svm_seg.files import digest
 from torch_svm_seg.irn import load_irn
 from torch_svm_seg.irn.refinement import refine_activation
 

@@ -10,7 +10,6 @@ from tqdm import tqdm
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import gathered
 from torch_svm_seg.expansion_run import Progress, claim_folder, write_record
-from torch_svm_seg.files import InputError
 from torch_svm_seg.training import Step
 from torch_svm_seg.training_run import TrainingRun
 
@@ -42,7 +41,7 @@ def for_each(
 
     Args:
         photographs: the photographs.
-        write: writes the file of the photograph at a place; an InputError skips it.
+        write: writes the file of the photograph at a place; a ValueError skips it.
         paths: of the files.
         out: folder of the files and of the record.
         settings: what the files depend on: all of a folder have the same.
@@ -51,16 +50,17 @@ def for_each(
         number: number of processes.
     """
     if rank == 0:
-        progress = claim_folder(out, settings, overwrite)
-    places = [place for place, path in enumerate(paths) if overwrite or not path.is_file()]
-    gathered(None)  # no process writes before all have looked
+        progress = claim_folder(out, settings, overwrite, paths)
+    gathered(None)  # no process looks before old files are gone
+    places = [place for place, path in enumerate(paths) if not path.is_file()]
+    gathered(None)  # and none writes before all have looked
     start = time.perf_counter()
     own = Progress()
     for place in tqdm(places[rank::number], unit="image", disable=None if rank == 0 else True):
         try:
             write(place)
             own.images += 1
-        except InputError as error:
+        except ValueError as error:
             own.skipped[photographs.ids[place]] = str(error)
     parts = gathered(own)
     merged = Progress()

@@ -186,6 +186,8 @@ def _masked_validation(args: argparse.Namespace, data: PhotographDataset, rank: 
         if args.val_masks is not None:
             raise InputError("--val-masks: works only together with --val-split or --val-list")
         return None
+    if args.val_split is not None and args.root is None:
+        raise InputError("--val-split: works only together with --root; give --val-list")
     masks = args.val_masks or (args.masks if args.root is None else None)
     where = {"split": args.val_split, "list": args.val_list, "masks": masks, "limit": None}
     dataset = _masked(argparse.Namespace(**vars(args) | where), rank)
