@@ -4,6 +4,10 @@ How to run, after ``expand.py --out runs/voc``:
 
     python evaluate.py --root /data --predictions runs/voc
     python evaluate.py --root /data --predictions runs/voc/F1 other/masks --out results --json results.json
+
+One HTML page of what each step gains over the one before, in the order given:
+
+    python evaluate.py --root /data --predictions runs/weak/seed runs/weak/F3 runs/weak/F3+crf --report runs/report
 """
 
 import argparse
@@ -15,14 +19,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count, product
+from itertools import count
 from pathlib import Path
 
 from torch_svm_seg.arguments import add_data_arguments, open_dataset
 from torch_svm_seg.boundaries import far_from_boundaries, near_boundaries
+from torch_svm_seg.cam import ActivationMaps
+from torch_svm_seg.cam_files import read_cams
 from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset
 from torch_svm_seg.files import InputError, write_text_atomically
-from torch_svm_seg.scoring import FolderScore, score_folder
+from torch_svm_seg.report import Report, Rung, write_report
+from torch_svm_seg.scoring import FolderScore, score_folders
 from torch_svm_seg.tables import PAPER_TABLE_1, Row, csv_table, latex_table, markdown_table, paper_row, text_table
 
 PAPER_NOTE = (
@@ -67,6 +74,30 @@ def build_parser() -> argparse.ArgumentParser:
         help="write the figures here, from 0 to 1, null for a class that is in neither masks nor predictions: "
         '{"NAME": {"miou": ..., "per_class": {"CLASS": ...}, "images": scored, "missing": ..., "bad": ...}}',
     )
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write DIR/report.html, one page that needs nothing else: each of --predictions against the one before it",
+    )
+    report.add_argument(
+        "--rung",
+        metavar="NAME",
+        help="which of --predictions, by its name in the table, ranks the photographs of the report and is shown as "
+        "confusion matrix (default: the last)",
+    )
+    report.add_argument(
+        "--gallery",
+        type=int,
+        default=3,
+        metavar="N",
+        help="photographs to show of each kind, best, median and worst (default: %(default)s; one takes about 100 kB)",
+    )
+    report.add_argument("--cams", type=Path, metavar="DIR", help="show these class activation maps, too")
+    report.add_argument(
+        "--trust-pickle", action="store_true", help="read the ID.npy that other code bases write into --cams"
+    )
     return parser
 
 
@@ -84,6 +115,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Score, print, write; returns the exit code."""
     dataset = open_dataset(args)
     folders = _named(_expanded(args.predictions, dataset.ids))
+    _check_report_flags(args, folders)
     scores = _score_all(dataset, folders)
     rows = _rows(scores, dataset.class_names)
     if args.boundary is not None:
@@ -95,11 +127,54 @@ def evaluate(args: argparse.Namespace) -> int:
         _write_tables(args.out, rows, dataset.class_names, notes)
     if args.json:
         write_text_atomically(args.json, json.dumps(_figures(scores, dataset.class_names), indent=2) + "\n")
+    if args.report:
+        path = args.report / "report.html"
+        write_report(path, _report(args, dataset, folders, scores))
+        print(f"report: {path}")
     return 0 if all(score.complete for score in scores.values()) else 1
 
 
+def _check_report_flags(args: argparse.Namespace, folders: dict[str, Path]) -> None:
+    if args.report is None:
+        for flag in ("rung", "cams", "trust_pickle"):
+            if getattr(args, flag):
+                raise InputError(f"--{flag.replace('_', '-')}: works only together with --report")
+    if args.rung is not None and args.rung not in folders:
+        raise InputError(f"--rung: expected one of {', '.join(folders)}, got {args.rung!r}")
+    if args.cams is not None and not args.cams.is_dir():
+        raise InputError(f"--cams: {args.cams}: not a folder")
+    if args.gallery < 0:
+        raise InputError(f"--gallery: expected at least 0, got {args.gallery}")
+
+
+def _report(
+    args: argparse.Namespace, dataset: PhotographDataset, folders: dict[str, Path], scores: dict[str, FolderScore]
+) -> Report:
+    def cams(id: str, size: tuple[int, int]) -> ActivationMaps:
+        return read_cams(args.cams, id, size, dataset.class_names, args.trust_pickle)
+
+    rungs = {name: Rung(name, folder, scores[name]) for name, folder in folders.items()}
+    return Report(
+        dataset,
+        _described(args),
+        list(rungs.values()),
+        rungs[args.rung] if args.rung else list(rungs.values())[-1],
+        args.gallery,
+        None if args.cams is None else cams,
+        _problems(scores, len(dataset)) or ["Every photograph was scored in every folder."],
+    )
+
+
+def _described(args: argparse.Namespace) -> str:
+    """What to call the photographs."""
+    if args.root is None and args.images is None:
+        return "one photograph of PASCAL VOC 2012"
+    source = Path(args.images).resolve().name if args.images else f"PASCAL VOC 2012 {args.split or 'train'}"
+    return f"{source}, {Path(args.list).name}" if args.list else source
+
+
 def _expanded(folders: Sequence[Path], ids: Sequence[str]) -> list[Path]:
-    """The folders that hold masks: those given, or else their subfolders, the paper's features first."""
+    """The folders that hold masks: those given, or else their subfolders, seeds and the paper's features first."""
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
@@ -117,8 +192,9 @@ def _expanded(folders: Sequence[Path], ids: Sequence[str]) -> list[Path]:
 
 
 def _paper_order(folder: Path) -> tuple[int, str]:
-    features = list(PAPER_TABLE_1)
-    return (features.index(folder.name) if folder.name in features else len(features), folder.name)
+    known = ["seed", "ppmg", *PAPER_TABLE_1]
+    base = folder.name.split("+")[0]  # of refined masks, such as F3+crf
+    return (known.index(base) if base in known else len(known), folder.name)
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
@@ -131,7 +207,8 @@ def _score_all(dataset: PhotographDataset, folders: dict[str, Path]) -> dict[str
     from tqdm import tqdm
 
     with tqdm(total=len(folders) * len(dataset), unit="mask", disable=None, leave=False) as bar:
-        return {name: score_folder(dataset, folder, bar.update) for name, folder in folders.items()}
+        scores = score_folders(dataset, list(folders.values()), bar.update)
+    return dict(zip(folders, scores, strict=True))
 
 
 def _rows(scores: dict[str, FolderScore], class_names: Sequence[str]) -> list[Row]:
@@ -153,9 +230,10 @@ def _with_boundaries(
         raise InputError(f"--boundary: expected at least 1, got {width}")
     parts = {f"up to {width} px": near_boundaries, f"over {width} px": far_from_boundaries}
     extra: dict[str, dict[str, str]] = {name: {} for name in folders}
-    for (name, folder), (head, part) in product(folders.items(), parts.items()):
-        miou = score_folder(dataset, folder, scored=partial(part, width=width)).miou
-        extra[name][head] = f"{100 * miou:.2f}"
+    for head, part in parts.items():
+        scores = score_folders(dataset, list(folders.values()), scored=partial(part, width=width))
+        for name, score in zip(folders, scores, strict=True):
+            extra[name][head] = f"{100 * score.miou:.2f}"
     return [replace(row, extra={**row.extra, **extra.get(row.name, {})}) for row in rows]
 
 
@@ -164,17 +242,23 @@ def _notes(rows: Sequence[Row], scores: dict[str, FolderScore], images: int) -> 
     notes = ["IoU in percent; mean: over the classes in masks or predictions; images: number scored."]
     if any(row.published for row in rows):
         notes.append(PAPER_NOTE)
+    return [*notes, *_problems(scores, images)]
+
+
+def _problems(scores: dict[str, FolderScore], images: int) -> list[str]:
+    """What could not be scored, or was not asked for."""
+    problems = []
     for name, score in scores.items():
         if not score.complete:
-            notes.append(f"{name}: only {score.images} of {images} photographs scored, the others left out.")
+            problems.append(f"{name}: only {score.images} of {images} photographs scored, the others left out.")
         if score.missing:
-            notes.append(f"{name}: missing predictions ({len(score.missing)}): {_shortened(score.missing)}")
+            problems.append(f"{name}: missing predictions ({len(score.missing)}): {_shortened(score.missing)}")
         if score.problems:
             reasons = [f"{id} ({reason})" for id, reason in score.problems.items()]
-            notes.append(f"{name}: bad predictions ({len(reasons)}): {_shortened(reasons)}")
+            problems.append(f"{name}: bad predictions ({len(reasons)}): {_shortened(reasons)}")
         if score.extra:
-            notes.append(f"{name}: ignored PNGs of no photograph ({len(score.extra)}): {_shortened(score.extra)}")
-    return notes
+            problems.append(f"{name}: ignored PNGs of no photograph ({len(score.extra)}): {_shortened(score.extra)}")
+    return problems
 
 
 def _shortened(items: Sequence[str], most: int = 5) -> str:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 import expand
+import train
 from torch_svm_seg import SVMExpander
 from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.cam_files import cam_path, save_cams
 from torch_svm_seg.datasets import voc2012
-from torch_svm_seg.files import read_mask
+from torch_svm_seg.files import read_mask, save_mask
+from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.sampling import VOID, confident_labels
 from torch_svm_seg.self_training import SelfTraining
 
@@ -67,18 +69,46 @@ def squares() -> tuple[Tensor, Tensor, Tensor]:
     return features, truth, activation
 
 
+def blank(activation: Tensor) -> Tensor:
+    """Images without any colour."""
+    return torch.zeros(len(activation), 3, *activation.shape[2:])
+
+
 def test_the_first_round_is_the_expansion_of_confident_labels() -> None:
     features, _, activation = squares()
     expander = SVMExpander(samples_per_class=100, num_classes=4)
-    found = SelfTraining(expander, 0.4)(features, activation)
+    found = SelfTraining(expander, share=0.4)(blank(activation), features, activation)
     expected = expander(features, confident_labels(activation, 0.4))
     assert torch.equal(found.masks, expected.masks)
-    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.probabilities[:, 2], torch.zeros(2, 48, 64)), "an absent class"
+    assert torch.allclose(found.probabilities.sum(1), torch.ones(2, 48, 64))
+
+
+def test_pixels_train_with_the_label_that_their_colour_agrees_with() -> None:
+    """The seed is a blurred square; the image shows the sharp one."""
+    _, truth, activation = squares()
+    images = 200.0 * truth[:, None].expand(-1, 3, -1, -1) / 3
+    agreed = SelfTraining(SVMExpander(), DenseCRF(), share=1).training_labels(images, activation)
+    assert float((activation.argmax(1) == truth).float().mean()) < 0.97
+    assert float((agreed == truth).float().mean()) > 0.99
+    some = SelfTraining(SVMExpander(), DenseCRF(), share=0.5).training_labels(images, activation)
+    assert torch.equal(some[some != VOID], agreed[some != VOID])
+    assert 0.49 < float((some != VOID).float().mean()) < 0.51
+
+
+def test_a_class_that_colour_would_erase_keeps_its_seed() -> None:
+    activation = torch.full((1, 2, 20, 20), 0.0)
+    activation[0, 0] = 0.9
+    activation[0, 1, 4, 5:7] = 1
+    labels = SelfTraining(SVMExpander(), DenseCRF(), share=1).training_labels(blank(activation), activation)
+    assert torch.equal(labels, activation.argmax(1))
 
 
 def test_expansion_of_a_seed_comes_closer_to_the_truth() -> None:
     features, truth, activation = squares()
-    masks = SelfTraining(SVMExpander(samples_per_class=200, num_classes=4), rounds=2)(features, activation).masks
+    masks = SelfTraining(SVMExpander(samples_per_class=200, num_classes=4), rounds=2)(
+        blank(activation), features, activation
+    ).masks
     assert not (masks == 2).any(), "an absent class"
     assert float((masks == truth).float().mean()) > float((activation.argmax(1) == truth).float().mean()) + 0.02
 
@@ -90,7 +120,7 @@ def test_rounds_stop_when_masks_do_not_change(monkeypatch: pytest.MonkeyPatch) -
     plain = expander.forward
     monkeypatch.setattr(expander, "forward", lambda *arguments: (calls.append(1), plain(*arguments))[1])
     easy = features + 100 * torch.nn.functional.one_hot(activation.argmax(1)[:, ::2, ::2], 4).movedim(-1, 1)
-    SelfTraining(expander, 0.9, rounds=10)(easy, activation)
+    SelfTraining(expander, share=0.9, rounds=10)(blank(activation), easy, activation)
     assert 1 < len(calls) < 10
 
 
@@ -100,8 +130,9 @@ def test_a_lost_class_gets_its_seed_back() -> None:
     activation[0, 0] = 0.5
     activation[0, 1, 4, 5:7] = 1
     features = torch.zeros(1, 3, 20, 20)
-    masks = SelfTraining(SVMExpander(num_classes=2))(features, activation).masks
-    assert torch.equal(masks, activation.argmax(1))
+    found = SelfTraining(SVMExpander(num_classes=2))(blank(activation), features, activation)
+    assert torch.equal(found.masks, activation.argmax(1))
+    assert found.restored == 1
 
 
 @pytest.mark.parametrize(("message", "options"), [("^share: ", {"share": 0}), ("^rounds: ", {"rounds": 0})])
@@ -164,7 +195,14 @@ def test_an_image_without_maps_is_skipped(
         (["--background", "power"], "--background: expected own, power:EXPONENT"),
         (["--share", "2"], "--share: expected"),
         (["--rounds", "0"], "--rounds: expected"),
-        (["--supervision", "ground-truth"], "--cams: works only together with --supervision seed"),
+        (["--seeds", "elsewhere"], "--cams and --seeds: give one of them"),
+        (
+            ["--refine", "none", "crf+blur"],
+            "--refine: expected none or crf, pamr, par, irn joined by +, got",
+        ),
+        (["--refine", "irn"], "--refine irn: needs --irn-weights FILE"),
+        (["--checkpoint", "lost.pt"], "lost.pt: No such file"),
+        (["--supervision", "ground-truth"], "--cams: only with --supervision seed"),
     ],
 )
 def test_wrong_flags_are_named(
@@ -186,4 +224,53 @@ def test_masks_of_other_seeds_are_not_mixed(
 ) -> None:
     assert expand.main(command(tiny_voc, cams, tmp_path / "out")) == 0
     assert expand.main(command(tiny_voc, cams, tmp_path / "out", "--share", "0.9")) == 2
-    assert "share was 0.5, now 0.9" in capsys.readouterr().err
+    assert "share was 0.7, now 0.9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["cam", "sipe"])
+def test_a_classifier_gives_features_and_seeds(tiny_voc: Path, tmp_path: Path, method: str) -> None:
+    """Its maps are those that `train.py cams` writes, rounded there to half precision."""
+    data, checkpoint = ["--root", str(tiny_voc)], str(tmp_path / "run" / "checkpoint.pt")
+    quick = ["--method", method, "--crop-size", "48", "--batch-size", "3", "--epochs", "1"]
+    assert train.main(["classify", *data, *quick, "--out", str(tmp_path / "run")]) == 0
+    assert train.main(["cams", *data, "--checkpoint", checkpoint, "--out", str(tmp_path / "cams")]) == 0
+    flags = [*data, "--supervision", "seed", "--checkpoint", checkpoint, "--features", "F3", "--baselines", "seed"]
+    flags += ["--background", "own" if method == "sipe" else "power:4"]
+    assert expand.main([*flags, "--out", str(tmp_path / "own")]) == 0
+    assert expand.main([*flags, "--cams", str(tmp_path / "cams"), "--out", str(tmp_path / "files")]) == 0
+    for name in ("seed", "F3"):
+        for path in (tmp_path / "own" / name).iterdir():
+            same = read_mask(path) == read_mask(tmp_path / "files" / name / path.name)
+            assert float(same.float().mean()) > 0.95
+
+
+def test_masks_are_seeds_and_baselines_are_refined(
+    tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The seeds are the true masks, shifted: colour moves them back."""
+    dataset = voc2012(tiny_voc, "train")
+    for place, id in enumerate(dataset.ids):
+        mask = dataset.mask(place)
+        save_mask(tmp_path / "masks" / f"{id}.png", torch.where(mask == VOID, 0, mask).roll((4, 4), (0, 1)))
+    flags = ["--root", str(tiny_voc), "--supervision", "seed", "--seeds", str(tmp_path / "masks"), "--features", "img"]
+    flags += ["--baselines", "seed", "--refine", "none", "crf", "crf+pamr", "--out", str(tmp_path / "out")]
+    assert expand.main(flags) == 0
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert folders == ["img", "img+crf", "img+crf+pamr", "seed", "seed+crf", "seed+crf+pamr"]
+    for path in (tmp_path / "masks").iterdir():
+        assert torch.equal(read_mask(path), read_mask(tmp_path / "out" / "seed" / path.name))
+    cells = [line.split() for line in capsys.readouterr().out.splitlines()]
+    mean = {line[0]: float(line[4]) for line in cells if line and line[0] in folders}
+    assert min(mean["seed+crf"], mean["img"]) > mean["seed"] + 10
+
+
+def test_strange_seed_masks_are_skipped(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = voc2012(tiny_voc, "train").ids
+    strange = {ids[0]: torch.full((60, 80), VOID), ids[1]: torch.full((60, 80), 99), ids[2]: torch.zeros(6, 8)}
+    for id, mask in strange.items():
+        save_mask(tmp_path / "masks" / f"{id}.png", mask.long())
+    flags = ["--root", str(tiny_voc), "--supervision", "seed", "--seeds", str(tmp_path / "masks"), "--features", "img"]
+    assert expand.main([*flags, "--out", str(tmp_path / "out")]) == 1
+    out = capsys.readouterr().out
+    assert "no pixel is labelled" in out and "unknown class ids [99]" in out
+    assert "8x6 pixels, but the image has 80x60" in out

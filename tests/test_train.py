@@ -139,7 +139,7 @@ def test_a_damaged_image_is_skipped_with_its_reason(
     command = ["cams", "--checkpoint", str(tmp_path / "checkpoint.pt"), "--root", str(tiny_voc), "--scales", "0.5"]
     assert main([*command, "--out", str(tmp_path / "cams")]) == 1
     printed = capsys.readouterr().out
-    assert f"skipped {TINY_IDS[0]}" in printed and "maps of 2 images" in printed and "1 skipped" in printed
+    assert f"skipped {TINY_IDS[0]}" in printed and "2 images in" in printed and "1 skipped" in printed
     assert classify(tiny_voc, tmp_path / "again") == 2  # training without it would be another training
 
 
@@ -210,7 +210,7 @@ def test_a_folder_with_a_run_is_not_overwritten(
 def test_checkpoints_of_other_classes_or_of_nothing_are_refused(tiny_voc: Path, tmp_path: Path) -> None:
     assert classify(tiny_voc, tmp_path, "--epochs", "1") == 0
     checkpoint = tmp_path / "checkpoint.pt"
-    with pytest.raises(InputError, match=r"a classifier of 20 classes .*but the data set has 2"):
+    with pytest.raises(InputError, match=r"trained on 20 classes .*but the data set has 2"):
         load_classifier(checkpoint, ["background", "cat", "dog"])
     content = torch.load(checkpoint, weights_only=True)
     torch.save(content | {"settings": content["settings"] | {"backbone": "resnet18"}}, tmp_path / "other.pt")
@@ -218,7 +218,7 @@ def test_checkpoints_of_other_classes_or_of_nothing_are_refused(tiny_voc: Path, 
     torch.save({"model": np.zeros(3)}, tmp_path / "objects.pt")
     for name, message in (
         ("other.pt", "does not fit resnet18"),
-        ("weights.pt", "not a checkpoint of train.py classify"),
+        ("weights.pt", "not a checkpoint of train.py"),
         ("objects.pt", "could run code"),
         ("missing.pt", "No such file"),
     ):

@@ -33,7 +33,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--masks",
         metavar="DIR",
-        help="masks of your images: NAME.png, palette or greyscale, of class ids; 255 is no label",
+        help="masks of your images: NAME.png, palette or greyscale, of class ids; 255 is no label. With --root, in "
+        "place of VOC's",
     )
     group.add_argument(
         "--class-names", metavar="FILE", help="a class name a line, background first (default: the 21 of VOC)"
@@ -82,6 +83,7 @@ def open_dataset(args: argparse.Namespace) -> PhotographDataset:
     _check_flags(args)
     if args.root is not None:
         dataset = voc2012(args.root, args.split or "train", args.list, args.download)
+        dataset = dataset if args.masks is None else dataset.with_masks(args.masks)
     elif args.images is not None:
         dataset = folder(args.images, args.masks, args.class_names, args.list)
     else:
@@ -92,7 +94,9 @@ def open_dataset(args: argparse.Namespace) -> PhotographDataset:
 def _check_flags(args: argparse.Namespace) -> None:
     if args.root is not None and args.images is not None:
         raise InputError("--root and --images: give one of them, VOC or a folder of your own")
-    needs = {"--root": ("split", "download"), "--images": ("masks", "class_names")}
+    if args.masks is not None and args.root is None and args.images is None:
+        raise InputError("--masks: works only together with --root or --images")
+    needs = {"--root": ("split", "download"), "--images": ("class_names",)}
     for flag, dependents in needs.items():
         if getattr(args, flag[2:]) is None:
             for name in dependents:

@@ -5,18 +5,20 @@ bias-free 1x1 convolution on the deepest stage, before the global average instea
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_svm_seg.stages import PICTURE, Backbone
+from torch_svm_seg.stages import Backbone, train_only_deep_stages
+from torch_svm_seg.trainable import Trainable
 
 _SHALLOW_STRIDE = 8
+# Of IRN and SIPE.
+_NEW_LAYER_RATE = 10.0
 
 
-class Classifier(nn.Module):
+class Classifier(Trainable):
     """A backbone with a classification layer that gives a map for each class.
 
     The backbone's shallow stages, up to stride 8, keep their ImageNet weights, as SIPE and IRN have it (Chen et al.,
@@ -40,6 +42,7 @@ class Classifier(nn.Module):
 
     has_background = False
     loss_names: tuple[str, ...] = ("classification",)
+    largest_gradient: float | None = 1.0
 
     def __init__(self, backbone: Backbone, num_classes: int, seed: int = 0) -> None:
         super().__init__()
@@ -49,17 +52,21 @@ class Classifier(nn.Module):
         self.num_classes = num_classes
         self._deepest = backbone.stage_names[-1]
         self.head = self._new_layer(self._deepest, num_classes, torch.Generator().manual_seed(seed))
-        _train_only_deep_stages(backbone, self._deepest)
+        train_only_deep_stages(backbone, self._deepest, _SHALLOW_STRIDE)
 
     @property
     def new_parameters(self) -> list[nn.Parameter]:
-        """What is not pretrained, and so learns faster."""
+        """What is not pretrained."""
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("backbone.")]
 
     @property
     def pretrained_parameters(self) -> list[nn.Parameter]:
         """The backbone's parameters that are trained."""
         return [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Gives the pretrained parameters, and the new ones, which learn ten times as fast."""
+        return [(self.pretrained_parameters, 1.0), (self.new_parameters, _NEW_LAYER_RATE)]
 
     def class_maps(self, images: Tensor) -> Tensor:
         """Gives how much each place of the images speaks for each class.
@@ -115,23 +122,3 @@ def views(image: Tensor, flip: bool) -> Tensor:
 def merge_views(maps: Tensor) -> Tensor:
     """Gives the mean (1, C, h, w) of the maps of :func:`views`, the second one mirrored back."""
     return (maps[:1] + maps[1:].flip(-1)) / 2 if len(maps) == 2 else maps
-
-
-def _train_only_deep_stages(backbone: Backbone, deepest: str) -> None:
-    """Leaves trainable what lies between the last shallow stage and the deepest one."""
-    shallow = [name for name in backbone.stage_names if backbone.strides[name] <= _SHALLOW_STRIDE]
-    used = {id(parameter) for parameter in _parameters_of(backbone, deepest)}
-    frozen = {id(parameter) for parameter in _parameters_of(backbone, shallow[-1])}
-    for parameter in backbone.parameters():
-        parameter.requires_grad_(id(parameter) in used - frozen)
-
-
-def _parameters_of(backbone: Backbone, stage: str) -> Iterator[nn.Parameter]:
-    """Gives the parameters that a stage depends on, found by its gradient: networks differ too much to name them."""
-    if stage == PICTURE:
-        return
-    parameters = list(backbone.requires_grad_().parameters())
-    with torch.enable_grad():
-        output = backbone.stages(torch.zeros(1, 3, 64, 64), [stage])[stage]
-        gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
-    yield from (parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None)

@@ -1,90 +1,32 @@
-"""Checkpoints of classifiers: enough to continue their training, and to build them again for their activation maps."""
+"""Classifiers built again from the checkpoints of their training, for their activation maps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import torch
 
 from torch_svm_seg.backbones import RANDOM, load_backbone
-from torch_svm_seg.checkpoints import why_unreadable
 from torch_svm_seg.classifier import Classifier
-from torch_svm_seg.files import InputError, PathLike, write_atomically
+from torch_svm_seg.files import InputError, PathLike
 from torch_svm_seg.sipe import SIPE
+from torch_svm_seg.training_checkpoints import load_network, read_checkpoint
 
 METHODS: dict[str, type[Classifier]] = {"cam": Classifier, "sipe": SIPE}
 """The ways to train a classifier by name: plain, or with SIPE's prototypes."""
 
-_NEEDED = ("model", "optimizer", "schedule", "epoch", "settings", "class_names")
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a checkpoint file holds.
-
-    Attributes:
-        settings: all that the training depends on; ``method`` and ``backbone`` among them.
-        class_names: name of each class id, background first.
-        state: what :meth:`~torch_svm_seg.training.Training.state_dict` gave.
-    """
-
-    settings: dict[str, Any]
-    class_names: tuple[str, ...]
-    state: dict[str, Any]
-
-
-def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint, which appears whole or not at all."""
-    content = checkpoint.state | {"settings": checkpoint.settings, "class_names": list(checkpoint.class_names)}
-    write_atomically(path, lambda stream: torch.save(content, stream))
-
-
-def read_checkpoint(path: PathLike, class_names: Sequence[str] | None = None) -> Checkpoint:
-    """Reads a checkpoint; code in it is never run.
+def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> Classifier:
+    """Builds a trained classifier from its checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: written by :func:`save_checkpoint`.
+        path: of train.py classify.
         class_names: the classes it must be of, background first; by default any.
 
     Raises:
-        InputError: the file cannot be read, is no checkpoint of a classifier, or is of other classes.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files make the unpickler raise nearly anything
-        raise InputError(f"{path}: {why_unreadable(error)}") from error
-    missing = [key for key in _NEEDED if key not in content] if isinstance(content, dict) else list(_NEEDED)
-    if missing or content["settings"].get("method") not in METHODS:
-        raise InputError(f"{path}: not a checkpoint of train.py classify (without {', '.join(missing) or 'method'})")
-    own = tuple(content["class_names"])
-    if class_names is not None and own != tuple(class_names):
-        raise InputError(
-            f"{path}: a classifier of {len(own) - 1} classes ({_some(own[1:])}), but the data set has "
-            f"{len(class_names) - 1} ({_some(class_names[1:])})"
-        )
-    state = {key: content[key] for key in _NEEDED[:4]}
-    return Checkpoint(content["settings"], own, state)
-
-
-def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> Classifier:
-    """Builds a trained classifier from its checkpoint, in evaluation mode on the CPU; arguments as above.
-
-    Raises:
-        InputError: as :func:`read_checkpoint`, or the weights do not fit the backbone that the checkpoint names.
+        InputError: the file cannot be read, is no checkpoint of a classifier, is of other classes, or the weights do
+            not fit the backbone that it names.
     """
     checkpoint = read_checkpoint(path, class_names)
-    backbone = load_backbone(checkpoint.settings["backbone"], RANDOM)
-    network = METHODS[checkpoint.settings["method"]](backbone, len(checkpoint.class_names) - 1)
-    try:
-        network.load_state_dict(checkpoint.state["model"])
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: does not fit {checkpoint.settings['backbone']}: {str(error).split(':')[0]}"
-        ) from error
-    return network.eval()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    method = checkpoint.settings.get("method")
+    if method not in METHODS:
+        raise InputError(f"{path}: not a checkpoint of train.py classify (its method is {method})")
+    name = checkpoint.settings["backbone"]
+    network = METHODS[method](load_backbone(name, RANDOM), len(checkpoint.class_names) - 1)
+    return load_network(path, checkpoint, network, name)

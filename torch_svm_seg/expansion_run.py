@@ -1,18 +1,19 @@
 """Expanding a whole data set into folders of masks: resumable, and never losing finished work.
 
-``DIR/FEATURE/ID.png`` holds the masks, ``DIR/run.json`` the settings and the summary.
+``DIR/NAME/ID.png`` holds the masks, ``DIR/run.json`` the settings and the summary. ``NAME`` is that of a feature or of
+a baseline, with ``+`` and a refinement if there is one: ``F3``, ``seed``, ``F3+crf``.
 """
 
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import torch_svm_seg
@@ -20,9 +21,13 @@ from torch_svm_seg.backbones import Backbone
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.files import InputError, save_mask, write_text_atomically
 from torch_svm_seg.fusion import fused_stages
+from torch_svm_seg.labelling import Labeller, StudyLabeller, label
+from torch_svm_seg.refine import refine
+from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import Supervised, Supervision
 
 SETTINGS_FILE = "run.json"
+UNREFINED = "none"
 
 
 @dataclass
@@ -31,24 +36,28 @@ class Progress:
 
     Attributes:
         images: Images expanded.
-        seconds: Time spent on each feature's SVMs, fit and prediction, without the backbone.
+        seconds: Time that each name's masks took, from features and knowledge on: fit, prediction, refinement.
+        restored: Number of objects that had vanished from each name's masks and were given their seed back.
         skipped: Image id -> why it could not be expanded.
     """
 
     images: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    restored: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: "Progress") -> None:
         """Take in what another process, or an earlier part of the same run, did."""
         self.images += other.images
-        for feature, seconds in other.seconds.items():
-            self.seconds[feature] = self.seconds.get(feature, 0.0) + seconds
+        for name, seconds in other.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        for name, restored in other.restored.items():
+            self.restored[name] = self.restored.get(name, 0) + restored
         self.skipped |= other.skipped
 
     def seconds_per_image(self) -> dict[str, float]:
-        """Mean time of each feature's SVM."""
-        return {feature: seconds / max(self.images, 1) for feature, seconds in self.seconds.items()}
+        """Mean time of each name's masks."""
+        return {name: seconds / max(self.images, 1) for name, seconds in self.seconds.items()}
 
 
 def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> Progress:
@@ -63,7 +72,7 @@ def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool) -> Progre
         try:
             record = json.loads(path.read_text())
             before = record["settings"]
-            earlier = Progress(record["images"], record["seconds"], {})
+            earlier = Progress(record["images"], record["seconds"], record["restored"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not the record of a run ({error}); give another --out, or --overwrite"
@@ -94,19 +103,20 @@ def write_record(out: Path, settings: dict[str, Any], progress: Progress, finish
         "finished": finished,
         "images": progress.images,
         "seconds": progress.seconds,
+        "restored": progress.restored,
         "skipped": progress.skipped,
     }
     write_text_atomically(out / SETTINGS_FILE, json.dumps(record, indent=2) + "\n")
 
 
-def mask_path(out: Path, feature: str, id: str) -> Path:
+def mask_path(out: Path, name: str, id: str) -> Path:
     """Where the mask of an image lies."""
-    return out / feature / f"{id}.png"
+    return out / name / f"{id}.png"
 
 
-def unfinished(out: Path, features: Sequence[str], ids: Sequence[str]) -> list[int]:
-    """Places in ``ids`` of the images that miss the mask of any feature."""
-    return [place for place, id in enumerate(ids) if not all(mask_path(out, name, id).is_file() for name in features)]
+def unfinished(out: Path, names: Sequence[str], ids: Sequence[str]) -> list[int]:
+    """Places in ``ids`` of the images that miss the mask of any name."""
+    return [place for place, id in enumerate(ids) if not all(mask_path(out, name, id).is_file() for name in names)]
 
 
 @dataclass
@@ -117,21 +127,34 @@ class ExpansionRun:
 
     Attributes:
         backbone: Gives the features; on ``device``.
-        expander: Gives an ``Expansion`` from feature maps (B, C, h, w) and what is known about the pixels.
+        expander: Labels pixels by features and what is known about them.
         supervision: Gives that knowledge.
         features: Names of the backbone's stages, or of several fused, as F3+F4.
+        baselines: What labels pixels without features, by name.
+        refinements: Modules to apply one after the other to probabilities, by name; ``"none"`` has none.
         out: Folder to write to.
         device: Where to compute.
         progress: What was done so far.
     """
 
     backbone: Backbone
-    expander: nn.Module
+    expander: StudyLabeller | SelfTraining
     supervision: Supervision
     features: Sequence[str]
+    baselines: Mapping[str, Labeller]
+    refinements: Mapping[str, Sequence[nn.Module]]
     out: Path
     device: torch.device
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the masks that the run writes."""
+        return [
+            _mask_name(base, refinement)
+            for base in (*self.baselines, *self.features)
+            for refinement in self.refinements
+        ]
 
     def run(
         self,
@@ -150,7 +173,8 @@ class ExpansionRun:
             workers: Processes that read images ahead.
             report: Called with the progress so far whenever images are done.
         """
-        self.progress.seconds |= dict.fromkeys(self.features, 0.0)
+        self.progress.seconds |= dict.fromkeys(self.names, 0.0)
+        self.progress.restored |= dict.fromkeys(self.names, 0)
         # Photographs are of any size: they come one by one, not stacked.
         readings = DataLoader(
             _Readings(dataset, places, self.supervision), batch_size=None, num_workers=workers, collate_fn=_as_it_is
@@ -192,14 +216,39 @@ class ExpansionRun:
         images = torch.stack([one.image for one in group]).to(self.device)
         knowledge = torch.stack([one.knowledge for one in group]).to(self.device)
         stages = self.backbone.stages(images, {name for feature in self.features for name in fused_stages(feature)})
-        for feature in self.features:
+        for name, labeller in self.baselines.items():
+            self._label(name, labeller, group, images, [], knowledge)
+        for name in self.features:
+            maps = [stages[stage] for stage in fused_stages(name)]
+            self._label(name, self.expander, group, images, maps, knowledge)
+
+    def _label(
+        self,
+        base: str,
+        labeller: Labeller,
+        group: list[Supervised],
+        images: Tensor,
+        features: Sequence[Tensor],
+        known: Tensor,
+    ) -> None:
+        """Label a batch, and write its masks with each refinement."""
+        start = time.perf_counter()
+        labelling = labeller(images, features, known)
+        seeds = known.argmax(1) if known.dim() == 4 else None
+        labelled = time.perf_counter() - start
+        for refinement, steps in self.refinements.items():
             start = time.perf_counter()
-            maps = [stages[name] for name in fused_stages(feature)]
-            masks = self.expander(maps, knowledge).masks.cpu()
-            seconds = time.perf_counter() - start
+            found = label(refine(steps, images, labelling.probabilities), seeds) if steps else labelling
+            masks = found.masks.cpu()
+            name = _mask_name(base, refinement)
+            self.progress.seconds[name] += labelled + time.perf_counter() - start
+            self.progress.restored[name] += found.restored
             for one, mask in zip(group, masks, strict=True):
-                save_mask(mask_path(self.out, feature, one.id), mask)
-            self.progress.seconds[feature] += seconds
+                save_mask(mask_path(self.out, name, one.id), mask)
+
+
+def _mask_name(base: str, refinement: str) -> str:
+    return base if refinement == UNREFINED else f"{base}+{refinement}"
 
 
 class _Readings(Dataset[Supervised | tuple[str, str]]):

@@ -69,12 +69,12 @@ def _pictures(row: PanelRow) -> list[Image.Image | None]:
     return [
         _photograph(row.photograph),
         None if row.truth is None else _mask(row.truth),
-        None if row.samples is None else _samples(row.photograph, row.samples),
+        None if row.samples is None else draw_samples(row.photograph, row.samples),
         *map(_mask, row.predictions),
     ]
 
 
-def _shown_size(height: int, width: int) -> tuple[int, int]:
+def shown_size(height: int, width: int) -> tuple[int, int]:
     """(width, height) on the panel of a picture of this size."""
     scale = min(1.0, CELL / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -82,35 +82,35 @@ def _shown_size(height: int, width: int) -> tuple[int, int]:
 
 def _photograph(image: Tensor) -> Image.Image:
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-    return picture.resize(_shown_size(*image.shape[1:]), Image.Resampling.LANCZOS)
+    return picture.resize(shown_size(*image.shape[1:]), Image.Resampling.LANCZOS)
 
 
 def _mask(mask: Tensor) -> Image.Image:
-    picture = Image.fromarray(_colours(mask)).resize(_shown_size(*mask.shape), Image.Resampling.NEAREST)
+    picture = Image.fromarray(colours(mask)).resize(shown_size(*mask.shape), Image.Resampling.NEAREST)
     # Void at the border is as white as the page.
     ImageDraw.Draw(picture).rectangle((0, 0, picture.width - 1, picture.height - 1), outline=GREY)
     return picture
 
 
-def _samples(image: Tensor, samples: Tensor) -> Image.Image:
+def draw_samples(image: Tensor, samples: Tensor) -> Image.Image:
     """A dot of one size for each sampled pixel, however much the photograph was scaled down."""
     grey = _photograph(image).convert("L").convert("RGB")
     canvas = np.array(Image.blend(grey, Image.new("RGB", grey.size, WHITE), FADED))
     rows, columns = np.nonzero(samples.cpu().numpy() != VOID)
-    colours = _colours(samples)[rows, columns]
+    dots = colours(samples)[rows, columns]
     for down in range(DOT):
         for right in range(DOT):
             top = np.minimum(rows * grey.height // samples.shape[0] + down, grey.height - 1)
             left = np.minimum(columns * grey.width // samples.shape[1] + right, grey.width - 1)
-            canvas[top, left] = colours
+            canvas[top, left] = dots
     return Image.fromarray(canvas)
 
 
-def _colours(ids: Tensor) -> NDArray[np.uint8]:
+def colours(ids: Tensor) -> NDArray[np.uint8]:
     """The colour of each class id, uint8 (..., 3); void is white."""
-    colours = colorize(ids)
-    colours[ids.cpu().numpy() == VOID] = WHITE
-    return colours
+    painted = colorize(ids)
+    painted[ids.cpu().numpy() == VOID] = WHITE
+    return painted
 
 
 def _class_ids(rows: Sequence[PanelRow]) -> list[int]:
@@ -159,7 +159,7 @@ def _legend(class_ids: Sequence[int], class_names: Sequence[str], width: int) ->
 
 def _legend_entry(class_id: int, name: str) -> Image.Image:
     font = ImageFont.load_default(size=TEXT)
-    red, green, blue = _colours(torch.tensor([[class_id]]))[0, 0].tolist()
+    red, green, blue = colours(torch.tensor([[class_id]]))[0, 0].tolist()
     entry = Image.new("RGB", (TEXT + GAP // 2 + math.ceil(font.getlength(name)), TEXT + GAP // 2), WHITE)
     draw = ImageDraw.Draw(entry)
     draw.rectangle((0, 0, TEXT - 1, TEXT - 1), fill=(red, green, blue), outline=GREY)

@@ -42,9 +42,7 @@ def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> Pixel
     if per_class < 1:
         raise ValueError(f"per_class: expected at least 1, got {per_class}")
     height, width = labels.shape[1:]
-    rows = torch.arange(height, device=labels.device)[:, None]
-    columns = torch.arange(width, device=labels.device)
-    order = hash_integers(seed, rows, columns).flatten()
+    order = _order(seed, height, width, labels.device)
     flat = labels.flatten(1).long()
     # Sorted by class, and inside a class by the hash: the first of each run are the sample.
     grouped = (flat * 2**32 + order).argsort(dim=1)
@@ -57,33 +55,53 @@ def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> Pixel
     return PixelSample(grouped.gather(1, first), classes)
 
 
-def confident_labels(scores: Tensor, share: float = 0.5) -> Tensor:
-    """The labels of the pixels whose best score leads the most, the same share of each class's region.
+def confident_labels(scores: Tensor, share: float = 0.5, regions: Tensor | None = None) -> Tensor:
+    """The labels of the pixels whose score leads the most, the same share of each class's region.
 
     A rule by rank in each image and region, rather than by a threshold, needs no ground truth to be set, and leaves
     every class that has a region at least one pixel.
 
     Args:
         scores: Of classes by id, (B, K, H, W); -inf for a class that an image does not have.
-        share: Of each region's pixels to keep, > 0 to 1; pixels that lead alike are kept by their position.
+        share: Of each region's pixels to keep, > 0 to 1. Pixels that lead alike are kept in the order of a hash of
+            their coordinates.
+        regions: Class ids (B, H, W), by default those of the best scores. A pixel's score leads by how much the score
+            of its region's class exceeds the best other one: less than 0 where the scores disagree with the regions.
 
     Returns:
         Class ids (B, H, W), and 255 where not confident.
 
     Raises:
-        ValueError: If ``scores`` is not (B, K, H, W) or ``share`` is not in (0, 1].
+        ValueError: If shapes or types are not as above or ``share`` is not in (0, 1].
     """
     if scores.dim() != 4 or not scores.dtype.is_floating_point:
         raise ValueError(f"scores: expected floating point (B, K, H, W), got {scores.dtype} {tuple(scores.shape)}")
     if not 0 < share <= 1:
         raise ValueError(f"share: expected more than 0 and at most 1, got {share}")
-    best = scores.flatten(2).topk(min(2, scores.shape[1]), dim=1)
-    regions = best.indices[:, 0]
-    by_lead = (best.values[:, 0] - best.values[:, -1]).argsort(dim=1, descending=True, stable=True)
+    regions = scores.argmax(1) if regions is None else regions.long()
+    if regions.shape != scores[:, 0].shape:
+        raise ValueError(f"regions: expected {tuple(scores[:, 0].shape)} as scores, got {tuple(regions.shape)}")
+    height, width = regions.shape[1:]
+    shuffled = _order(0, height, width, scores.device).argsort()
+    by_lead = _leads(scores, regions).flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)
+    by_lead, flat = shuffled[by_lead], regions.flatten(1)
     # Sorted by region, and inside a region by the lead: the first share of each run is confident.
-    grouped = by_lead.gather(1, regions.gather(1, by_lead).argsort(dim=1, stable=True))
-    classes = regions.gather(1, grouped)
+    grouped = by_lead.gather(1, flat.gather(1, by_lead).argsort(dim=1, stable=True))
+    classes = flat.gather(1, grouped)
     starts, ends = torch.searchsorted(classes, classes), torch.searchsorted(classes, classes, right=True)
     rank = torch.arange(classes.shape[1], device=classes.device) - starts
     labels = torch.where(rank < (share * (ends - starts)).ceil(), classes, VOID)
-    return labels.scatter(1, grouped, labels).view(-1, *scores.shape[2:])
+    return labels.scatter(1, grouped, labels).view(-1, height, width)
+
+
+def _leads(scores: Tensor, regions: Tensor) -> Tensor:
+    """How much the score of each pixel's class exceeds the best other one, (B, H, W)."""
+    own = scores.gather(1, regions[:, None])
+    others = scores.scatter(1, regions[:, None], -torch.inf).amax(1)
+    return (own[:, 0] - others).nan_to_num(nan=-torch.inf)  # nan: a region of a class that is absent
+
+
+def _order(seed: int, height: int, width: int, device: torch.device) -> Tensor:
+    """A hash of the seed and of each pixel's coordinates, (H * W,): sorted by it, pixels are in random order."""
+    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
+    return hash_integers(seed, rows, columns).flatten()

@@ -5,40 +5,50 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from torch_svm_seg.calibration import calibrated, held_out
 from torch_svm_seg.expander import Expansion, SVMExpander
+from torch_svm_seg.labelling import Labelling, as_probabilities, label
+from torch_svm_seg.refine.pipeline import refine
 from torch_svm_seg.sampling import confident_labels
 
 
 class SelfTraining(nn.Module):
-    """Trains each image's SVM on the confident pixels of a seed, then on those of its own scores, and so on.
+    """Trains each image's SVM on the pixels of a seed that can be trusted, then on those of its own labels, and so on.
 
-    The paper leaves open which of a seed's pixels train. Here it is a share of each class's region, those whose
-    activation leads the most (:func:`~torch_svm_seg.sampling.confident_labels`). A class that has a region in the
-    seed and loses it is given its seed back.
+    The paper trains on the pixels that the activation maps, the seed and shallow features agree on, without giving the
+    rule. Here ``agreement`` first fits the seed to the shallowest feature of all, colour: its labels are the regions of
+    which a share is trained on, the pixels whose activation speaks most clearly for their region
+    (:func:`~torch_svm_seg.sampling.confident_labels`). A class that has pixels in the seed and would lose them keeps
+    its seed, here and in the result.
 
     Args:
         expander: Trains and applies the SVMs.
+        agreement: Refines probabilities (B, K, H, W) by images (B, 3, H, W), such as ``refine.DenseCRF``; ``None``
+            leaves the regions as they are in the seed.
         share: Of each region's pixels that is trained on.
         rounds: SVMs to train at most; fewer if masks stop changing.
 
     Example:
-        >>> features, activation = torch.rand(1, 8, 12, 16), torch.rand(1, 3, 48, 64)
-        >>> SelfTraining(SVMExpander(samples_per_class=100))(features, activation).masks.shape
+        >>> images, features, activation = torch.zeros(1, 3, 48, 64), torch.rand(1, 8, 12, 16), torch.rand(1, 3, 48, 64)
+        >>> SelfTraining(SVMExpander(samples_per_class=100))(images, features, activation).masks.shape
         torch.Size([1, 48, 64])
     """
 
-    def __init__(self, expander: SVMExpander, share: float = 0.5, rounds: int = 1) -> None:
+    def __init__(
+        self, expander: SVMExpander, agreement: nn.Module | None = None, share: float = 0.5, rounds: int = 1
+    ) -> None:
         super().__init__()
         if not 0 < share <= 1:
             raise ValueError(f"share: expected more than 0 and at most 1, got {share}")
         if rounds < 1:
             raise ValueError(f"rounds: expected at least 1, got {rounds}")
-        self.expander, self.share, self.rounds = expander, share, rounds
+        self.expander, self.agreement, self.share, self.rounds = expander, agreement, share, rounds
 
-    def forward(self, features: Tensor | Sequence[Tensor], activation: Tensor) -> Expansion:
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
         """Expand the seeds of a batch of images of one size.
 
         Args:
+            images: RGB 0..255, (B, 3, H, W).
             features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
             activation: Of the classes by id, background included, (B, K, H, W); -inf for a class that an image does not
                 have, which no pixel then gets.
@@ -46,21 +56,28 @@ class SelfTraining(nn.Module):
         Raises:
             ValueError: As of ``SVMExpander`` and ``confident_labels``.
         """
-        seeds, scores, masks = activation.argmax(1), activation, None
+        seeds, labelling, scores = activation.argmax(1), None, activation
         for _ in range(self.rounds):
-            expansion: Expansion = self.expander(features, confident_labels(scores, self.share))
-            restored = _restore_lost(expansion.masks, seeds)
-            if masks is not None and torch.equal(restored, masks):
+            labels = self.training_labels(images, activation if labelling is None else labelling.probabilities, scores)
+            expansion: Expansion = self.expander(features, labels)
+            sample = held_out(labels, expansion.sample, self.expander.seed)
+            found = label(calibrated(expansion.scores, sample), seeds)
+            if labelling is not None and torch.equal(found.masks, labelling.masks):
                 break
-            masks, scores = restored, expansion.scores
-        assert masks is not None
-        return expansion._replace(masks=masks)
+            labelling, scores = found, expansion.scores
+        assert labelling is not None
+        return labelling
 
+    def training_labels(self, images: Tensor, activation: Tensor, scores: Tensor | None = None) -> Tensor:
+        """The pixels to train on: class ids (B, H, W), and 255 where not confident.
 
-def _restore_lost(masks: Tensor, seeds: Tensor) -> Tensor:
-    """Give the classes that a seed (B, H, W) has and its mask has not their seed back."""
-    masks = masks.clone()
-    for mask, seed in zip(masks, seeds, strict=True):
-        lost = torch.isin(seed, mask, invert=True)
-        mask[lost] = seed[lost]
-    return masks
+        Args:
+            images: RGB 0..255, (B, 3, H, W).
+            activation: As of :meth:`forward`; in later rounds, the SVM's probabilities.
+            scores: What confidence is measured in, as the activation; by default the activation itself.
+        """
+        scores = activation if scores is None else scores
+        if self.agreement is None:
+            return confident_labels(scores, self.share)
+        refined = refine([self.agreement], images, as_probabilities(activation))
+        return confident_labels(scores, self.share, label(refined, activation.argmax(1)).masks)

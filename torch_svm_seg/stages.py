@@ -1,6 +1,6 @@
 """A network read at its stages: the features between the picture and the class scores."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -198,3 +198,32 @@ class Backbone(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
             raise ValueError(f"images: expected shape (B, 3, H, W) with at least one pixel, got {tuple(images.shape)}")
         return images.to(self.mean)
+
+
+def train_only_deep_stages(backbone: Backbone, deepest: str, shallow_stride: int) -> None:
+    """Leaves trainable only what lies between the last stage of a stride and the deepest one that is used.
+
+    No gradient is computed in what is not trained, and layers that nothing depends on are left out: a network on
+    several processes may have none that are trained.
+
+    Args:
+        backbone: its parameters' ``requires_grad`` is set.
+        deepest: name of the deepest stage in use.
+        shallow_stride: stages up to this stride keep their weights; 1 for none of them.
+    """
+    shallow = [name for name in backbone.stage_names if backbone.strides[name] <= shallow_stride]
+    used = {id(parameter) for parameter in _parameters_of(backbone, deepest)}
+    frozen = {id(parameter) for parameter in _parameters_of(backbone, shallow[-1])}
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(id(parameter) in used - frozen)
+
+
+def _parameters_of(backbone: Backbone, stage: str) -> Iterator[nn.Parameter]:
+    """Gives the parameters that a stage depends on, found by its gradient: networks differ too much to name them."""
+    if stage == PICTURE:
+        return
+    parameters = list(backbone.requires_grad_().parameters())
+    with torch.enable_grad():
+        output = backbone.stages(torch.zeros(1, 3, 64, 64), [stage])[stage]
+        gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+    yield from (parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None)

@@ -1,16 +1,27 @@
 """What an image's SVM learns from: its ground truth, or the seed that class activation maps give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from torch_svm_seg.cam import ActivationMaps, constant_background, own_background, power_background
+from torch_svm_seg.cam import (
+    SCALES,
+    ActivationMaps,
+    class_activation_maps,
+    constant_background,
+    own_background,
+    power_background,
+)
 from torch_svm_seg.cam_files import read_cams
+from torch_svm_seg.classifier import Classifier
 from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.files import InputError, PathLike
+from torch_svm_seg.files import InputError, PathLike, read_mask
+from torch_svm_seg.refine.labels import label_probabilities
+from torch_svm_seg.sampling import VOID
 
 Background = Callable[[ActivationMaps], Tensor]
 
@@ -21,7 +32,7 @@ class Supervised(NamedTuple):
     Attributes:
         id: Its name in the data set.
         image: RGB values, uint8 of shape (3, H, W).
-        knowledge: Class ids (H, W), or the activation of classes by id, (K, H, W).
+        knowledge: Class ids (H, W), or the activation of classes by id, (K, H, W), -inf for absent classes.
     """
 
     id: str
@@ -51,7 +62,7 @@ class GroundTruth:
 
 
 @dataclass
-class Seeds:
+class CamFiles:
     """Activation comes from files of class activation maps; classes without a map are absent.
 
     Attributes:
@@ -68,17 +79,93 @@ class Seeds:
         id, image = dataset.ids[place], dataset.image(place)
         size = (image.shape[1], image.shape[2])
         maps = read_cams(self.folder, id, size, dataset.class_names, self.trust_pickle)
-        try:
-            background = self.background(maps)
-        except ValueError as error:
-            raise InputError(f"{id}: {error}") from error
-        # At the image's size, the background is that of the coarse maps, interpolated as they are.
-        all_maps = ActivationMaps(maps.classes, maps.maps, maps.size, background).resized()
-        activation = torch.full((len(dataset.class_names), *size), -torch.inf)
-        activation[list(maps.classes)] = all_maps.maps
-        if all_maps.background is not None:
-            activation[0] = all_maps.background
+        return Supervised(id, image, _activation(id, maps, self.background, dataset))
+
+
+@dataclass
+class ClassifierCams:
+    """Activation is computed by a classifier from the image-level labels.
+
+    Attributes:
+        network: The trained classifier; it runs on its own device, so images cannot be read ahead by other processes.
+        labels: Ids of the classes in each image, by its name.
+        background: Gives the background's activation.
+        scales: Factors on the image's size whose maps are summed.
+    """
+
+    network: Classifier
+    labels: Mapping[str, Sequence[int]]
+    background: Background
+    scales: Sequence[float] = SCALES
+
+    def read(self, dataset: PhotographDataset, place: int) -> Supervised:
+        id, image = dataset.ids[place], dataset.image(place)
+        if not self.labels.get(id):
+            raise InputError(f"{id}: has no image-level label")
+        maps = class_activation_maps(self.network, image, self.labels[id], self.scales)
+        return Supervised(id, image, _activation(id, maps, self.background, dataset))
+
+
+@dataclass
+class MaskSeeds:
+    """The seed is a folder of masks, such as another method's pseudo masks; classes that a mask lacks are absent.
+
+    Attributes:
+        folder: Where they lie, ``ID.png``; 255 is where nothing is known.
+        confidence: Probability that a label is right.
+    """
+
+    folder: PathLike
+    confidence: float = 0.7
+
+    def read(self, dataset: PhotographDataset, place: int) -> Supervised:
+        id, image = dataset.ids[place], dataset.image(place)
+        path, number = Path(self.folder) / f"{id}.png", len(dataset.class_names)
+        mask = read_mask(path)
+        if mask.shape != image.shape[1:]:
+            raise InputError(f"{path}: {_pixels(mask.shape)} pixels, but the image has {_pixels(image.shape[1:])}")
+        present = mask.unique()
+        present = present[present != VOID]
+        unknown = present[present >= number].tolist()
+        if unknown:
+            raise InputError(f"{path}: unknown class ids {unknown}; there are {number} classes")
+        if not len(present):
+            raise InputError(f"{path}: no pixel is labelled")
+        activation = label_probabilities(mask[None], number, self.confidence)[0]
+        absent = torch.isin(torch.arange(number), present, invert=True)
+        activation[absent] = -torch.inf
         return Supervised(id, image, activation)
+
+
+def activation_of(maps: ActivationMaps, background: Background, number: int) -> Tensor:
+    """Maps as activation of all classes by id at the image's size, (K, H, W), -inf for absent classes.
+
+    Args:
+        maps: Of the classes present.
+        background: Gives the background's activation.
+        number: K, of classes.
+
+    Raises:
+        ValueError: The rule does not suit the maps.
+    """
+    # At the image's size, the background is that of the coarse maps, interpolated as they are.
+    resized = ActivationMaps(maps.classes, maps.maps, maps.size, background(maps)).resized()
+    assert resized.background is not None
+    activation = resized.maps.new_full((number, *maps.size), -torch.inf)
+    activation[list(maps.classes)] = resized.maps
+    activation[0] = resized.background
+    return activation
+
+
+def _activation(id: str, maps: ActivationMaps, background: Background, dataset: PhotographDataset) -> Tensor:
+    try:
+        return activation_of(maps, background, len(dataset.class_names))
+    except ValueError as error:
+        raise InputError(f"{id}: {error}") from error
+
+
+def _pixels(size: Sequence[int]) -> str:
+    return f"{size[1]}x{size[0]}"
 
 
 def background_rule(text: str) -> Background:

@@ -1,8 +1,8 @@
-"""Training a classifier on image-level labels: resumable, on one process or several, the same result for both.
+"""Training a network on random crops: resumable, on one process or several, the same result for both.
 
 Every random choice follows from the seed, the epoch and the image's place in the data set. So an interrupted run that
-continues at its last epoch ends like an undisturbed one, and each process of several reads its share of a batch just
-as one process would.
+continues at its last checkpoint ends like an undisturbed one, and each process of several reads its share of a batch
+just as one process would.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,20 +14,15 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 from torch.optim.lr_scheduler import PolynomialLR
-from torch.utils.data import DataLoader, Dataset
-from torchmetrics.functional.classification import binary_average_precision, binary_f1_score
+from torch.utils.data import DataLoader
 
-from torch_svm_seg.augmentation import random_crop, resize_longest_side
-from torch_svm_seg.classifier import Classifier
-from torch_svm_seg.distributed import gathered, mean_over_processes
+from torch_svm_seg.distributed import mean_over_processes
 from torch_svm_seg.files import InputError
-from torch_svm_seg.image_labels import LabelledPhotographs
 from torch_svm_seg.tensors import hash_integers
+from torch_svm_seg.trainable import Crops, Trainable
 
 # Of SIPE and IRN.
-_NEW_LAYER_RATE, _DECAY_POWER, _LARGEST_GRADIENT = 10, 0.9, 1.0
-# Sides of validation images are multiples of the deepest stride.
-_STRIDE = 16
+_DECAY_POWER = 0.9
 
 
 @dataclass(frozen=True)
@@ -35,18 +30,19 @@ class TrainingSettings:
     """How to train.
 
     Attributes:
-        epochs: passes over the images.
+        epochs: passes over the images; None if `steps` says how long to train.
         batch_size: images a step, over all processes together; a last smaller batch is left out.
-        learning_rate: of the pretrained layers at the start; new layers have ten times as much.
+        learning_rate: at the start; a network's groups of parameters have factors on it.
         momentum: of stochastic gradient descent.
         weight_decay: of all trained parameters.
         crop_size: side of the square crops, in pixels.
         seed: of order and augmentation.
         amp: whether to compute in bfloat16 where PyTorch deems it safe.
         workers: processes that read images ahead.
+        steps: updates of the network, in place of `epochs`.
     """
 
-    epochs: int
+    epochs: int | None
     batch_size: int
     learning_rate: float
     momentum: float
@@ -55,6 +51,7 @@ class TrainingSettings:
     seed: int = 0
     amp: bool = False
     workers: int = 0
+    steps: int | None = None
 
 
 class Step(NamedTuple):
@@ -62,7 +59,7 @@ class Step(NamedTuple):
 
     Attributes:
         step: number of the step, from 1.
-        learning_rate: of the pretrained layers.
+        learning_rate: of the network's first group of parameters.
         losses: terms of the loss, means over the batch.
     """
 
@@ -76,78 +73,86 @@ class Training:
 
     Args:
         network: what to train, on the device to train on.
-        data: the labelled photographs.
+        crops: what to train it on.
         settings: how to train.
         rank: number of this process.
         processes: number of processes; all of them build the same objects and call the same methods.
 
+    Attributes:
+        network: the network.
+        steps: number of steps of the whole run.
+        steps_per_epoch: number of steps of a pass over the images.
+
     Raises:
         InputError: the batch cannot be shared evenly among the processes.
+        ValueError: the settings have neither epochs nor steps, or both.
     """
 
     def __init__(
         self,
-        network: Classifier,
-        data: LabelledPhotographs,
+        network: Trainable,
+        crops: Crops,
         settings: TrainingSettings,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster, on the CPU too
-        self.epoch = 0
-        self._data, self._settings, self._rank, self._processes = data, settings, rank, processes
-        self._batch_size = min(settings.batch_size, len(data))
+        self._crops, self._settings, self._rank, self._processes = crops, settings, rank, processes
+        self._batch_size = min(settings.batch_size, len(crops))
         if self._batch_size % processes:
             raise InputError(
                 f"--batch-size: {self._batch_size} images cannot be shared evenly among {processes} processes"
             )
-        self.steps_per_epoch = len(data) // self._batch_size
+        self.steps_per_epoch = len(crops) // self._batch_size
+        if (settings.epochs is None) == (settings.steps is None):
+            raise ValueError(f"settings: expected epochs or steps, got {settings.epochs} and {settings.steps}")
+        self.steps = settings.steps or (settings.epochs or 0) * self.steps_per_epoch
         groups = [
-            {"params": network.pretrained_parameters, "lr": settings.learning_rate},
-            {"params": network.new_parameters, "lr": settings.learning_rate * _NEW_LAYER_RATE},
+            {"params": parameters, "lr": settings.learning_rate * factor}
+            for parameters, factor in network.parameter_groups()
         ]
         self._optimizer = SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
-        self._schedule = PolynomialLR(self._optimizer, settings.epochs * self.steps_per_epoch, _DECAY_POWER)
+        self._schedule = PolynomialLR(self._optimizer, self.steps, _DECAY_POWER)
         losses = _Losses(network)
         self._losses: nn.Module = DistributedDataParallel(losses) if distributed.is_initialized() else losses
 
     @property
     def step(self) -> int:
         """Number of steps done."""
-        return self.epoch * self.steps_per_epoch
+        return int(self._schedule.last_epoch)  # PyTorch's name for the number of calls of its step()
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.epoch >= self._settings.epochs
+        """Whether all steps are done."""
+        return self.step >= self.steps
 
-    def run_epoch(self, report: Callable[[Step], object]) -> None:
-        """Trains for one epoch.
+    def run(self, steps: int, report: Callable[[Step], object]) -> None:
+        """Trains for some steps, or for those that are left.
 
         Args:
+            steps: number of steps.
             report: called after each step.
 
         Raises:
             InputError: an image cannot be read, or the loss is no longer a finite number.
         """
         self.network.train()
-        device = self.network.head.weight.device
-        # A backbone's dropout draws from PyTorch's own generator.
+        device = next(self.network.parameters()).device
+        # Dropout draws from PyTorch's own generator.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_seed(self._settings.seed, self.epoch))
-            for number, batch in enumerate(self._batches(), start=1):
-                images, valid, labels = (part.to(device, non_blocking=True) for part in batch)
+            for batch in self._batches(min(steps, self.steps - self.step)):
+                torch.manual_seed(int(hash_integers(self._settings.seed, self.step, self._rank)))
                 rate = float(self._schedule.get_last_lr()[0])
-                report(Step(self.step + number, rate, self._update(self.step + number, images, valid, labels)))
-        self.epoch += 1
+                images, *known = (part.to(device, non_blocking=True) for part in batch)
+                losses = self._update(images, known)
+                report(Step(self.step, rate, losses))
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives all that is needed to continue after the last epoch."""
+        """Gives all that is needed to continue after the last step."""
         return {
             "model": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "epoch": self.epoch,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -155,104 +160,44 @@ class Training:
         self.network.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
-        self.epoch = state["epoch"]
 
-    def _update(self, step: int, images: Tensor, valid: Tensor, labels: Tensor) -> dict[str, float]:
+    def _update(self, images: Tensor, known: list[Tensor]) -> dict[str, float]:
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._settings.amp):
-            losses: dict[str, Tensor] = self._losses(images, valid, labels)
+            losses: dict[str, Tensor] = self._losses(images, *known)
         total = torch.stack(list(losses.values())).sum()
         self._optimizer.zero_grad()
         total.backward()
-        nn.utils.clip_grad_norm_([p for g in self._optimizer.param_groups for p in g["params"]], _LARGEST_GRADIENT)
+        parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        if self.network.largest_gradient is not None:
+            nn.utils.clip_grad_norm_(parameters, self.network.largest_gradient)
         self._optimizer.step()
         self._schedule.step()
-        means = mean_over_processes(torch.stack(list(losses.values())).detach().cpu())
+        means = mean_over_processes(torch.stack(list(losses.values())))
         if not means.isfinite().all():
-            raise InputError(f"--learning-rate {self._settings.learning_rate}: the loss is not finite at step {step}")
+            rate = self._settings.learning_rate
+            raise InputError(f"--learning-rate {rate}: the loss is not finite at step {self.step}")
         return dict(zip(losses, means.tolist(), strict=True))
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """This process's part of each batch: images, where they are not padding, and labels."""
-        generator = torch.Generator().manual_seed(_seed(self._settings.seed, self.epoch))
-        order = torch.randperm(len(self._data), generator=generator)[: self.steps_per_epoch * self._batch_size]
-        batches = order.view(self.steps_per_epoch, self._batch_size)[:, self._rank :: self._processes].tolist()
-        fill = self.network.backbone.mean.cpu()
-        crops = _Crops(self._data, self._settings, fill, self.epoch)
-        yield from DataLoader(crops, batch_sampler=batches, num_workers=self._settings.workers)
-
-
-class ClassificationScore(NamedTuple):
-    """How well a classifier names the classes of images, from 0 to 1.
-
-    Attributes:
-        average_precision: mean over the classes that some image shows.
-        f1: of all decisions at a probability of 0.5 together (micro average).
-    """
-
-    average_precision: float
-    f1: float
-
-
-def score_logits(logits: Tensor, present: Tensor) -> ClassificationScore:
-    """Scores the logits (N, K) of N images against the classes they show, bool (N, K)."""
-    probabilities, shown = logits.sigmoid(), present.any(0)
-    per_class = [
-        float(binary_average_precision(column, target))
-        for column, target in zip(probabilities.T[shown], present.T[shown].long(), strict=True)
-    ]
-    f1 = float(binary_f1_score(probabilities, present.long()))
-    return ClassificationScore(sum(per_class) / len(per_class), f1)
-
-
-@torch.inference_mode()
-def validate(
-    network: Classifier, data: LabelledPhotographs, length: int, rank: int = 0, processes: int = 1
-) -> ClassificationScore:
-    """Scores a classifier on whole images, each process its share.
-
-    Args:
-        network: the classifier.
-        data: labelled photographs.
-        length: what the images' longest side is resized to, in pixels.
-        rank: number of this process.
-        processes: number of processes.
-    """
-    network.eval()
-    logits = {}
-    for place in range(rank, len(data), processes):
-        image = resize_longest_side(data.photographs.image(place), length, _STRIDE)
-        logits[place] = network(image[None].to(network.head.weight)).float().cpu()[0]
-    merged = {place: row for part in gathered(logits) for place, row in part.items()}
-    return score_logits(torch.stack([merged[place] for place in range(len(data))]), data.present)
+    def _batches(self, steps: int) -> Iterator[list[Tensor]]:
+        """This process's part of each of the next batches, epoch by epoch."""
+        last = self.step + steps
+        while self.step < last:
+            epoch, first = divmod(self.step, self.steps_per_epoch)
+            generator = torch.Generator().manual_seed(int(hash_integers(self._settings.seed, epoch)))
+            order = torch.randperm(len(self._crops), generator=generator)[: self.steps_per_epoch * self._batch_size]
+            batches = order.view(self.steps_per_epoch, self._batch_size)[:, self._rank :: self._processes].tolist()
+            self._crops.epoch = epoch
+            batches = batches[first : first + last - self.step]
+            yield from DataLoader(self._crops, batch_sampler=batches, num_workers=self._settings.workers)
 
 
 class _Losses(nn.Module):
     """The losses of a network as a module's output: what DistributedDataParallel can wrap."""
 
-    def __init__(self, network: Classifier) -> None:
+    def __init__(self, network: Trainable) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, valid: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return self.network.losses(images, valid, labels)
-
-
-class _Crops(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """A random crop of each photograph, with where it is not padding and its labels; the same in each process."""
-
-    def __init__(self, data: LabelledPhotographs, settings: TrainingSettings, fill: Tensor, epoch: int) -> None:
-        self._data, self._settings, self._fill, self._epoch = data, settings, fill, epoch
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(_seed(self._settings.seed, self._epoch, place))
-        image = self._data.photographs.image(place)
-        crop, valid = random_crop(image, self._settings.crop_size, self._fill, generator)
-        return crop, valid, self._data.present[place]
-
-
-def _seed(*parts: int) -> int:
-    return int(hash_integers(*parts))
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        return self.network.losses(*batch)

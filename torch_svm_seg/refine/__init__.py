@@ -2,5 +2,6 @@
 
 from torch_svm_seg.refine.dense_crf import DenseCRF
 from torch_svm_seg.refine.pamr import PAMR
+from torch_svm_seg.refine.pipeline import refine
 
-__all__ = ["PAMR", "DenseCRF"]
+__all__ = ["PAMR", "DenseCRF", "refine"]

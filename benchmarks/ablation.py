@@ -1,0 +1,135 @@
+"""What each choice in weak mode is worth: one change at a time, on the same photographs and activation maps.
+
+    python -m benchmarks.ablation --root DIR --split val --checkpoint runs/cam/checkpoint.pt
+
+Settings are chosen on images that neither the classifier nor the pseudo masks are about: never on the training list.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from torch_svm_seg import SVMExpander
+from torch_svm_seg.arguments import add_data_arguments, add_label_arguments, open_dataset, open_labels
+from torch_svm_seg.cam import class_activation_maps
+from torch_svm_seg.classifier_checkpoints import load_classifier
+from torch_svm_seg.labelling import Labeller, SeedLabeller, label
+from torch_svm_seg.metrics import SegmentationScore
+from torch_svm_seg.ppmg import PPMG
+from torch_svm_seg.refine import DenseCRF, refine
+from torch_svm_seg.self_training import SelfTraining
+from torch_svm_seg.supervision import activation_of, background_rule
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make pseudo masks; the defaults are those of ``expand.py``."""
+
+    background: str = "power:4"
+    agreement: bool = True
+    share: float = 0.7
+    samples: int = 500
+    rounds: int = 1
+    feature: str = "F4"
+    kernel: str = "rbf"
+    C: float = 1.0
+
+    def labeller(self, num_classes: int) -> SelfTraining:
+        """What makes the masks."""
+        expander = SVMExpander(
+            kernel=self.kernel,  # type: ignore[arg-type]
+            C=self.C,
+            samples_per_class=self.samples,
+            num_classes=num_classes,
+        )
+        return SelfTraining(expander, DenseCRF() if self.agreement else None, self.share, self.rounds)
+
+
+CHANGES: dict[str, list[object]] = {
+    "background": ["power:2", "power:8", "constant:0.2", "constant:0.3", "constant:0.4", "own"],
+    "agreement": [False],
+    "share": [1.0, 0.5, 0.3],
+    "samples": [100, 2500],
+    "rounds": [2, 3],
+    "feature": ["F2", "F3", "F5"],
+    "kernel": ["linear"],
+    "C": [0.1, 10.0],
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_arguments(parser)
+    add_label_arguments(parser)
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="classifier of train.py classify")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 0.5], help="of the maps (default: 1 0.5)")
+    parser.add_argument("--background", default="power:4", help="rule of the variants (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth photograph (default: all)")
+    parser.add_argument("--only", nargs="+", choices=tuple(CHANGES), default=list(CHANGES), help="choices to vary")
+    args = parser.parse_args(argv)
+    data = open_labels(args, open_dataset(args))
+    names = data.photographs.class_names
+    network = load_classifier(args.checkpoint, names)
+    default = Variant(background=args.background)
+    variants = {"default": default} | {
+        f"{name} {value}": replace(default, **{name: value})
+        for name in args.only
+        for value in CHANGES[name]
+        if (value != "own" or network.has_background) and getattr(default, name) != value
+    }
+    board = Board(len(names))
+    places = range(0, len(data), args.every)
+    for place in tqdm(places, unit="image"):
+        image, truth = data.photographs.image(place), data.photographs.mask(place)
+        images = image[None]
+        with torch.inference_mode():
+            maps = class_activation_maps(network, image, data.classes(place), args.scales)
+            stages = network.backbone.stages(images, sorted({variant.feature for variant in variants.values()}))
+            for name, variant in variants.items():
+                activation = activation_of(maps, background_rule(variant.background), len(names))[None]
+                if name == "default" or variant.background != default.background:
+                    board.add(f"seed {variant.background}", SeedLabeller(), images, images, activation, truth)
+                if name == "default":
+                    board.add("PPMG", PPMG(), images, images, activation, truth)
+                board.add(name, variant.labeller(len(names)), images, stages[variant.feature], activation, truth)
+    print(f"{len(places)} photographs, {args.checkpoint}, scales {args.scales}, default {default}\n")
+    print(board.table(len(places)))
+
+
+class Board:
+    """Scores and times of the variants, without refinement and with a dense CRF."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes, self._crf = num_classes, DenseCRF()
+        self._scores: dict[str, tuple[SegmentationScore, SegmentationScore]] = {}
+        self._seconds: dict[str, float] = {}
+
+    def add(
+        self, name: str, labeller: Labeller, images: Tensor, features: Tensor, activation: Tensor, truth: Tensor
+    ) -> None:
+        """Label a photograph in one way."""
+        start = time.perf_counter()
+        labelling = labeller(images, features, activation)
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+        refined = label(refine([self._crf], images, labelling.probabilities), activation.argmax(1))
+        empty = (SegmentationScore(self._num_classes), SegmentationScore(self._num_classes))
+        for score, masks in zip(self._scores.setdefault(name, empty), (labelling.masks, refined.masks), strict=True):
+            score.update(masks[0], truth)
+
+    def table(self, number: int) -> str:
+        """A Markdown table."""
+        lines = ["| variant | mIoU | with CRF | s/image |", "|---|---|---|---|"]
+        for name, (plain, refined) in self._scores.items():
+            mious = [f"{100 * score.compute().miou:.2f}" for score in (plain, refined)]
+            lines.append(f"| {name} | {' | '.join(mious)} | {self._seconds[name] / number:.2f} |")
+        return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Flags that several commands share, and what they mean."""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch_svm_seg.arguments import open_dataset, open_labels
+from torch_svm_seg.efficientnet_lite import VARIANTS
+from torch_svm_seg.files import InputError
+from torch_svm_seg.image_labels import LabelledPhotographs
+from torch_svm_seg.supervision import CamFiles, background_rule
+from torch_svm_seg.training import TrainingSettings
+
+CROP_SIZE, LITE_CROP_SIZE = 512, 320
+
+
+def add_maps(parser: argparse.ArgumentParser, title: str, required: bool) -> Any:
+    """Add the flags that choose class activation maps, which :func:`cam_files` reads; returns their group."""
+    maps = parser.add_argument_group(title)
+    maps.add_argument("--cams", metavar="DIR", required=required, help="class activation maps, as of train.py cams")
+    maps.add_argument("--trust-pickle", action="store_true", help="read .npy maps of other code bases too: pickles")
+    maps.add_argument(
+        "--background",
+        default="own",
+        metavar="RULE",
+        help="activation of the background: own is what the method activates itself, as SIPE does, power:A is (1 - the "
+        "largest activation)^A, constant:T a threshold (default: %(default)s)",
+    )
+    return maps
+
+
+def add_model(parser: argparse.ArgumentParser, title: str) -> Any:
+    """Add the flags of a backbone; returns their group."""
+    model = parser.add_argument_group(title)
+    model.add_argument(
+        "--backbone",
+        default="efficientnet_lite0",
+        metavar="NAME",
+        help="efficientnet_lite0|1|2 (weights come as a package), resnet18|34|50|101 (torchvision), timm:NAME "
+        "(default: %(default)s; the papers' is resnet50)",
+    )
+    model.add_argument(
+        "--weights", metavar="FILE", help="state dict or checkpoint of the backbone (default: its ImageNet weights)"
+    )
+    return model
+
+
+def add_training(
+    parser: argparse.ArgumentParser, description: str, epochs: int, batch_size: int, rate: str, crop: str
+) -> None:
+    """Add the flags of a training by epochs.
+
+    Args:
+        parser: takes the flags.
+        description: of their group.
+        epochs: default.
+        batch_size: default.
+        rate: says what --learning-rate is the rate of.
+        crop: says how images are scaled before they are cropped.
+    """
+    training = parser.add_argument_group("training", description)
+    training.add_argument("--epochs", type=int, default=epochs, metavar="N", help="(default: %(default)s)")
+    training.add_argument(
+        "--batch-size",
+        type=int,
+        default=batch_size,
+        metavar="B",
+        help="images a step, over all processes together (default: %(default)s)",
+    )
+    training.add_argument(
+        "--learning-rate",
+        type=float,
+        default=0.1,
+        metavar="R",
+        help=f"{rate}; it decays to 0 with power 0.9 (default: %(default)s)",
+    )
+    training.add_argument(
+        "--momentum",
+        type=float,
+        default=0.0,
+        metavar="M",
+        help="(default: %(default)s: the published code of IRN and SIPE sets none in effect, since it hands the weight "
+        "decay to the momentum's place; with 0.9 take a tenth of the learning rate)",
+    )
+    training.add_argument("--weight-decay", type=float, default=1e-4, metavar="D", help="(default: %(default)s)")
+    training.add_argument(
+        "--crop-size",
+        type=int,
+        metavar="PIXELS",
+        help=f"side of the square crops; {crop} (default: 512, and 320 for efficientnet_lite, which trains on a CPU)",
+    )
+    training.add_argument(
+        "--seed", type=int, default=0, help="of new layers, order and augmentation (default: %(default)s)"
+    )
+
+
+def add_run(parser: argparse.ArgumentParser, out: str) -> Any:
+    """Add the flags of all commands; returns their group."""
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="(default: %(default)s)")
+    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:N (default: a GPU where there is one)")
+    run.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read images ahead (default: 0)"
+    )
+    return run
+
+
+def add_training_run(run: Any) -> None:
+    """Add the flags of commands that train to those of all commands."""
+    run.add_argument("--amp", action="store_true", help="compute in bfloat16 where PyTorch deems it safe")
+    run.add_argument(
+        "--resume", action="store_true", help="continue from DIR/checkpoint.pt if there is one, with the same settings"
+    )
+
+
+def add_overwrite(run: Any) -> None:
+    """Add the flag of commands that write a file for each image to those of all commands."""
+    run.add_argument("--overwrite", action="store_true", help="redo files that are there already")
+
+
+def crop_size_of(args: argparse.Namespace) -> int:
+    """The side of the crops of a classifier or an IRNet."""
+    size: int = args.crop_size or (LITE_CROP_SIZE if args.backbone in VARIANTS else CROP_SIZE)
+    return size
+
+
+def training_settings(
+    args: argparse.Namespace, crop_size: int, epochs: int | None = None, steps: int | None = None
+) -> TrainingSettings:
+    """Check and collect how to train, for a number of epochs or of steps."""
+    least = {"epochs": 1, "steps": 1, "check_every": 1, "batch_size": 1, "crop_size": 32, "momentum": 0}
+    least |= {"weight_decay": 0, "workers": 0}
+    for name, number in least.items():
+        value = getattr(args, name, None)
+        if value is not None and not value >= number:
+            raise InputError(f"--{name.replace('_', '-')}: expected at least {number}, got {value}")
+    if not args.learning_rate > 0 or args.momentum >= 1:
+        raise InputError("--learning-rate and --momentum: expected a positive number, and one below 1")
+    return TrainingSettings(
+        epochs=epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        crop_size=crop_size,
+        seed=args.seed,
+        amp=args.amp,
+        workers=args.workers,
+        steps=steps,
+    )
+
+
+def run_settings(
+    args: argparse.Namespace, own: Sequence[str], settings: TrainingSettings, number: int
+) -> dict[str, Any]:
+    """What the result depends on: a run continues only with the same."""
+    names = (*own, "root", "split", "images", "list", "limit")
+    record = {name: getattr(args, name) for name in names} | asdict(settings) | {"number": number}
+    del record["workers"]
+    return record
+
+
+def cam_files(args: argparse.Namespace) -> CamFiles:
+    """The maps that the flags of :func:`add_maps` choose."""
+    try:
+        return CamFiles(args.cams, background_rule(args.background), args.trust_pickle)
+    except ValueError as error:
+        raise InputError(f"--background: {error}") from error
+
+
+def labelled(args: argparse.Namespace, rank: int) -> LabelledPhotographs:
+    """Open the photographs with their labels, and say which ones have none."""
+    data = open_labels(args, open_dataset(args))
+    if data.unlabelled and rank == 0:
+        shown = ", ".join(data.unlabelled[:5]) + (", ..." if len(data.unlabelled) > 5 else "")
+        print(f"{len(data.unlabelled)} images without a label are left out: {shown}")
+    return data
+
+
+def digest(path: str) -> str:
+    """Tell a checkpoint from another one of the same name."""
+    try:
+        return f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error

@@ -1,0 +1,89 @@
+"""train.py predict: masks of a trained segmentation network."""
+
+import argparse
+from pathlib import Path
+
+from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.commands.options import add_overwrite, add_run, digest
+from torch_svm_seg.commands.running import for_each
+from torch_svm_seg.distributed import choose_device
+from torch_svm_seg.files import InputError, save_mask
+from torch_svm_seg.refine.dense_crf import PRESETS, DenseCRF
+from torch_svm_seg.segmenter import class_probabilities
+from torch_svm_seg.segmenter_checkpoints import load_segmenter
+from torch_svm_seg.voc_archive import check_voc_archive, write_voc_archive
+
+HELP = "write a trained segmentation network's masks"
+DESCRIPTION = (
+    "Write the masks of images to DIR/ID.png, as evaluate.py scores them. Image-level labels are "
+    "never used. The same command continues an interrupted run."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of train.py segment")
+    add_data_arguments(parser)
+    masks = parser.add_argument_group("masks")
+    masks.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="factors on the image's size whose probabilities are averaged (default: 1; usual for the best masks: "
+        "0.5 0.75 1 1.25 1.5 1.75 with --flip, 17 times the work)",
+    )
+    masks.add_argument("--flip", action="store_true", help="average with the mirror image")
+    masks.add_argument(
+        "--refine",
+        metavar="crf[:PRESET]",
+        help=f"refine the probabilities by a dense CRF; presets: {', '.join(PRESETS)} (crf alone is crf:deeplab)",
+    )
+    masks.add_argument(
+        "--voc-archive",
+        type=Path,
+        metavar="FILE",
+        help="also pack the masks for VOC's evaluation server, *.tar.gz, as comp6_SET_cls with --split's name",
+    )
+    add_overwrite(add_run(parser, "out/predict"))
+
+
+def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
+    """Write the masks of images; returns the exit code."""
+    dataset = open_dataset(args)
+    if args.voc_archive is not None:
+        check_voc_archive(args.voc_archive, dataset.class_names)
+    if not min(args.scales) > 0:
+        raise InputError(f"--scales: expected positive numbers, got {' '.join(map(str, args.scales))}")
+    device = choose_device(args.device)
+    network = load_segmenter(args.checkpoint, dataset.class_names).to(device)
+    refine = _refinement(args.refine)
+    settings = {"checkpoint": digest(args.checkpoint), "scales": args.scales, "flip": args.flip}
+    settings |= {"refine": args.refine, "image_level_labels": False}
+    paths = [args.out / f"{id}.png" for id in dataset.ids]
+
+    def write(place: int) -> None:
+        image = dataset.image(place)
+        probabilities = class_probabilities(network, image, args.scales, args.flip)
+        if refine is not None:
+            probabilities = refine(image[None].to(device), probabilities[None])[0]
+        save_mask(paths[place], probabilities.argmax(0))
+
+    code = for_each(dataset, write, paths, args.out, settings, args.overwrite, rank, number)
+    if rank == 0:
+        print("The masks are predicted without image-level labels.")
+        if args.voc_archive is not None:
+            image_set = Path(args.list).stem if args.list else args.split or "train"
+            write_voc_archive(args.voc_archive, args.out, dataset.ids, image_set)
+            print(f"{args.voc_archive}: packed for VOC's evaluation server")
+    return code
+
+
+def _refinement(name: str | None) -> DenseCRF | None:
+    if name is None:
+        return None
+    method, _, preset = name.partition(":")
+    if method != "crf" or (preset and preset not in PRESETS):
+        raise InputError(f"--refine: expected crf or crf:PRESET of {', '.join(PRESETS)}, got {name!r}")
+    return DenseCRF.preset(preset or "deeplab")

@@ -1,0 +1,41 @@
+"""train.py propagate: class activation maps refined by an IRNet."""
+
+import argparse
+
+from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.cam_files import cam_path, save_cams
+from torch_svm_seg.commands.options import add_maps, add_overwrite, add_run, cam_files, digest
+from torch_svm_seg.commands.running import for_each
+from torch_svm_seg.distributed import choose_device
+from torch_svm_seg.irn import load_irn
+from torch_svm_seg.irn.refinement import refine_activation
+
+HELP = "refine class activation maps by an IRNet's random walk"
+DESCRIPTION = (
+    "Write refined maps to DIR/ID.npz, with a background of their own, for expand.py --cams DIR "
+    "--background own. The same command continues an interrupted run."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's flags."""
+    parser.add_argument("--irn", required=True, metavar="FILE", help="checkpoint of train.py irn")
+    add_data_arguments(parser)
+    add_maps(parser, "maps", required=True)
+    add_overwrite(add_run(parser, "out/propagate"))
+
+
+def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
+    """Write class activation maps refined by an IRNet; returns the exit code."""
+    photographs = open_dataset(args)
+    refinement = load_irn(args.irn).to(choose_device(args.device))
+    cams = cam_files(args)
+    settings = {"irn": digest(args.irn), "cams": args.cams, "background": args.background}
+
+    def write(place: int) -> None:
+        id, image, activation = cams.read(photographs, place)
+        maps = refine_activation(refinement, image, activation)
+        save_cams(cam_path(args.out, id), maps, photographs.class_names)
+
+    paths = [cam_path(args.out, id) for id in photographs.ids]
+    return for_each(photographs, write, paths, args.out, settings, args.overwrite, rank, number)

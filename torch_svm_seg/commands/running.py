@@ -1,0 +1,77 @@
+"""How commands run: a training with its progress, and files written for each image of a data set."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from torch_svm_seg.datasets import PhotographDataset
+from torch_svm_seg.distributed import gathered
+from torch_svm_seg.expansion_run import Progress, claim_folder, write_record
+from torch_svm_seg.files import InputError
+from torch_svm_seg.training import Step
+from torch_svm_seg.training_run import TrainingRun
+
+
+def train(run: TrainingRun, resume: bool, rank: int) -> None:
+    """Train, with a bar that shows the losses."""
+    run.claim(resume)
+    training = run.training
+    with tqdm(total=training.steps, initial=training.step, unit="step", disable=None if rank == 0 else True) as bar:
+
+        def show(step: Step) -> None:
+            bar.set_postfix({name: f"{value:.3f}" for name, value in step.losses.items()}, refresh=False)
+            bar.update()
+
+        run.train(show, writes=rank == 0)
+
+
+def for_each(
+    photographs: PhotographDataset,
+    write: Callable[[int], None],
+    paths: Sequence[Path],
+    out: Path,
+    settings: dict[str, Any],
+    overwrite: bool,
+    rank: int,
+    number: int,
+) -> int:
+    """Write a file for each photograph, this process its share, and report on all; returns the exit code.
+
+    Args:
+        photographs: the photographs.
+        write: writes the file of the photograph at a place; an InputError skips it.
+        paths: of the files.
+        out: folder of the files and of the record.
+        settings: what the files depend on: all of a folder have the same.
+        overwrite: whether to write files that are there.
+        rank: number of this process.
+        number: number of processes.
+    """
+    if rank == 0:
+        progress = claim_folder(out, settings, overwrite)
+    places = [place for place, path in enumerate(paths) if overwrite or not path.is_file()]
+    gathered(None)  # no process writes before all have looked
+    start = time.perf_counter()
+    own = Progress()
+    for place in tqdm(places[rank::number], unit="image", disable=None if rank == 0 else True):
+        try:
+            write(place)
+            own.images += 1
+        except InputError as error:
+            own.skipped[photographs.ids[place]] = str(error)
+    parts = gathered(own)
+    merged = Progress()
+    for part in parts:
+        merged.add(part)
+    if rank == 0:
+        seconds, done = time.perf_counter() - start, merged.images
+        progress.add(merged)
+        write_record(out, settings, progress, finished=True)
+        for id, reason in progress.skipped.items():
+            print(f"skipped {id}: {reason}")
+        skipped = len(progress.skipped)
+        print(f"{done} images in {seconds:.0f} s, {skipped} skipped; they are {out}/ID{paths[0].suffix}")
+    return 1 if merged.skipped else 0

@@ -1,0 +1,92 @@
+"""Labels and probabilities of all pixels of an image, from whatever is known about some of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from torch_svm_seg.calibration import calibrated
+from torch_svm_seg.expander import Expansion, SVMExpander
+
+
+class Labelling(NamedTuple):
+    """Labels of all pixels of a batch of images.
+
+    Attributes:
+        masks: Class ids, (B, H, W), long.
+        probabilities: Of classes by id, (B, K, H, W); 0 for a class that an image does not have.
+        restored: Number of objects (classes of an image) that had vanished from a mask and were given their seed back.
+    """
+
+    masks: Tensor
+    probabilities: Tensor
+    restored: int = 0
+
+
+class Labeller(Protocol):
+    """Labels the pixels of a batch of images of one size."""
+
+    def __call__(self, images: Tensor, features: Tensor | Sequence[Tensor], knowledge: Tensor) -> Labelling:
+        """Label all pixels.
+
+        Args:
+            images: RGB 0..255, (B, 3, H, W).
+            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
+            knowledge: Class ids (B, H, W), or the activation of classes by id, (B, K, H, W).
+        """
+
+
+class StudyLabeller(nn.Module):
+    """The expansion of true labels: the paper's study of the upper bound (section 3.1)."""
+
+    def __init__(self, expander: SVMExpander) -> None:
+        super().__init__()
+        self.expander = expander
+
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], labels: Tensor) -> Labelling:
+        expansion: Expansion = self.expander(features, labels)
+        return Labelling(expansion.masks, calibrated(expansion.scores, expansion.sample))
+
+    def training_labels(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The labels of the pixels that may be trained on: all."""
+        return labels
+
+
+class SeedLabeller(nn.Module):
+    """The seed itself, which an expansion is compared with: each pixel's class is the one of the largest activation."""
+
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
+        return Labelling(activation.argmax(1), as_probabilities(activation))
+
+
+def as_probabilities(activation: Tensor) -> Tensor:
+    """Activation (B, K, H, W), -inf for absent classes, divided by its sum over the classes.
+
+    Where nothing is active, all classes present are as likely.
+    """
+    present = activation > -torch.inf
+    positive = torch.where(present, activation.clamp_min(0), 0)
+    silent = positive.sum(1, keepdim=True) == 0
+    positive = torch.where(silent, present.to(positive), positive)
+    return positive / positive.sum(1, keepdim=True)
+
+
+def present_classes(activation: Tensor) -> Tensor:
+    """Ids of the classes that an image has by its activation (K, H, W), which is -inf for the others; ascending."""
+    return (activation > -torch.inf).flatten(1).any(1).nonzero()[:, 0]
+
+
+def label(probabilities: Tensor, seeds: Tensor | None = None) -> Labelling:
+    """The most likely class of each pixel; the classes that seeds have and masks would lose keep their seed.
+
+    Args:
+        probabilities: Of classes by id, (B, K, H, W).
+        seeds: Class ids (B, H, W).
+    """
+    masks, restored = probabilities.argmax(1), 0
+    for mask, seed in zip(masks, masks[:0] if seeds is None else seeds, strict=False):
+        lost = torch.isin(seed, mask, invert=True)
+        restored += len(seed[lost].unique())
+        mask[lost] = seed[lost]
+    return Labelling(masks, probabilities, restored)

@@ -1,0 +1,165 @@
+"""Which photographs stand for a score, and their pictures, small enough for a page that holds them itself."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from torch_svm_seg.cam import ActivationMaps
+from torch_svm_seg.files import InputError
+from torch_svm_seg.panels import colours, draw_samples, shown_size
+from torch_svm_seg.sampling import VOID, sample_pixels
+
+JPEG_QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, or the reason why there is none.
+
+    Attributes:
+        title: what it is, such as a folder's name.
+        alt: what it shows, in words.
+        uri: a ``data:`` address that holds it, or None.
+        size: width and height in pixels.
+        miou: of a predicted mask, from 0 to 1.
+    """
+
+    title: str
+    alt: str
+    uri: str | None = None
+    size: tuple[int, int] = (0, 0)
+    miou: float | None = None
+
+
+def choose(per_image: Mapping[str, float], count: int) -> dict[str, list[str]]:
+    """Gives the photographs that were labelled best, worst, and in the middle.
+
+    Args:
+        per_image: photograph -> score; those with NaN are passed over.
+        count: how many of each, at most; fewer if there are not that many different ones.
+
+    Returns:
+        "best", "median" and "worst" -> photographs, the better first, equal ones by their names; only "best" if there
+        are less than three photographs.
+
+    >>> choose({"a": 0.1, "b": 0.9, "c": 0.5, "d": 0.7}, count=1)
+    {'best': ['b'], 'median': ['d'], 'worst': ['a']}
+    """
+    ranked = sorted((id for id in per_image if not isnan(per_image[id])), key=lambda id: (-per_image[id], id))
+    if len(ranked) < 3:
+        return {"best": ranked[:count]}
+    count = min(count, len(ranked) // 3)
+    middle = (len(ranked) - count) // 2
+    return {
+        "best": ranked[:count],
+        "median": ranked[middle : middle + count],
+        "worst": ranked[len(ranked) - count :],
+    }
+
+
+def photograph(image: Tensor) -> Picture:
+    """Gives a photograph, uint8 (3, H, W), as JPEG."""
+    return _jpeg("photograph", "the photograph", _small(image))
+
+
+def mask(title: str, read: Callable[[], Tensor], class_names: Sequence[str], miou: float | None = None) -> Picture:
+    """Gives a mask in the colours of PASCAL VOC, 255 in white, as PNG.
+
+    Args:
+        title: what it is.
+        read: gives the class ids (H, W), or raises :class:`InputError`.
+        class_names: name of each class id.
+        miou: its score, if known.
+    """
+    try:
+        ids = read()
+        present, places = np.unique(ids.numpy(), return_inverse=True)
+        _check_ids(present, class_names)
+    except InputError as error:
+        return Picture(title, str(error))
+    # A palette of the classes present alone: PNG then packs several pixels into a byte.
+    small = Image.fromarray(places.reshape(ids.shape).astype(np.uint8))
+    small.putpalette(colours(torch.from_numpy(present)[None]).flatten().tolist())
+    small = small.resize(shown_size(*ids.shape), Image.Resampling.NEAREST)
+    stream = io.BytesIO()
+    small.save(stream, "png", optimize=True)
+    return Picture(title, _described(ids, present, class_names), _uri("png", stream), small.size, miou)
+
+
+def activation(title: str, image: Tensor, read: Callable[[], ActivationMaps], class_names: Sequence[str]) -> Picture:
+    """Gives class activation maps over the greyed photograph: at each pixel the strongest class, as strong as it is.
+
+    Args:
+        title: what it is.
+        image: the photograph, uint8 (3, H, W).
+        read: gives the maps, or raises :class:`InputError`.
+        class_names: name of each class id.
+    """
+    try:
+        maps = read().resized()
+    except InputError as error:
+        return Picture(title, str(error))
+    strongest = maps.maps.max(0)
+    strength = strongest.values.clamp(0, 1)[..., None].numpy()
+    palette = colours(torch.tensor([maps.classes]))[0]
+    # VOC's colours are dark: over a photograph that is grey and light they can be seen.
+    grey = 255 - 0.5 * (255 - image.float().mean(0)[..., None].numpy())
+    blended = grey * (1 - strength) + palette[strongest.indices.numpy()] * strength
+    names = ", ".join(class_names[id] for id in maps.classes)
+    return _jpeg(title, f"class activation of {names}", _small(torch.from_numpy(blended).permute(2, 0, 1).byte()))
+
+
+def study_samples(image: Tensor, truth: Tensor, settings: Mapping[str, Any]) -> Picture | None:
+    """Gives the pixels that trained the SVM of a run with samples from the ground truth; None for other runs.
+
+    Args:
+        image: the photograph, uint8 (3, H, W).
+        truth: its ground truth, (H, W).
+        settings: the run's, as ``expand.py`` records them.
+    """
+    if settings.get("supervision") != "ground-truth":
+        return None
+    try:
+        sample = sample_pixels(truth[None], settings["samples_per_class"], settings["seed"])
+    except (KeyError, TypeError, ValueError, RuntimeError):  # not what expand.py writes
+        return None
+    drawn = sample.positions[sample.classes >= 0]
+    labels = torch.full_like(truth, VOID).flatten().scatter(0, drawn, truth.flatten()[drawn]).view_as(truth)
+    alt = f"{len(drawn)} sampled pixels, labelled by the ground truth"
+    return _jpeg("sampled pixels", alt, draw_samples(image, labels))
+
+
+def _check_ids(present: NDArray[Any], class_names: Sequence[str]) -> None:
+    strange = [id for id in present.tolist() if id != VOID and not 0 <= id < len(class_names)]
+    if strange:
+        raise InputError(f"unknown class id {strange[0]}")
+
+
+def _described(ids: Tensor, present: NDArray[Any], class_names: Sequence[str]) -> str:
+    shares = [(int((ids == id).sum()) / ids.numel(), id) for id in present.tolist()]
+    named = [f"{'unlabelled' if id == VOID else class_names[id]} {share:.0%}" for share, id in shares]
+    return ", ".join(named)
+
+
+def _small(image: Tensor) -> Image.Image:
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    return picture.resize(shown_size(*image.shape[1:]), Image.Resampling.LANCZOS)
+
+
+def _jpeg(title: str, alt: str, picture: Image.Image) -> Picture:
+    stream = io.BytesIO()
+    picture.save(stream, "jpeg", quality=JPEG_QUALITY, optimize=True)
+    return Picture(title, alt, _uri("jpeg", stream), picture.size)
+
+
+def _uri(kind: str, stream: io.BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
