@@ -1,6 +1,6 @@
 """Learn a metric through the SVM: fitted on sampled pixels of a photograph, it shall classify the others.
 
-    python -m examples.finetune_through_svm --root DIR --out runs/metric      (needs: pip install matplotlib)
+    python -m examples.finetune_through_svm --root DIR --out runs/metric      (needs matplotlib)
 
 Each step takes one photograph, fits its SVM on --samples-per-class pixels of each class and takes the multi-class hinge
 loss of pixels drawn anywhere. Its gradient runs through the fit to the metric, a scale for each channel of each stage,
@@ -27,7 +27,6 @@ from torch_svm_seg.fusion import fused_stages, weigh_alike
 from torch_svm_seg.interpolation import read_pixels
 from torch_svm_seg.metrics import SegmentationScore
 from torch_svm_seg.sampling import VOID, sample_pixels
-
 
 JUDGED_PIXELS = 4000
 
