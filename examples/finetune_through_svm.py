@@ -1,11 +1,11 @@
-"""Learn a metric through the SVM: fitted on half of a photograph's sampled pixels, it shall classify the other half.
+"""Learn a metric through the SVM: fitted on sampled pixels of a photograph, it shall classify the others.
 
-    python -m examples.finetune_through_svm --root DIR --out runs/metric      (needs: pip install matplotlib)
+    python -m examples.finetune_through_svm --root DIR --out runs/metric      (needs matplotlib)
 
-Each step takes one photograph, samples labelled pixels, fits the photograph's SVM on half of them and takes the
-cross-entropy of the other half's scores. Its gradient runs through the fit to the metric, a scale for each channel of
-each stage, and with --backbone-rate on into the backbone. The metric starts as that of fixed fusion. It is judged on
-photographs of another split: held-out loss, and masks of SVMs that learn from --samples-per-class pixels.
+Each step takes one photograph, fits its SVM on --samples-per-class pixels of each class and takes the multi-class hinge
+loss of pixels drawn anywhere. Its gradient runs through the fit to the metric, a scale for each channel of each stage,
+and with --backbone-rate on into the backbone. The metric starts as that of fixed fusion. It is judged on photographs of
+another split, by the same loss and by the masks of their SVMs.
 """
 
 import argparse
@@ -28,6 +28,8 @@ from torch_svm_seg.interpolation import read_pixels
 from torch_svm_seg.metrics import SegmentationScore
 from torch_svm_seg.sampling import VOID, sample_pixels
 
+JUDGED_PIXELS = 4000
+
 
 class LearnedFusion(nn.Module):
     """Stages of a backbone in a learned metric."""
@@ -46,14 +48,18 @@ class LearnedFusion(nn.Module):
 
 
 def held_out_loss(maps: list[Tensor], labels: Tensor, samples: int, seed: int, tol: float = 1e-3) -> Tensor:
-    """Cross-entropy of half of the sampled pixels of labels (H, W) under the SVM that is fitted on the other half."""
+    """Loss of pixels drawn anywhere in labels (H, W), under the SVM that is fitted on so many samples of each class.
+
+    Pixels anywhere are what a mask is judged by; those of the sample, balanced between classes, are not. A hinge counts
+    errors and narrow margins: a cross-entropy of SVM scores, which are about 1 and -1, would mostly reward larger ones.
+    """
+    size = (labels.shape[0], labels.shape[1])
     sample = sample_pixels(labels[None], samples, seed)
-    x = read_pixels(maps, sample.positions, (labels.shape[0], labels.shape[1]))
-    # A sample has class after class, each in random order: every other pixel is a random half of each class.
-    svm = SVM(loss="squared_hinge", tol=tol, gradient="implicit").fit(x[:, ::2], sample.classes[:, ::2])
-    known = torch.isin(sample.classes[0, 1::2], svm.classes_)
-    targets = torch.searchsorted(svm.classes_, sample.classes[0, 1::2][known])
-    return F.cross_entropy(svm.decision(x[:, 1::2])[0, known], targets)
+    svm = SVM(loss="squared_hinge", tol=tol, gradient="implicit")
+    svm.fit(read_pixels(maps, sample.positions, size), sample.classes)
+    anywhere = sample_pixels(torch.where(labels == VOID, VOID, 0)[None], JUDGED_PIXELS, seed + 1).positions
+    targets = torch.searchsorted(svm.classes_, labels.flatten()[anywhere[0]])
+    return F.multi_margin_loss(svm.decision(read_pixels(maps, anywhere, size))[0], targets)
 
 
 def train(
