@@ -29,6 +29,7 @@ from torch_svm_seg.cam_files import read_cams
 from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset
 from torch_svm_seg.files import InputError, write_text_atomically
 from torch_svm_seg.report import Report, Rung, write_report
+from torch_svm_seg.report.settings import run_record
 from torch_svm_seg.scoring import FolderScore, score_folders
 from torch_svm_seg.tables import PAPER_TABLE_1, Row, csv_table, latex_table, markdown_table, paper_row, text_table
 
@@ -117,7 +118,7 @@ def evaluate(args: argparse.Namespace) -> int:
     folders = _named(_expanded(args.predictions, dataset.ids))
     _check_report_flags(args, folders)
     scores = _score_all(dataset, folders)
-    rows = _rows(scores, dataset.class_names)
+    rows = _rows(scores, dataset.class_names, folders)
     if args.boundary is not None:
         rows = _with_boundaries(rows, dataset, folders, args.boundary)
     notes = _notes(rows, scores, len(dataset))
@@ -211,15 +212,23 @@ def _score_all(dataset: PhotographDataset, folders: dict[str, Path]) -> dict[str
     return dict(zip(folders, scores, strict=True))
 
 
-def _rows(scores: dict[str, FolderScore], class_names: Sequence[str]) -> list[Row]:
-    """A row for each folder, followed by the paper's where there is one."""
+def _rows(scores: dict[str, FolderScore], class_names: Sequence[str], folders: dict[str, Path]) -> list[Row]:
+    """A row for each folder, followed by the paper's where there is one: it is an upper bound, not for seeds."""
     rows = []
     for name, score in scores.items():
         rows.append(Row(name, score.per_class.tolist(), score.miou, {"images": str(score.images)}))
         feature = name.split("/")[-1]
-        if feature in PAPER_TABLE_1 and tuple(class_names) == tuple(VOC_CLASSES):
+        comparable = tuple(class_names) == tuple(VOC_CLASSES) and not _from_seeds(folders[name])
+        if feature in PAPER_TABLE_1 and comparable:
             rows.append(replace(paper_row(feature), extra={"images": "1464"}))
     return rows
+
+
+def _from_seeds(folder: Path) -> bool:
+    """Whether a folder's record says that its masks were not made from ground truth."""
+    _, record = run_record(folder)
+    settings = record.get("settings")
+    return isinstance(settings, dict) and settings.get("supervision") == "seed"
 
 
 def _with_boundaries(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -256,3 +257,14 @@ def test_real_ground_truth_scores_one(voc_root: Path) -> None:
     real = voc2012(voc_root, "val").subset(range(40))
     score = score_folder(real, voc_root / "VOCdevkit" / "VOC2012" / "SegmentationClass")
     assert (score.miou, score.images) == (1, 40)
+
+
+def test_the_papers_upper_bound_is_not_set_beside_masks_from_seeds(
+    tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_voc / "VOCdevkit" / "VOC2012" / "SegmentationClass", tmp_path / "run" / "F4")
+    flags = ["--root", str(tiny_voc), "--predictions", str(tmp_path / "run" / "F4")]
+    for supervision, shown in (("ground-truth", True), ("seed", False)):
+        (tmp_path / "run" / "run.json").write_text(json.dumps({"settings": {"supervision": supervision}}))
+        assert main(flags) == 0
+        assert ("F4 (paper)" in capsys.readouterr().out) == shown
