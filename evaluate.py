@@ -22,7 +22,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.boundaries import far_from_boundaries, near_boundaries
 from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.cam_files import read_cams

@@ -15,19 +15,21 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from torch_svm_seg.arguments import (
-    add_data_arguments,
-    add_label_arguments,
-    add_refinement_arguments,
-    open_dataset,
-    open_labels,
-    open_refinement,
+from torch_svm_seg.arguments.backbone import add_backbone_arguments
+from torch_svm_seg.arguments.data import add_data_arguments, add_label_arguments, open_dataset, open_labels
+from torch_svm_seg.arguments.maps import (
+    add_map_arguments,
+    add_scales_argument,
+    check_scales,
+    open_background,
+    open_maps,
 )
+from torch_svm_seg.arguments.refinement import add_refinement_arguments, open_refinement
+from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments
 from torch_svm_seg.backbones import Backbone, load_backbone
 from torch_svm_seg.cam import SCALES
 from torch_svm_seg.classifier import Classifier
@@ -44,7 +46,7 @@ from torch_svm_seg.panels import panel
 from torch_svm_seg.ppmg import PPMG
 from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.self_training import SelfTraining
-from torch_svm_seg.supervision import CamFiles, ClassifierCams, GroundTruth, MaskSeeds, Supervision, background_rule
+from torch_svm_seg.supervision import ClassifierCams, GroundTruth, MaskSeeds, Supervision
 
 STUDY_FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
 SEED_FEATURES = ("F4",)
@@ -78,16 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each weighing alike (default: all "
         "six; F4 with seeds)",
     )
-    model.add_argument(
-        "--backbone",
-        default="efficientnet_lite0",
-        metavar="NAME",
-        help="efficientnet_lite0|1|2 (weights come as a package), resnet18|34|50|101 (torchvision), timm:NAME "
-        "(default: %(default)s; the paper's is resnet50)",
-    )
-    model.add_argument(
-        "--weights", metavar="FILE", help="state dict or checkpoint of the backbone (default: its ImageNet weights)"
-    )
+    add_backbone_arguments(model)
     samples = parser.add_argument_group("samples")
     samples.add_argument(
         "--supervision",
@@ -141,15 +134,18 @@ def build_parser() -> argparse.ArgumentParser:
         "irn, or several in a row such as crf+pamr (default: none)",
     )
     add_refinement_arguments(refinement, "psa", ", here and in --agreement")
-    run = parser.add_argument_group("run")
-    run.add_argument("--out", type=Path, default=Path("out/expand"), metavar="DIR", help="(default: %(default)s)")
-    run.add_argument("--overwrite", action="store_true", help="redo masks that are there already")
-    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:N (default: a GPU where there is one)")
+    refinement.add_argument(
+        "--ignore-below",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="write 255 where the most likely class is less likely than P, for networks that are trained on the masks; "
+        "scored, such pixels count as misses (default: 0, nowhere)",
+    )
+    run = add_run_arguments(parser, "out/expand")
+    add_overwrite_argument(run)
     run.add_argument(
         "--batch-size", type=int, default=1, metavar="B", help="images of one size at once; a GPU gains by 8"
-    )
-    run.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that read images ahead (default: 0)"
     )
     return parser
 
@@ -165,29 +161,9 @@ def _add_seed_arguments(parser: argparse.ArgumentParser) -> None:
         help="classifier of `train.py classify`: its backbone gives the features, instead of --backbone and --weights, "
         "and its class activation maps the seeds",
     )
-    seeds.add_argument(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=list(SCALES),
-        metavar="S",
-        help="factors on the image's size whose maps --checkpoint sums (default: 1 0.5 1.5 2)",
-    )
-    seeds.add_argument("--cams", metavar="DIR", help="class activation maps, as `train.py cams` writes them")
-    seeds.add_argument(
-        "--trust-pickle",
-        action="store_true",
-        help="read the ID.npy that other code bases write into --cams: a pickle, of which only arrays, dictionaries, "
-        "numbers and strings are admitted",
-    )
+    add_scales_argument(seeds, SCALES, "whose maps --checkpoint sums (default: 1 0.5 1.5 2)")
+    add_map_arguments(seeds)
     seeds.add_argument("--seeds", metavar="DIR", help="masks ID.png, such as another method's; 255 is no label")
-    seeds.add_argument(
-        "--background",
-        default="power:4",
-        metavar="RULE",
-        help="activation of the background in maps: power:A is (1 - the largest activation)^A, constant:T a "
-        "threshold, own what the method activates itself, as SIPE does (default: %(default)s)",
-    )
     seeds.add_argument(
         "--agreement",
         choices=("crf", "none"),
@@ -249,7 +225,9 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     refinements = {name: open_refinement(args, name, device) for name in args.refine}
     expander = _build_expander(args, len(dataset.class_names)).to(device)
     baselines = {name: BASELINES[name]().to(device) for name in args.baselines}
-    run = ExpansionRun(backbone, expander, supervision, args.features, baselines, refinements, args.out, device)
+    run = ExpansionRun(
+        backbone, expander, supervision, args.features, baselines, refinements, args.out, device, args.ignore_below
+    )
     settings = _settings(args, dataset)
     if rank == 0:
         files = (mask_path(args.out, name, id) for name in run.names for id in dataset.ids)
@@ -293,8 +271,9 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError("--supervision seed: needs --cams DIR, --seeds DIR or --checkpoint FILE")
     if args.cams is not None and args.seeds is not None:
         raise InputError("--cams and --seeds: give one of them")
-    if min(args.scales) <= 0:
-        raise InputError(f"--scales: expected positive numbers, got {min(args.scales)}")
+    check_scales(args)
+    if not 0 <= args.ignore_below <= 1:
+        raise InputError(f"--ignore-below: expected 0 to 1, got {args.ignore_below}")
     if args.batch_size < 1 or args.workers < 0:
         raise InputError("--batch-size and --workers: expected at least 1 and 0")
 
@@ -306,12 +285,8 @@ def _supervision(args: argparse.Namespace, dataset: PhotographDataset, classifie
         return GroundTruth()
     if args.seeds is not None:
         return MaskSeeds(args.seeds)
-    try:
-        background = background_rule(args.background)
-    except ValueError as error:
-        raise InputError(f"--background: {error}") from error
     if args.cams is not None:
-        return CamFiles(args.cams, background, args.trust_pickle)
+        return open_maps(args)
     assert classifier is not None
     if args.workers:
         raise InputError(
@@ -319,7 +294,7 @@ def _supervision(args: argparse.Namespace, dataset: PhotographDataset, classifie
         )
     data = open_labels(args, dataset)
     labels = {id: data.classes(place) for place, id in enumerate(data.photographs.ids)}
-    return ClassifierCams(classifier, labels, background, args.scales)
+    return ClassifierCams(classifier, labels, open_background(args), args.scales)
 
 
 def _build_expander(args: argparse.Namespace, num_classes: int) -> StudyLabeller | SelfTraining:
@@ -358,7 +333,7 @@ def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str,
     settings |= {name: digest(getattr(args, name)) for name in ("weights", "checkpoint", "irn_weights")}
     settings |= {"approximation": args.approximation, "components": args.components}
     settings |= {"features": list(args.features), "classes": list(dataset.class_names)}
-    settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf")}
+    settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf", "ignore_below")}
     if args.supervision == "seed":
         choices = ["scales", "cams", "seeds", "labels", "background", "agreement", "share", "rounds"]
         settings |= {name: getattr(args, name) for name in choices}

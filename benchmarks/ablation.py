@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_svm_seg import SVMExpander
-from torch_svm_seg.arguments import add_data_arguments, add_label_arguments, open_dataset, open_labels
+from torch_svm_seg.arguments.data import add_data_arguments, add_label_arguments, open_dataset, open_labels
 from torch_svm_seg.cam import class_activation_maps
 from torch_svm_seg.classifier_checkpoints import load_classifier
 from torch_svm_seg.labelling import Labeller, SeedLabeller, label

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.boundaries import boundary_band
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.files import read_mask

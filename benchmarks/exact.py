@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.expander import SVMExpander, z_score
 from torch_svm_seg.interpolation import PixelScorer, read_pixels, score_pixels

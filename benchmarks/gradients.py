@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg import SVM
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.expander import z_score
 from torch_svm_seg.interpolation import read_pixels

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from benchmarks.memory import peak
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.expander import SVMExpander

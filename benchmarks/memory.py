@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.expander import SVMExpander
 

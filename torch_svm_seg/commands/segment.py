@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from torch_svm_seg.arguments import add_data_arguments, open_dataset
-from torch_svm_seg.commands.options import add_run, add_training_run, run_settings, training_settings
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
+from torch_svm_seg.arguments.run import add_run_arguments
+from torch_svm_seg.arguments.training import add_training_run_arguments, run_settings, training_settings
 from torch_svm_seg.commands.running import train
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device
@@ -105,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="steps between checkpoints, each with a validation (default: a tenth of --steps)",
     )
-    add_training_run(add_run(parser, "out/segment"))
+    add_training_run_arguments(add_run_arguments(parser, "out/segment"))
 
 
 def _defaults(field: str) -> str:

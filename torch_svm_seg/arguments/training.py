@@ -1,56 +1,21 @@
-"""Flags that several commands share, and what they mean."""
+"""Flags of trainings."""
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from torch_svm_seg.arguments import open_dataset, open_labels
 from torch_svm_seg.efficientnet_lite import VARIANTS
 from torch_svm_seg.files import InputError
-from torch_svm_seg.image_labels import LabelledPhotographs
-from torch_svm_seg.supervision import CamFiles, background_rule
 from torch_svm_seg.training import TrainingSettings
 
 CROP_SIZE, LITE_CROP_SIZE = 512, 320
 
 
-def add_maps(parser: argparse.ArgumentParser, title: str, required: bool) -> Any:
-    """Add the flags that choose class activation maps, which :func:`cam_files` reads; returns their group."""
-    maps = parser.add_argument_group(title)
-    maps.add_argument("--cams", metavar="DIR", required=required, help="class activation maps, as of train.py cams")
-    maps.add_argument("--trust-pickle", action="store_true", help="read .npy maps of other code bases too: pickles")
-    maps.add_argument(
-        "--background",
-        default="own",
-        metavar="RULE",
-        help="activation of the background: own is what the method activates itself, as SIPE does, power:A is (1 - the "
-        "largest activation)^A, constant:T a threshold (default: %(default)s)",
-    )
-    return maps
-
-
-def add_model(parser: argparse.ArgumentParser, title: str) -> Any:
-    """Add the flags of a backbone; returns their group."""
-    model = parser.add_argument_group(title)
-    model.add_argument(
-        "--backbone",
-        default="efficientnet_lite0",
-        metavar="NAME",
-        help="efficientnet_lite0|1|2 (weights come as a package), resnet18|34|50|101 (torchvision), timm:NAME "
-        "(default: %(default)s; the papers' is resnet50)",
-    )
-    model.add_argument(
-        "--weights", metavar="FILE", help="state dict or checkpoint of the backbone (default: its ImageNet weights)"
-    )
-    return model
-
-
-def add_training(
+def add_training_arguments(
     parser: argparse.ArgumentParser, description: str, epochs: int, batch_size: int, rate: str, crop: str
 ) -> None:
-    """Add the flags of a training by epochs.
+    """Adds the flags of a training by epochs.
 
     Args:
         parser: takes the flags.
@@ -96,28 +61,12 @@ def add_training(
     )
 
 
-def add_run(parser: argparse.ArgumentParser, out: str) -> Any:
-    """Add the flags of all commands; returns their group."""
-    run = parser.add_argument_group("run")
-    run.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="(default: %(default)s)")
-    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:N (default: a GPU where there is one)")
-    run.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that read images ahead (default: 0)"
-    )
-    return run
-
-
-def add_training_run(run: Any) -> None:
-    """Add the flags of commands that train to those of all commands."""
+def add_training_run_arguments(run: Any) -> None:
+    """Adds the flags of runs that train to those of every run."""
     run.add_argument("--amp", action="store_true", help="compute in bfloat16 where PyTorch deems it safe")
     run.add_argument(
         "--resume", action="store_true", help="continue from DIR/checkpoint.pt if there is one, with the same settings"
     )
-
-
-def add_overwrite(run: Any) -> None:
-    """Add the flag of commands that write a file for each image to those of all commands."""
-    run.add_argument("--overwrite", action="store_true", help="redo files that are there already")
 
 
 def crop_size_of(args: argparse.Namespace) -> int:
@@ -160,20 +109,3 @@ def run_settings(
     record = {name: getattr(args, name) for name in names} | asdict(settings) | {"number": number}
     del record["workers"]
     return record
-
-
-def cam_files(args: argparse.Namespace) -> CamFiles:
-    """The maps that the flags of :func:`add_maps` choose."""
-    try:
-        return CamFiles(args.cams, background_rule(args.background), args.trust_pickle)
-    except ValueError as error:
-        raise InputError(f"--background: {error}") from error
-
-
-def labelled(args: argparse.Namespace, rank: int) -> LabelledPhotographs:
-    """Open the photographs with their labels, and say which ones have none."""
-    data = open_labels(args, open_dataset(args))
-    if data.unlabelled and rank == 0:
-        shown = ", ".join(data.unlabelled[:5]) + (", ..." if len(data.unlabelled) > 5 else "")
-        print(f"{len(data.unlabelled)} images without a label are left out: {shown}")
-    return data

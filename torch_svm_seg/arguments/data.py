@@ -1,15 +1,9 @@
-"""The command line flags that several scripts share: photographs, their labels, refinements."""
+"""Flags that choose photographs and their labels."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
 
 from torch_svm_seg.datasets import PhotographDataset, embedded_sample, folder, voc2012
-from torch_svm_seg.expansion_run import UNREFINED
 from torch_svm_seg.files import InputError
 from torch_svm_seg.image_labels import (
     LabelledPhotographs,
@@ -18,9 +12,6 @@ from torch_svm_seg.image_labels import (
     labels_from_masks,
     with_labels,
 )
-from torch_svm_seg.irn import load_irn
-from torch_svm_seg.refine import PAMR, DenseCRF
-from torch_svm_seg.refine.dense_crf import PRESETS
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +74,15 @@ def open_labels(args: argparse.Namespace, dataset: PhotographDataset) -> Labelle
         raise InputError(f"{error} (without --labels and VOC's Annotations, labels come from masks)") from error
 
 
+def open_labelled(args: argparse.Namespace, rank: int) -> LabelledPhotographs:
+    """Opens the photographs with their labels, and says on the first process which ones have none."""
+    data = open_labels(args, open_dataset(args))
+    if data.unlabelled and rank == 0:
+        shown = ", ".join(data.unlabelled[:5]) + (", ..." if len(data.unlabelled) > 5 else "")
+        print(f"{len(data.unlabelled)} images without a label are left out: {shown}")
+    return data
+
+
 def open_dataset(args: argparse.Namespace) -> PhotographDataset:
     """Opens the data set that the flags of :func:`add_data_arguments` ask for.
 
@@ -98,44 +98,6 @@ def open_dataset(args: argparse.Namespace) -> PhotographDataset:
     else:
         dataset = embedded_sample()
     return dataset if args.limit is None else dataset.subset(range(min(args.limit, len(dataset))))
-
-
-def add_refinement_arguments(group: Any, crf: str, crf_help: str) -> None:
-    """Adds the flags that :func:`open_refinement` reads, besides the refinements' names.
-
-    Args:
-        group: takes the flags.
-        crf: default of the dense CRF's parameters.
-        crf_help: says what the dense CRF is used for.
-    """
-    group.add_argument(
-        "--crf",
-        choices=tuple(PRESETS),
-        default=crf,
-        help=f"published parameters of the dense CRF{crf_help} (default: %(default)s)",
-    )
-    group.add_argument("--irn-weights", metavar="FILE", help="checkpoint of `train.py irn`, for the refinement irn")
-
-
-def open_refinement(args: argparse.Namespace, name: str, device: torch.device) -> list[nn.Module]:
-    """Builds the modules that a refinement such as ``crf+pamr`` applies one after the other; for ``none``, no module.
-
-    Raises:
-        InputError: there is no such refinement, or its weights are missing or cannot be read.
-    """
-    steps: dict[str, Callable[[], nn.Module]] = {
-        "crf": lambda: DenseCRF.preset(args.crf),
-        "pamr": PAMR,
-        "par": lambda: PAMR("par"),
-        "irn": lambda: load_irn(args.irn_weights),
-    }
-    chosen = [] if name == UNREFINED else name.split("+")
-    unknown = [step for step in chosen if step not in steps]
-    if unknown:
-        raise InputError(f"--refine: expected none or {', '.join(steps)} joined by +, got {name!r}")
-    if "irn" in chosen and args.irn_weights is None:
-        raise InputError("--refine irn: needs --irn-weights FILE, which `train.py irn` writes")
-    return [steps[step]().to(device) for step in chosen]
 
 
 def _check_flags(args: argparse.Namespace) -> None:

@@ -1,0 +1,1 @@
+"""The command line flags that several scripts and commands share, and what they mean."""

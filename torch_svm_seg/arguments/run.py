@@ -1,0 +1,26 @@
+"""Flags of where and how to run."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> Any:
+    """Adds the flags of every run; returns their group.
+
+    Args:
+        parser: takes the flags.
+        out: default of ``--out``.
+    """
+    run = parser.add_argument_group("run")
+    run.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="(default: %(default)s)")
+    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:N (default: a GPU where there is one)")
+    run.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read images ahead (default: 0)"
+    )
+    return run
+
+
+def add_overwrite_argument(run: Any) -> None:
+    """Adds the flag of runs that write a file for each image to those of every run."""
+    run.add_argument("--overwrite", action="store_true", help="redo files that are there already")
