@@ -17,8 +17,7 @@ from torch_svm_seg.augmentation import random_masked_crop
 from torch_svm_seg.datasets import VOC_CLASSES, voc2012
 from torch_svm_seg.files import InputError, read_mask, save_mask, voc_palette
 from torch_svm_seg.segmentation import survey_masks
-from torch_svm_seg.segmenter import Segmenter
-from torch_svm_seg.segmenter_checkpoints import load_segmenter
+from torch_svm_seg.segmenters import Segmenter, load_segmenter
 from torch_svm_seg.voc_archive import write_voc_archive
 from train import main
 

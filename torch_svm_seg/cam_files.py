@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torch_svm_seg.cam import ActivationMaps
-from torch_svm_seg.files import InputError, PathLike, write_atomically
+from torch_svm_seg.files import InputError, PathLike, size_text, write_atomically
 from torch_svm_seg.restricted_pickle import read_pickled_array
 
 # float16 rounds 1 - 1e-5 to 1; interpolation and other code bases' arithmetic can exceed 1 by a rounding error.
@@ -136,7 +136,7 @@ def _read_own(path: Path, size: tuple[int, int], class_names: Sequence[str]) -> 
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise InputError(f"{path}: not a file of class activation maps ({' '.join(str(error).split())})") from error
     if own_size != tuple(size):
-        raise InputError(f"{path}: of an image of {_pixels(own_size)} pixels, but the image has {_pixels(size)}")
+        raise InputError(f"{path}: of an image of {size_text(own_size)} pixels, but the image has {size_text(size)}")
     _check_classes(path, ids, class_names)
     if names != [class_names[id] for id in ids]:
         raise InputError(
@@ -211,11 +211,9 @@ def _check_scale(path: PathLike, grid: Sequence[int], size: tuple[int, int]) -> 
         all(abs(cells - side / stride) < 1 for cells, side in zip(grid, size, strict=True)) for stride in range(1, 33)
     )
     if not fits or 0 in grid:
-        raise InputError(f"{path}: maps of {_pixels(grid)} places, no fraction of the image's {_pixels(size)} pixels")
-
-
-def _pixels(size: Sequence[int]) -> str:
-    return "x".join(map(str, size[::-1]))
+        raise InputError(
+            f"{path}: maps of {size_text(grid)} places, no fraction of the image's {size_text(size)} pixels"
+        )
 
 
 def _as_float16(values: Tensor) -> NDArray[np.float16]:

@@ -19,7 +19,7 @@ from torch.nn.functional import max_pool2d
 from torch.utils.data import Dataset
 from torchvision.datasets import VOCSegmentation  # type: ignore[import-untyped]
 
-from torch_svm_seg.files import InputError, PathLike, read_image, read_mask, safe_id
+from torch_svm_seg.files import InputError, PathLike, read_image, read_mask, safe_id, size_text
 from torch_svm_seg.sampling import VOID
 
 VOC_CLASSES = (
@@ -128,8 +128,8 @@ class PhotographDataset(Dataset[Photograph]):
         mask = self.mask(index)
         if mask.shape != image.shape[1:]:
             raise InputError(
-                f"{self._mask_path(id)}: the mask has {_size(mask)} pixels (width x height), "
-                f"but its image {self._image_path(id)} has {_size(image)}"
+                f"{self._mask_path(id)}: the mask has {size_text(mask.shape)} pixels (width x height), "
+                f"but its image {self._image_path(id)} has {size_text(image.shape[1:])}"
             )
         return Photograph(id, image, mask)
 
@@ -450,10 +450,6 @@ def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
     if repeated:
         raise InputError(f"class names: each must occur once, these do not: {', '.join(repeated)}")
     return tuple(names)
-
-
-def _size(pixels: Tensor) -> str:
-    return f"{pixels.shape[-1]}x{pixels.shape[-2]}"
 
 
 def _listed(ids: list[int]) -> str:

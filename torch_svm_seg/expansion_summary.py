@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.datasets import PhotographDataset
+from torch_svm_seg.expander import SVMExpander
 from torch_svm_seg.expansion_run import Progress, mask_path
 from torch_svm_seg.files import read_mask
 from torch_svm_seg.labelling import StudyLabeller
 from torch_svm_seg.panels import PanelRow
 from torch_svm_seg.sampling import VOID, sample_pixels
-from torch_svm_seg.scoring import score_folder
+from torch_svm_seg.scoring import score_folders
 from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import Supervision
 from torch_svm_seg.tables import Row, text_table
@@ -23,8 +24,8 @@ ROWS = 4
 def score_table(dataset: PhotographDataset, out: Path, names: Sequence[str], progress: Progress, width: int) -> str:
     """A table like the paper's Table 1, a row for the masks of each name and a column for each class."""
     rows, seconds = [], progress.seconds_per_image()
-    for name in names:
-        score = score_folder(dataset, out / name)
+    scores = score_folders(dataset, [out / name for name in names])
+    for name, score in zip(names, scores, strict=True):
         extra = {"s/image": f"{seconds[name]:.2f}", "images": str(score.images)}
         rows.append(Row(name, score.per_class.tolist(), score.miou, extra))
     return text_table(rows, dataset.class_names, width)
@@ -35,24 +36,23 @@ def overview_rows(
     out: Path,
     names: Sequence[str],
     supervision: Supervision,
-    expander: StudyLabeller | SelfTraining,
+    labeller: StudyLabeller | SelfTraining,
     device: torch.device,
 ) -> list[PanelRow]:
     """The first photographs with their samples and masks, as in the paper's Figures 6 and 7."""
     rows = []
     for place, id in enumerate(dataset.ids[:ROWS]):
         _, image, knowledge = supervision.read(dataset, place)
-        labels = expander.training_labels(image[None].to(device), knowledge[None].to(device)).cpu()
+        labels = labeller.training_labels(image[None].to(device), knowledge[None].to(device)).cpu()
         masks = [read_mask(mask_path(out, name, id)) for name in names]
         truth = dataset.mask(place) if dataset.has_mask(place) else None
-        rows.append(PanelRow(image, masks, truth, _drawn(labels, expander)))
+        rows.append(PanelRow(image, masks, truth, _drawn(labels, labeller.expander)))
     return rows
 
 
-def _drawn(labels: Tensor, expander: StudyLabeller | SelfTraining) -> Tensor:
+def _drawn(labels: Tensor, expander: SVMExpander) -> Tensor:
     """The label of each pixel of an image that its SVM was trained on, and 255 elsewhere, (H, W)."""
-    settings = expander.expander
-    sample = sample_pixels(labels, settings.samples_per_class, settings.seed)
+    sample = sample_pixels(labels, expander.samples_per_class, expander.seed)
     drawn = sample.positions[sample.classes >= 0]
     flat = labels.flatten().long()
     return torch.full_like(flat, VOID).scatter(0, drawn, flat[drawn]).view(labels.shape[1:])

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -185,6 +185,15 @@ def safe_id(id: str) -> str:
     if not id.isprintable() or _FORBIDDEN_IN_IDS.intersection(id):
         raise InputError(f"image id {id!r}: must hold printable characters only, and none of {forbidden}")
     return id
+
+
+def size_text(size: Sequence[int]) -> str:
+    """Gives the size (H, W) of an image as messages state it, width first.
+
+    >>> size_text((375, 500))
+    '500x375'
+    """
+    return "x".join(str(side) for side in reversed(size))
 
 
 @contextlib.contextmanager

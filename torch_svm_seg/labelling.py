@@ -85,8 +85,11 @@ def label(probabilities: Tensor, seeds: Tensor | None = None) -> Labelling:
         probabilities: Of classes by id, (B, K, H, W).
         seeds: Class ids (B, H, W), and 255 where there is none.
     """
-    masks, restored = probabilities.argmax(1), 0
-    for mask, seed in zip(masks, masks[:0] if seeds is None else seeds, strict=False):
+    masks = probabilities.argmax(1)
+    if seeds is None:
+        return Labelling(masks, probabilities)
+    restored = 0
+    for mask, seed in zip(masks, seeds, strict=True):
         # A seed that comes back can cover the last pixels of another class, whose own then comes back too.
         while (lost := torch.isin(seed, mask, invert=True) & (seed != VOID)).any():
             restored += len(seed[lost].unique())

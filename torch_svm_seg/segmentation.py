@@ -13,7 +13,7 @@ from torch_svm_seg.distributed import gathered
 from torch_svm_seg.files import InputError
 from torch_svm_seg.metrics import SegmentationResult, confusion_matrix, summarize
 from torch_svm_seg.sampling import VOID
-from torch_svm_seg.segmenter import Segmenter, class_probabilities
+from torch_svm_seg.segmenters import Segmenter, class_probabilities
 from torch_svm_seg.trainable import Crops
 
 

@@ -19,7 +19,7 @@ from torch_svm_seg.cam import (
 from torch_svm_seg.cam_files import read_cams
 from torch_svm_seg.classifier import Classifier
 from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.files import InputError, PathLike, read_mask
+from torch_svm_seg.files import InputError, PathLike, read_mask, size_text
 from torch_svm_seg.refine.labels import label_probabilities
 from torch_svm_seg.sampling import VOID
 
@@ -123,7 +123,7 @@ class MaskSeeds:
         path, number = Path(self.folder) / f"{id}.png", len(dataset.class_names)
         mask = read_mask(path)
         if mask.shape != image.shape[1:]:
-            raise InputError(f"{path}: {_pixels(mask.shape)} pixels, but the image has {_pixels(image.shape[1:])}")
+            raise InputError(f"{path}: {size_text(mask.shape)} pixels, but the image has {size_text(image.shape[1:])}")
         present = mask.unique()
         present = present[present != VOID]
         unknown = present[present >= number].tolist()
@@ -162,10 +162,6 @@ def _activation(id: str, maps: ActivationMaps, background: Background, dataset: 
         return activation_of(maps, background, len(dataset.class_names))
     except ValueError as error:
         raise InputError(f"{id}: {error}") from error
-
-
-def _pixels(size: Sequence[int]) -> str:
-    return f"{size[1]}x{size[0]}"
 
 
 @dataclass(frozen=True)

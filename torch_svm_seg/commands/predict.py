@@ -11,8 +11,7 @@ from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
 from torch_svm_seg.files import InputError, digest, save_mask
 from torch_svm_seg.refine import refine
-from torch_svm_seg.segmenter import class_probabilities
-from torch_svm_seg.segmenter_checkpoints import load_segmenter
+from torch_svm_seg.segmenters import class_probabilities, load_segmenter
 from torch_svm_seg.voc_archive import check_voc_archive, write_voc_archive
 
 HELP = "write a trained segmentation network's masks"

@@ -14,8 +14,8 @@ from torch_svm_seg.distributed import choose_device
 from torch_svm_seg.files import InputError
 from torch_svm_seg.segmentation import MaskedCrops, survey_masks
 from torch_svm_seg.segmentation import validate as validate_segmenter
-from torch_svm_seg.segmenter import build_segmenter
-from torch_svm_seg.segmenter_checkpoints import METHOD as SEGMENT_METHOD
+from torch_svm_seg.segmenters import build_segmenter
+from torch_svm_seg.segmenters.checkpoints import METHOD as SEGMENT_METHOD
 from torch_svm_seg.training import Training
 from torch_svm_seg.training_run import BEST_FILE, CHECKPOINT_FILE, TrainingRun
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torch_svm_seg.augmentation import random_placement
 from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.files import InputError, PathLike, read_mask
+from torch_svm_seg.files import InputError, PathLike, read_mask, size_text
 from torch_svm_seg.irn.network import STRIDE
 from torch_svm_seg.sampling import VOID
 from torch_svm_seg.trainable import Crops
@@ -45,8 +45,9 @@ class SureCrops(Crops):
         path = label_path(self._folder, self._photographs.ids[place])
         labels = read_mask(path)
         if labels.shape != image.shape[1:]:
-            sizes = ["x".join(map(str, shape)) for shape in (labels.shape[::-1], image.shape[:0:-1])]
-            raise InputError(f"{path}: {sizes[0]} pixels, but the image has {sizes[1]}")
+            raise InputError(
+                f"{path}: {size_text(labels.shape)} pixels, but the image has {size_text(image.shape[1:])}"
+            )
         placement = random_placement(labels.shape, self._size, _LONGEST, self.generator(place))
         crop = placement.apply(image, self._fill.float())
         cells = placement.apply(labels[None], torch.full((1, 1, 1), VOID), nearest=True)

@@ -7,18 +7,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet101_Weights, resnet50
 
-from torch_svm_seg import segmenter
 from torch_svm_seg.backbones import load_backbone
 from torch_svm_seg.files import InputError
-from torch_svm_seg.segmenter import (
+from torch_svm_seg.segmenters import (
     DeepLabV2,
     LiteSegmenter,
     PackagedSegmenter,
     Segmenter,
     build_segmenter,
     class_probabilities,
-    dilated_resnet,
 )
+from torch_svm_seg.segmenters.deeplab_v2 import dilated_resnet
 from torch_svm_seg.stages import Backbone, Stage
 
 
@@ -95,7 +94,7 @@ class TestLite:
 
     def test_a_backbone_without_its_stages_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         backbone = Backbone(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1)), {"F1": Stage("0", 4, 2)})
-        monkeypatch.setattr(segmenter, "load_backbone", lambda *_: backbone)
+        monkeypatch.setattr("torch_svm_seg.segmenters.builder.load_backbone", lambda *_: backbone)
         with pytest.raises(InputError, match="no stage F2, F3, F5"):
             build_segmenter("lite:short", 3)
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch_svm_seg.backbones import RANDOM
 from torch_svm_seg.files import InputError, PathLike
-from torch_svm_seg.segmenter import Segmenter, build_segmenter
+from torch_svm_seg.segmenters.builder import build_segmenter
+from torch_svm_seg.segmenters.segmenter import Segmenter
 from torch_svm_seg.training_checkpoints import load_network, read_checkpoint
 
 METHOD = "segment"

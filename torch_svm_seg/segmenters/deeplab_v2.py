@@ -1,0 +1,69 @@
+"""DeepLabV2, the network that the field reports with."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model  # type: ignore[import-untyped]
+
+from torch_svm_seg.backbones import load_backbone
+from torch_svm_seg.files import InputError, PathLike
+from torch_svm_seg.segmenters.segmenter import Segmenter
+from torch_svm_seg.stages import Backbone, Stage, train_only_deep_stages
+
+
+class DeepLabV2(Segmenter):
+    """DeepLabV2: a ResNet of output stride 8, and four dilated convolutions whose class scores are summed.
+
+    (Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, and Fully
+    Connected CRFs", TPAMI 2018, section 3 and figure 7.) The ResNet is torchvision's, whose strides lie on the 3x3
+    convolutions; the convolution that has lost its stride is not dilated yet, so that all of them see what they saw in
+    the pretraining.
+
+    Args:
+        backbone: of :func:`dilated_resnet`, or any whose deepest stage is to be classified.
+        num_classes: number of classes, background included.
+        seed: of the new layers' weights.
+    """
+
+    rates = (6, 12, 18, 24)
+
+    def __init__(self, backbone: Backbone, num_classes: int, seed: int = 0) -> None:
+        super().__init__(backbone, num_classes, backbone.mean)
+        self.backbone = backbone
+        self._deepest = backbone.stage_names[-1]
+        train_only_deep_stages(backbone, self._deepest, shallow_stride=1)
+        channels, generator = backbone.channels[self._deepest], torch.Generator().manual_seed(seed)
+        self.branches = nn.ModuleList(
+            nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in self.rates
+        )
+        for branch in self.branches:
+            assert isinstance(branch, nn.Conv2d) and branch.bias is not None
+            nn.init.normal_(branch.weight, std=0.01, generator=generator)
+            nn.init.zeros_(branch.bias)
+
+    def coarse_logits(self, images: Tensor) -> Tensor:
+        deepest = self.backbone.stages(images, [self._deepest])[self._deepest]
+        return torch.stack([branch(deepest) for branch in self.branches]).sum(0)
+
+
+def dilated_resnet(name: str, weights: PathLike | None = None) -> Backbone:
+    """Loads a ResNet of torchvision whose last two stages are dilated in place of their stride: output stride 8.
+
+    Args:
+        name: ``resnet50`` or ``resnet101``; those of basic blocks have no dilation in torchvision.
+        weights: as for :func:`~torch_svm_seg.backbones.load_backbone`.
+
+    Raises:
+        InputError: as that function.
+    """
+    strided = load_backbone(name, weights)
+    try:
+        network = get_model(name, replace_stride_with_dilation=(False, True, True))
+    except NotImplementedError as error:
+        raise InputError(f"deeplabv2:{name}: torchvision cannot dilate it; take resnet50 or resnet101") from error
+    network.load_state_dict(strided.network.state_dict())
+    channels, modules = strided.channels, ("relu", "layer1", "layer2", "layer3", "layer4")
+    stages = {
+        f"F{number}": Stage(module, channels[f"F{number}"], stride)
+        for number, (module, stride) in enumerate(zip(modules, (2, 4, 8, 8, 8), strict=True), start=1)
+    }
+    return Backbone(network, stages)

@@ -1,0 +1,39 @@
+"""Class probabilities of an image by a segmentation network."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
+
+from torch_svm_seg.classifier import merge_views, views
+from torch_svm_seg.segmenters.segmenter import Segmenter, resize
+
+
+@torch.no_grad()
+def class_probabilities(
+    network: Segmenter, image: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False
+) -> Tensor:
+    """Predicts an image: the mean of the class probabilities at several scales, of the image and its mirror image.
+
+    Args:
+        network: a network in evaluation mode; it runs on its own device.
+        image: RGB 0..255 of shape (3, H, W).
+        scales: factors on the image's size.
+        flip: whether to use the mirror image too.
+
+    Returns:
+        Probabilities, float32 (num_classes, H, W), on the network's device.
+
+    Raises:
+        ValueError: there is no scale, or one that is not positive.
+    """
+    if not scales or not min(scales) > 0:
+        raise ValueError(f"scales: expected positive numbers, got {list(scales)}")
+    size, image = image.shape[-2:], image.to(network.fill)
+    total = torch.zeros(network.num_classes, *size, device=image.device)
+    for scale in scales:
+        scaled = transforms.resize(image, [max(1, round(side * scale)) for side in size], antialias=True)
+        logits = network(views(scaled, flip)).float()
+        total += merge_views(resize(logits, size).softmax(1))[0]
+    return total / len(scales)
