@@ -194,3 +194,16 @@ def test_position_hashes_know_only_the_rank_among_valid_entries(device: str) -> 
     for image in range(4):
         assert torch.equal(hashes[image, valid[image]], whole[: int(valid[image].sum())])
     assert not torch.equal(position_hash(valid, seed=6), hashes)
+
+
+def test_a_sample_as_labels_is_the_labels_where_it_was_drawn() -> None:
+    """The second image has fewer pixels to draw: its padding names pixels that must stay unlabelled."""
+    labels = torch.randint(0, 3, (2, 6, 7), generator=torch.Generator().manual_seed(0))
+    labels[1, 1:] = VOID
+    sample = sample_pixels(labels, per_class=4)
+    drawn = sample.as_labels(6, 7)
+    assert (drawn == VOID).sum((1, 2)).tolist() == (42 - (sample.classes >= 0).sum(1)).tolist()
+    assert torch.equal(drawn, torch.where(drawn == VOID, VOID, labels))
+    assert (
+        drawn.flatten(1).gather(1, sample.positions)[sample.classes >= 0].eq(sample.classes[sample.classes >= 0]).all()
+    )

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.expander import SVMExpander
 from torch_svm_seg.expansion_run import Progress, mask_path
 from torch_svm_seg.files import read_mask
 from torch_svm_seg.labelling import StudyLabeller
 from torch_svm_seg.panels import PanelRow
-from torch_svm_seg.sampling import VOID, sample_pixels
+from torch_svm_seg.sampling import sample_pixels
 from torch_svm_seg.scoring import score_folders
 from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import Supervision
@@ -46,13 +44,6 @@ def overview_rows(
         labels = labeller.training_labels(image[None].to(device), knowledge[None].to(device)).cpu()
         masks = [read_mask(mask_path(out, name, id)) for name in names]
         truth = dataset.mask(place) if dataset.has_mask(place) else None
-        rows.append(PanelRow(image, masks, truth, _drawn(labels, labeller.expander)))
+        sample = sample_pixels(labels, labeller.expander.samples_per_class, labeller.expander.seed)
+        rows.append(PanelRow(image, masks, truth, sample.as_labels(*labels.shape[1:])[0]))
     return rows
-
-
-def _drawn(labels: Tensor, expander: SVMExpander) -> Tensor:
-    """The label of each pixel of an image that its SVM was trained on, and 255 elsewhere, (H, W)."""
-    sample = sample_pixels(labels, expander.samples_per_class, expander.seed)
-    drawn = sample.positions[sample.classes >= 0]
-    flat = labels.flatten().long()
-    return torch.full_like(flat, VOID).scatter(0, drawn, flat[drawn]).view(labels.shape[1:])

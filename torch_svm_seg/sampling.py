@@ -22,6 +22,13 @@ class PixelSample(NamedTuple):
     positions: Tensor
     classes: Tensor
 
+    def as_labels(self, height: int, width: int) -> Tensor:
+        """The class ids of the sampled pixels, 255 elsewhere, (B, H, W)."""
+        padding = height * width  # one pixel more than there are takes all of it
+        labels = self.classes.new_full((len(self.classes), padding + 1), VOID)
+        positions = torch.where(self.classes >= 0, self.positions, padding)
+        return labels.scatter(1, positions, self.classes)[:, :padding].view(-1, height, width)
+
 
 def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> PixelSample:
     """Uniform random pixels of every class in each image, without replacement (the paper's section 3.1).

@@ -132,9 +132,8 @@ def study_samples(image: Tensor, truth: Tensor, settings: Mapping[str, Any]) -> 
         sample = sample_pixels(truth[None], settings["samples_per_class"], settings["seed"])
     except (KeyError, TypeError, ValueError, RuntimeError):  # not what expand.py writes
         return None
-    drawn = sample.positions[sample.classes >= 0]
-    labels = torch.full_like(truth, VOID).flatten().scatter(0, drawn, truth.flatten()[drawn]).view_as(truth)
-    alt = f"{len(drawn)} sampled pixels, labelled by the ground truth"
+    labels = sample.as_labels(*truth.shape)[0]
+    alt = f"{int((labels != VOID).sum())} sampled pixels, labelled by the ground truth"
     return _jpeg("sampled pixels", alt, draw_samples(image, labels))
 
 
