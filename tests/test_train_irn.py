@@ -1,5 +1,6 @@
 """train.py irn and propagate from the command line to the files they write: resuming, several processes, bad input."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_interrupted_run_resumes_to_the_same_weights(
     assert train_irn(tiny_voc, cams, tmp_path / "out", *flags, "--resume") == 0
     assert same(weights(tmp_path / "out" / "checkpoint.pt"), weights(tmp_path / "undisturbed" / "checkpoint.pt"))
     assert (tmp_path / "out/steps.csv").read_text() == (tmp_path / "undisturbed/steps.csv").read_text()
+
+
+def test_labels_are_made_anew_before_a_training_and_never_after(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:
+    label, of_other_settings = tmp_path / "out/labels" / f"{TINY_IDS[0]}.png", ["--background-factor", "0"]
+    assert train_irn(tiny_voc, cams, tmp_path / "first") == 0
+    shutil.copytree(tmp_path / "first/labels", label.parent)
+    assert train_irn(tiny_voc, cams, tmp_path / "out", *of_other_settings) == 0
+    made = label.read_bytes()
+    assert made != (tmp_path / "first/labels" / label.name).read_bytes()
+    assert train_irn(tiny_voc, cams, tmp_path / "out") == 2  # a run is there
+    assert label.read_bytes() == made
 
 
 def test_two_processes_train_like_one(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:

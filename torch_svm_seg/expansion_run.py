@@ -87,7 +87,7 @@ def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool, files: It
             earlier = Progress(record["images"], record["seconds"], record["restored"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{path}: not the record of a run ({error}); give another --out, or --overwrite"
+                f"{path}: not the record of a run ({error}); give another --out, or overwrite it"
             ) from error
         now = json.loads(json.dumps(settings))
         changed = [
@@ -95,7 +95,7 @@ def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool, files: It
         ]
         if changed:
             raise InputError(
-                f"{out}: holds results of other settings ({'; '.join(changed)}); give another --out, or --overwrite"
+                f"{out}: holds results of other settings ({'; '.join(changed)}); give another --out, or overwrite it"
             )
     write_record(out, settings, earlier, finished=False)
     return earlier

@@ -19,6 +19,13 @@ from torch_svm_seg.training_log import CsvLog
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 
 
+def refuse_to_restart(out: Path, resume: bool) -> None:
+    """Raises InputError if a folder holds a run that is not to be continued."""
+    path = out / CHECKPOINT_FILE
+    if path.is_file() and not resume:
+        raise InputError(f"{path}: a run is there already; continue it with --resume, or give another --out")
+
+
 @dataclass
 class TrainingRun:
     """A training and the folder it goes into.
@@ -59,8 +66,7 @@ class TrainingRun:
         path = self.out / CHECKPOINT_FILE
         if not path.is_file():
             return
-        if not resume:
-            raise InputError(f"{path}: a run is there already; continue it with --resume, or give another --out")
+        refuse_to_restart(self.out, resume)
         checkpoint = read_checkpoint(path, self.class_names)
         changed = [
             f"{name} was {checkpoint.settings.get(name)!r}, now {value!r}"

@@ -25,7 +25,7 @@ from torch_svm_seg.irn.labels import label_by_activation
 from torch_svm_seg.irn.training import METHOD as IRN_METHOD
 from torch_svm_seg.irn.training import centre_displacements
 from torch_svm_seg.training import Training
-from torch_svm_seg.training_run import CHECKPOINT_FILE, TrainingRun
+from torch_svm_seg.training_run import CHECKPOINT_FILE, TrainingRun, refuse_to_restart
 
 HELP = "train an IRNet: where class boundaries are"
 DESCRIPTION = (
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Label what is sure, and train an IRNet on it; returns the exit code."""
     if (args.cams is None) == (args.sure_labels is None):
         raise InputError("--cams and --sure-labels: give one of them, maps to label by or labels")
+    refuse_to_restart(args.out, args.resume)
     photographs = open_dataset(args)
     settings = training_settings(args, crop_size_of(args), args.epochs)
     if settings.crop_size % IRN_CROP_MULTIPLE:
@@ -118,4 +119,4 @@ def _write_sure_labels(
         save_mask(label_path(folder, id), labels.cpu())
 
     paths = [label_path(folder, id) for id in photographs.ids]
-    return for_each(photographs, write, paths, folder, settings, False, rank, number)
+    return for_each(photographs, write, paths, folder, settings, not args.resume, rank, number)
