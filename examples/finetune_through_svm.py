@@ -1,18 +1,22 @@
 """Learn a metric through the SVM: fitted on sampled pixels of a photograph, it shall classify the others.
 
-    python -m examples.finetune_through_svm --root DIR --out runs/metric      (needs matplotlib)
+    python -m examples.finetune_through_svm --root DIR --samples-per-class 20          (needs matplotlib)
+    python -m examples.finetune_through_svm --root DIR --cams runs/cams --split train_cls --samples-per-class 500
 
 Each step takes one photograph, fits its SVM on --samples-per-class pixels of each class and takes the multi-class hinge
-loss of pixels drawn anywhere. Its gradient runs through the fit to the metric, a scale for each channel of each stage,
-and with --backbone-rate on into the backbone. The metric starts as that of fixed fusion. It is judged on photographs of
-another split, by the same loss and by the masks of their SVMs.
+loss of other pixels. Its gradient runs through the fit to the metric, a linear projection of each stage, and with
+--backbone-rate on into the backbone (so do Lee et al., CVPR 2019, for images of few examples). The projection starts as
+the identity, which is fixed fusion, and is judged on photographs of another split, by the same loss and by the masks
+of their SVMs. With --cams no mask is learned from: the labels are those pixels of the activation maps' seed that can be
+trusted, in both splits.
 """
 
 import argparse
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +24,53 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from torch_svm_seg import SVM, SVMExpander
+from torch_svm_seg.arguments.backbone import add_backbone_arguments
+from torch_svm_seg.arguments.maps import add_map_arguments, open_maps
 from torch_svm_seg.backbones import Backbone, load_backbone
 from torch_svm_seg.datasets import PhotographDataset, voc2012
 from torch_svm_seg.expander import z_score
 from torch_svm_seg.fusion import fused_stages, weigh_alike
 from torch_svm_seg.interpolation import read_pixels
 from torch_svm_seg.metrics import SegmentationScore
+from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.sampling import VOID, sample_pixels
+from torch_svm_seg.self_training import SelfTraining
+from torch_svm_seg.supervision import CamFiles
 
 JUDGED_PIXELS = 4000
+FeatureMaps = Callable[[Tensor], list[Tensor]]
+"""Gives maps (B, C_j, h_j, w_j) of images (B, 3, H, W)."""
+
+
+class Lesson(NamedTuple):
+    """A photograph to learn from or to judge on.
+
+    Attributes:
+        image: RGB 0..255, (3, H, W).
+        labels: Class ids (H, W) of the pixels that SVMs may train on, 255 elsewhere.
+        mask: The true class ids (H, W).
+    """
+
+    image: Tensor
+    labels: Tensor
+    mask: Tensor
+
+
+class Projection(nn.Module):
+    """A linear map of each stage's channels, at first the identity: x + R x.
+
+    Linear maps commute with interpolation: each stage is projected on its own grid. A kernel of distances sees no bias.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.residuals = nn.ModuleList(nn.Conv2d(number, number, 1, bias=False) for number in channels)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Projected maps (B, C_j, h_j, w_j), of maps of the same shapes."""
+        return [features + residual(features) for features, residual in zip(maps, self.residuals, strict=True)]
 
 
 class LearnedFusion(nn.Module):
@@ -37,44 +79,46 @@ class LearnedFusion(nn.Module):
     def __init__(self, backbone: Backbone, stages: Sequence[str]) -> None:
         super().__init__()
         self.backbone, self.stages = backbone, stages
-        channels = [backbone.channels[name] for name in stages]
-        self.log_scales = nn.ParameterList(torch.zeros(number, 1, 1) for number in channels)
+        self.projection = Projection([backbone.channels[name] for name in stages])
+
+    def fixed(self, images: Tensor) -> list[Tensor]:
+        """Maps (B, C, h, w) of images (B, 3, H, W), RGB 0..255, as fixed fusion weighs them."""
+        stages = self.backbone.stages(images, self.stages)
+        return weigh_alike([z_score(stages[name]) for name in self.stages])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps (B, C, h, w) of images (B, 3, H, W), RGB 0..255."""
-        stages = self.backbone.stages(images, self.stages)
-        maps = weigh_alike([z_score(stages[name]) for name in self.stages])
-        return [features * scale.exp() for features, scale in zip(maps, self.log_scales, strict=True)]
+        """The same maps in the learned metric."""
+        projected: list[Tensor] = self.projection(self.fixed(images))
+        return projected
 
 
 def held_out_loss(maps: list[Tensor], labels: Tensor, samples: int, seed: int, tol: float = 1e-3) -> Tensor:
-    """Loss of pixels drawn anywhere in labels (H, W), under the SVM that is fitted on so many samples of each class.
+    """Loss of other labelled pixels (H, W), under the SVM that is fitted on so many samples of each class.
 
-    Pixels anywhere are what a mask is judged by; those of the sample, balanced between classes, are not. A hinge counts
+    They are drawn anywhere, which a mask is judged by, not balanced between classes as the sample is. A hinge counts
     errors and narrow margins: a cross-entropy of SVM scores, which are about 1 and -1, would mostly reward larger ones.
     """
     size = (labels.shape[0], labels.shape[1])
     sample = sample_pixels(labels[None], samples, seed)
     svm = SVM(loss="squared_hinge", tol=tol, gradient="implicit")
     svm.fit(read_pixels(maps, sample.positions, size), sample.classes)
-    anywhere = sample_pixels(torch.where(labels == VOID, VOID, 0)[None], JUDGED_PIXELS, seed + 1).positions
-    targets = torch.searchsorted(svm.classes_, labels.flatten()[anywhere[0]])
-    return F.multi_margin_loss(svm.decision(read_pixels(maps, anywhere, size))[0], targets)
+    others = (labels != VOID) & (sample.as_labels(*size)[0] == VOID)
+    judged = sample_pixels(torch.where(others, 0, VOID)[None], JUDGED_PIXELS, seed + 1).positions
+    targets = torch.searchsorted(svm.classes_, labels.flatten()[judged[0]])
+    return F.multi_margin_loss(svm.decision(read_pixels(maps, judged, size))[0], targets)
 
 
-def train(
-    model: LearnedFusion, dataset: PhotographDataset, places: Sequence[int], args: argparse.Namespace
-) -> list[float]:
+def train(model: LearnedFusion, lessons: Sequence[Lesson], args: argparse.Namespace) -> list[float]:
     """The losses of all steps."""
-    rates = [(model.log_scales, args.rate), (model.backbone, args.backbone_rate)]
+    rates = [(model.projection, args.rate), (model.backbone, args.backbone_rate)]
     model.backbone.requires_grad_(args.backbone_rate > 0)
     optimizer = torch.optim.Adam([{"params": part.parameters(), "lr": rate} for part, rate in rates])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
     generator = torch.Generator().manual_seed(args.seed)
     losses: list[float] = []
     for step in tqdm(range(args.steps), unit="step", disable=None):
-        photograph = dataset[places[int(torch.randint(len(places), (), generator=generator))]]
-        loss = held_out_loss(model(photograph.image[None]), photograph.mask, args.samples_per_class, args.seed + step)
+        lesson = lessons[int(torch.randint(len(lessons), (), generator=generator))]
+        loss = held_out_loss(model(lesson.image[None]), lesson.labels, args.samples_per_class, args.seed + step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -85,23 +129,30 @@ def train(
 
 @torch.no_grad()
 def judge(
-    model: LearnedFusion, dataset: PhotographDataset, places: Sequence[int], args: argparse.Namespace
+    features: FeatureMaps, lessons: Sequence[Lesson], num_classes: int, args: argparse.Namespace
 ) -> tuple[float, float]:
-    """Mean held-out loss, and mean IoU of the masks."""
+    """Mean held-out loss, and mean IoU of the masks, of the maps that ``features`` gives."""
     expander = SVMExpander(samples_per_class=args.samples_per_class, seed=args.seed, normalize=False)
-    score, losses = SegmentationScore(len(dataset.class_names)), []
-    for place in tqdm(places, unit="image", leave=False, disable=None):
-        photograph = dataset[place]
-        maps = model(photograph.image[None])
-        losses.append(held_out_loss(maps, photograph.mask, args.samples_per_class, args.seed))
-        score.update(expander(maps, photograph.mask[None]).masks[0], photograph.mask)
+    score, losses = SegmentationScore(num_classes), []
+    for lesson in tqdm(lessons, unit="image", leave=False, disable=None):
+        maps = features(lesson.image[None])
+        losses.append(held_out_loss(maps, lesson.labels, args.samples_per_class, args.seed))
+        score.update(expander(maps, lesson.labels[None]).masks[0], lesson.mask)
     return float(torch.stack(losses).mean()), score.compute().miou
 
 
-def of_several_classes(dataset: PhotographDataset, limit: int) -> list[int]:
-    """Photographs, evenly spread, that show at least two classes: one has nothing to tell apart."""
-    places = range(0, len(dataset), max(len(dataset) // limit, 1))[:limit]
-    return [place for place in places if len({*dataset.mask(place).unique().tolist()} - {VOID}) > 1]
+def read_lessons(dataset: PhotographDataset, limit: int, seeds: CamFiles | None) -> list[Lesson]:
+    """Photographs, evenly spread, whose labels are of at least two classes: one has nothing to tell apart."""
+    trust = SelfTraining(SVMExpander(), agreement=DenseCRF.preset("psa"))
+    lessons = []
+    for place in tqdm(range(0, len(dataset), max(len(dataset) // limit, 1))[:limit], unit="image", disable=None):
+        image, mask = dataset.image(place), dataset.mask(place)
+        labels = mask
+        if seeds is not None:
+            labels = trust.training_labels(image[None], seeds.read(dataset, place).knowledge[None])[0]
+        if len({*labels.unique().tolist()} - {VOID}) > 1:
+            lessons.append(Lesson(image, labels, mask))
+    return lessons
 
 
 def plot(losses: Sequence[float], path: Path, smooth: int = 20) -> None:
@@ -125,17 +176,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val-split", default="val", help="to judge on (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=100, help="photographs to learn from (default: %(default)s)")
     parser.add_argument("--val-limit", type=int, default=20, help="photographs to judge on (default: %(default)s)")
-    parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
-    parser.add_argument("--weights", help="of the backbone (default: its ImageNet weights)")
+    add_backbone_arguments(parser)
+    add_map_arguments(parser)
     parser.add_argument("--features", default="F1+F2+F3+F4+F5", help="stages to fuse (default: %(default)s)")
+    parser.add_argument("--alone", default="F4", help="a stage to compare with (default: %(default)s)")
     parser.add_argument(
         "--samples-per-class",
         type=int,
         default=2500,
         help="pixels of each class: a metric learnt from few prefers coarse stages, and suits few (%(default)s)",
     )
-    parser.add_argument("--steps", type=int, default=200, help="(default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=0.03, help="learning rate of the metric (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=200, help="0 only judges (default: %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=1e-3, help="learning rate of the projection (default: %(default)s)"
+    )
+    parser.add_argument("--projection", type=Path, help="of an earlier run, to start from (default: the identity)")
     parser.add_argument(
         "--backbone-rate", type=float, default=0.0, help="learning rate of the backbone (default: 0, frozen)"
     )
@@ -148,22 +203,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
     dataset, unseen = voc2012(args.root, args.split), voc2012(args.root, args.val_split)
-    model = LearnedFusion(load_backbone(args.backbone, args.weights), fused_stages(args.features))
-    places, unseen_places = of_several_classes(dataset, args.limit), of_several_classes(unseen, args.val_limit)
-    before = judge(model, unseen, unseen_places, args)
+    seeds = None if args.cams is None else open_maps(args)
+    lessons, tests = read_lessons(dataset, args.limit, seeds), read_lessons(unseen, args.val_limit, seeds)
+    backbone = load_backbone(args.backbone, args.weights)
+    model = LearnedFusion(backbone, fused_stages(args.features))
+    if args.projection is not None:
+        model.projection.load_state_dict(torch.load(args.projection, weights_only=True))
+
+    def judged(features: FeatureMaps) -> tuple[float, float]:
+        return judge(features, tests, len(unseen.class_names), args)
+
+    results = {
+        f"{args.alone} alone": judged(LearnedFusion(backbone, [args.alone]).fixed),
+        "fixed fusion": judged(model.fixed),
+    }
     start = time.perf_counter()
-    losses = train(model, dataset, places, args)
-    seconds = (time.perf_counter() - start) / args.steps
-    after = judge(model, unseen, unseen_places, args)
+    losses = train(model, lessons, args)
+    seconds = (time.perf_counter() - start) / max(args.steps, 1)
+    results["learned"] = judged(model)
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.save(model.log_scales.state_dict(), args.out / "metric.pt")
+    torch.save(model.projection.state_dict(), args.out / "projection.pt")
     plot(losses, args.out / "loss.png")
-    print(f"{args.val_split}, {len(unseen_places)} photographs | held-out loss | mIoU")
-    for name, (loss, miou) in (("fixed fusion", before), ("learned", after)):
+    print(f"{args.val_split}, {len(tests)} photographs | held-out loss | mIoU")
+    for name, (loss, miou) in results.items():
         print(f"{name} | {loss:.4f} | {100 * miou:.2f}")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{seconds:.2f} s a step, {memory:.0f} MB of memory at most; scale of each stage, {args.features}:")
-    print(" ".join(f"{float(scale.detach().exp().mean()):.2f}" for scale in model.log_scales))
+    print(
+        f"{seconds:.2f} s a step, {memory:.0f} MB of memory at most; |R| / |identity| of each stage, {args.features}:"
+    )
+    print(" ".join(f"{float(r.detach().norm()) / len(r) ** 0.5:.2f}" for r in model.projection.parameters()))
 
 
 if __name__ == "__main__":
