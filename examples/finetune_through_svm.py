@@ -1,7 +1,7 @@
 """Learn a metric through the SVM: fitted on sampled pixels of a photograph, it shall classify the others.
 
     python -m examples.finetune_through_svm --root DIR --samples-per-class 20          (needs matplotlib)
-    python -m examples.finetune_through_svm --root DIR --cams runs/cams --split train_cls --samples-per-class 500
+    python -m examples.finetune_through_svm --root DIR --samples-per-class 20 --cams runs/cams
 
 Each step takes one photograph, fits its SVM on --samples-per-class pixels of each class and takes the multi-class hinge
 loss of other pixels. Its gradient runs through the fit to the metric, a linear projection of each stage, and with
