@@ -16,13 +16,6 @@ from torch_svm_seg.refine import PAMR, DenseCRF
 from torch_svm_seg.refine.dense_crf import PRESETS
 from torch_svm_seg.refine.labels import label_probabilities
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
 
 def noisy(seed: int, images: int, classes: int, height: int, width: int) -> Tensor:
     """Probabilities of large blobs under noise, float32 (B, K, H, W)."""
