@@ -15,8 +15,8 @@ from torch_svm_seg.run_folder import folder_digest
 
 HELP = "refine class activation maps by an IRNet's random walk"
 DESCRIPTION = (
-    "Write refined maps to DIR/ID.npz, with a background of their own, for expand.py --cams DIR "
-    "--background own. The same command continues an interrupted run."
+    "Write refined maps to DIR/ID.npz, with a background of their own, for expand.py --cams DIR. The same "
+    "command continues an interrupted run."
 )
 
 
