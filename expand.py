@@ -29,7 +29,7 @@ from torch_svm_seg.arguments.maps import (
     open_maps,
 )
 from torch_svm_seg.arguments.refinement import add_refinement_arguments, open_refinement
-from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments
+from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments, add_workers_argument
 from torch_svm_seg.backbones import Backbone, load_backbone
 from torch_svm_seg.cam import SCALES
 from torch_svm_seg.classifier import Classifier
@@ -37,7 +37,7 @@ from torch_svm_seg.classifier_checkpoints import load_classifier
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device, gathered, processes
 from torch_svm_seg.expander import SVMExpander
-from torch_svm_seg.expansion_run import ExpansionRun, Progress, claim_folder, mask_path, unfinished, write_record
+from torch_svm_seg.expansion_run import ExpansionRun, mask_path, unfinished
 from torch_svm_seg.expansion_summary import overview_rows, score_table
 from torch_svm_seg.files import InputError, digest, write_atomically
 from torch_svm_seg.fusion import fused_stages
@@ -45,8 +45,10 @@ from torch_svm_seg.labelling import SeedLabeller, StudyLabeller
 from torch_svm_seg.panels import panel
 from torch_svm_seg.ppmg import PPMG
 from torch_svm_seg.refine import DenseCRF
+from torch_svm_seg.run_folder import Progress, claim_folder, folder_digest, write_record
 from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import ClassifierCams, GroundTruth, MaskSeeds, Supervision
+from torch_svm_seg.training_checkpoints import read_checkpoint
 
 STUDY_FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
 SEED_FEATURES = ("F4",)
@@ -77,8 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="STAGE",
         help="stages to compare, one SVM an image each: img is the RGB picture, F1 to F5 the backbone's stages from "
-        "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each weighing alike (default: all "
-        "six; F4 with seeds)",
+        "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each weighing alike; none is only "
+        "--baselines (default: all six; F4 with seeds)",
     )
     add_backbone_arguments(model)
     samples = parser.add_argument_group("samples")
@@ -144,6 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run = add_run_arguments(parser, "out/expand")
     add_overwrite_argument(run)
+    add_workers_argument(run)
     run.add_argument(
         "--batch-size", type=int, default=1, metavar="B", help="images of one size at once; a GPU gains by 8"
     )
@@ -215,6 +218,8 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     _check_flags(args)
     if args.features is None:
         args.features = list(STUDY_FEATURES if args.supervision == "ground-truth" else SEED_FEATURES)
+    if args.features == ["none"]:
+        args.features = []
     if args.samples_per_class is None:
         args.samples_per_class = STUDY_SAMPLES if args.supervision == "ground-truth" else SEED_SAMPLES
     device = choose_device(args.device)
@@ -269,6 +274,8 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise InputError(f"{' and '.join(given)}: only with --supervision seed")
     elif not sources:
         raise InputError("--supervision seed: needs --cams DIR, --seeds DIR or --checkpoint FILE")
+    if args.checkpoint is not None and args.weights is not None:
+        raise InputError("--checkpoint and --weights: give one of them, both are weights of the backbone")
     if args.cams is not None and args.seeds is not None:
         raise InputError("--cams and --seeds: give one of them")
     check_scales(args)
@@ -318,6 +325,8 @@ def _build_expander(args: argparse.Namespace, num_classes: int) -> StudyLabeller
 
 
 def _check_features(args: argparse.Namespace, backbone: Backbone) -> None:
+    if not args.features and not args.baselines:
+        raise InputError("--features none: needs --baselines, or nothing is written")
     for name in args.features:
         stages = fused_stages(name)
         if not set(stages) <= set(backbone.stage_names):
@@ -330,12 +339,15 @@ def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str,
     """What the masks depend on: a run continues only with the same."""
     names = ("backbone", "supervision", "samples_per_class", "seed", "kernel", "C", "gamma")
     settings = {name: getattr(args, name) for name in names}
-    settings |= {name: digest(getattr(args, name)) for name in ("weights", "checkpoint", "irn_weights")}
+    if args.checkpoint is not None:
+        settings["backbone"] = read_checkpoint(args.checkpoint).settings["backbone"]
+    settings |= {name: digest(getattr(args, name)) for name in ("weights", "checkpoint", "irn_weights", "labels")}
+    settings |= {name: folder_digest(getattr(args, name)) for name in ("cams", "seeds")}
     settings |= {"approximation": args.approximation, "components": args.components}
     settings |= {"features": list(args.features), "classes": list(dataset.class_names)}
     settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf", "ignore_below")}
     if args.supervision == "seed":
-        choices = ["scales", "cams", "seeds", "labels", "background", "agreement", "share", "rounds"]
+        choices = ["scales", "background", "agreement", "share", "rounds"]
         settings |= {name: getattr(args, name) for name in choices}
     data = ("root", "split", "list", "images", "masks", "limit")
     return settings | {"data": {name: getattr(args, name) for name in data}, "number": len(dataset)}

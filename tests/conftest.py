@@ -19,6 +19,23 @@ CAT, PERSON, VOID = 8, 15, 255
 TINY_IDS = ("2008_000001", "2008_000002", "2008_000003", "2008_000004")
 
 
+def normal(seed: int, *shape: int) -> torch.Tensor:
+    """Gives standard normal numbers in double precision."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(
+    params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
+)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param  # type: ignore[no-any-return]
+
+
 def small_backbone(seed: int = 0) -> Backbone:
     """Gives a random network with the five stages of all backbones, quick enough to train in a test."""
     channels = {"F1": 4, "F2": 6, "F3": 8, "F4": 10, "F5": 12}

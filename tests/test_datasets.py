@@ -150,6 +150,15 @@ def test_download_goes_through_torchvision_once(tiny_voc, tmp_path, monkeypatch)
     assert calls == [(str(tmp_path), {"year": "2012", "image_set": "train", "download": True})]
 
 
+def test_data_that_were_not_unpacked_to_the_end_are_fetched_again(tiny_voc, monkeypatch):
+    photograph = tiny_voc / "VOCdevkit/VOC2012/JPEGImages" / f"{FIRST}.jpg"
+    content = photograph.read_bytes()
+    photograph.unlink()
+    monkeypatch.setattr(datasets, "VOCSegmentation", lambda root, **options: photograph.write_bytes(content))
+    voc2012(tiny_voc, "train", download=True)
+    assert photograph.is_file()
+
+
 def test_a_failed_download_is_an_input_error(tmp_path, monkeypatch):
     def fail(root, **options):
         raise OSError("no route\nto host")

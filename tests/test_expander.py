@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import normal
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,8 +16,6 @@ from torch_svm_seg.expander import z_score
 from torch_svm_seg.sampling import VOID, sample_pixels
 from torch_svm_seg.svm import SVM
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-DTYPES = [torch.float32, torch.float64]
 OPTIONS: list[dict[str, Any]] = [
     {"kernel": "linear"},
     {"kernel": "rbf"},
@@ -24,20 +23,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"kernel": "rbf", "approximation": "fourier", "components": 128},
     {"kernel": "rbf", "loss": "squared_hinge"},
 ]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=DTYPES, ids=["float32", "float64"])
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param  # type: ignore[no-any-return]
-
-
-def normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def toy_batch(device: str, channels: int = 6, noise: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:

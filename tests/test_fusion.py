@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import normal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,18 +14,8 @@ from torch_svm_seg.expander import z_score
 from torch_svm_seg.fusion import weigh_alike
 from torch_svm_seg.interpolation import FEW_CHANNELS, PixelScorer, read_pixels, score_pixels
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 SIZE = (24, 33)
 KERNELS = [{"kernel": "linear"}, {"kernel": "rbf"}, {"kernel": "rbf", "approximation": "fourier", "components": 64}]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def maps_on_three_grids(device: str) -> list[Tensor]:

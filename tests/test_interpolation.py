@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import normal
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,8 +13,6 @@ from torch_svm_seg.interpolation import Neighbours, PixelScorer, read_pixels, sc
 from torch_svm_seg.kernels import DecisionFunction, FourierDecision, GaussianDecision, LinearDecision
 from torch_svm_seg.svm import SVM
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-DTYPES = [torch.float32, torch.float64]
 # Grid (h, w) and image (H, W): whole and broken factors, up and down, single rows, columns and cells.
 SIZES = [
     ((5, 7), (40, 56)),
@@ -28,20 +27,6 @@ SIZES = [
     ((13, 17), (50, 66)),
 ]
 KINDS = ["linear", "gaussian", "fourier"]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=DTYPES, ids=["float32", "float64"])
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param  # type: ignore[no-any-return]
-
-
-def normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def dense(features: Tensor, size: tuple[int, int]) -> Tensor:

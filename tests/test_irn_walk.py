@@ -8,8 +8,6 @@ from torch import Tensor
 from torch_svm_seg.irn.paths import Paths, path_maxima
 from torch_svm_seg.irn.walk import RandomWalk, repeated
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-
 
 def test_paths_of_a_hand_computed_neighbourhood() -> None:
     paths = Paths(3)
@@ -61,7 +59,6 @@ def test_sparse_walk_is_the_dense_one(shape: tuple[int, int]) -> None:
         torch.testing.assert_close(walk(values, number), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_walk_in_single_precision(device: str) -> None:
     boundary, values = random(2, 20, 30) ** 3, random(2, 3, 20, 30, seed=1)
     expected = RandomWalk(boundary, Paths(5), 10)(values, 256)

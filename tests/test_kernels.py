@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import normal
 from sklearn.metrics.pairwise import rbf_kernel  # type: ignore[import-untyped]
 
 from torch_svm_seg import kernels
@@ -21,23 +22,7 @@ from torch_svm_seg.kernels import (
     multiply_by_kernel,
 )
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-DTYPES = [torch.float32, torch.float64]
 GAMMAS = torch.tensor([0.1, 1.0, 4.0]).double()[:, None, None]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=DTYPES, ids=["float32", "float64"])
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param  # type: ignore[no-any-return]
-
-
-def normal(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def reference_kernel(x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -292,7 +277,6 @@ def test_nystroem_landmarks_are_the_same_with_padding_and_without(device: str) -
         assert {*map(tuple, padded.landmarks[image].tolist())} == {*map(tuple, plain.landmarks[0].tolist())}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_nystroem_bears_samples_that_repeat(dtype: torch.dtype, device: str) -> None:
     """Whose kernel matrix is singular."""
     x = normal(0, 3, 4, 2).to(device, dtype).repeat(1, 10, 1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_svm_seg.calibration import calibrated, held_out
 from torch_svm_seg.labelling import SeedLabeller, as_probabilities, label, seeds_of
 from torch_svm_seg.ppmg import PPMG, smooth
-from torch_svm_seg.refine import DenseCRF, refine
+from torch_svm_seg.refine import PAMR, DenseCRF, refine
 from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
 
 
@@ -70,7 +70,7 @@ def test_vanished_classes_get_their_seed_back() -> None:
     seeds = torch.tensor([[[0, 1, 1], [0, 0, 3]], [[0, 0, 0], [0, 0, 0]]])
     found = label(probabilities, seeds)
     assert torch.equal(found.masks, seeds)
-    assert found.restored == 2
+    assert sum(found.restored) == 2
     assert not label(probabilities).masks.any()
 
 
@@ -78,7 +78,7 @@ def test_a_class_that_a_returning_one_would_erase_returns_too() -> None:
     probabilities = torch.nn.functional.one_hot(torch.tensor([[[2, 0]]]), 3).movedim(-1, 1).float()
     found = label(probabilities, torch.tensor([[[1, 2]]]))
     assert found.masks.tolist() == [[[1, 2]]]
-    assert found.restored == 2
+    assert sum(found.restored) == 2
 
 
 def test_pixels_of_equal_activation_have_no_seed() -> None:
@@ -111,7 +111,15 @@ def test_refinements_follow_each_other() -> None:
         torch.rand(1, 2, 8, 9, generator=generator),
     )
     crf = DenseCRF(steps=1)
-    assert torch.equal(refine([crf, crf], image, probabilities), crf(image, crf(image, probabilities)))
+    torch.testing.assert_close(refine([crf, crf], image, probabilities), crf(image, crf(image, probabilities)))
+
+
+def test_refined_probabilities_sum_to_one() -> None:
+    """Those of PAR alone do not."""
+    generator = torch.Generator().manual_seed(0)
+    image, probabilities = 255 * torch.rand(1, 3, 8, 9, generator=generator), torch.rand(1, 3, 8, 9).softmax(1)
+    assert float(PAMR("par")(image, probabilities).sum(1).mean()) > 1.05
+    assert torch.allclose(refine([PAMR("par")], image, probabilities).sum(1), torch.ones(1, 8, 9))
 
 
 def test_ppmg_smooths_by_the_coefficient_of_variation() -> None:

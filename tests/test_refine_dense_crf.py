@@ -16,13 +16,6 @@ from torch_svm_seg.refine import PAMR, DenseCRF
 from torch_svm_seg.refine.dense_crf import PRESETS
 from torch_svm_seg.refine.labels import label_probabilities
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
 
 def noisy(seed: int, images: int, classes: int, height: int, width: int) -> Tensor:
     """Probabilities of large blobs under noise, float32 (B, K, H, W)."""
@@ -278,6 +271,9 @@ def test_labels_give_the_unary_of_pydensecrf(confidence: float) -> None:
 
 def test_labels_of_one_class_are_certain() -> None:
     assert bool((label_probabilities(torch.tensor([[[0, 255]]]).to(torch.uint8), 1) == 1).all())
+    present = torch.tensor([[True, False, True, True]])
+    expected = torch.tensor([[0.7, 0.0, 0.15, 0.15], [1 / 3, 0.0, 1 / 3, 1 / 3]]).T.view(1, 4, 1, 2)
+    torch.testing.assert_close(label_probabilities(torch.tensor([[[0, 255]]]), 4, present=present), expected)
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,11 @@ import math
 
 import pytest
 import torch
+from conftest import normal
 from torch import Tensor
 
 from torch_svm_seg.refine.filters import ExactFilter, LatticeFilter, PositionFilter
 from torch_svm_seg.refine.lattice import Lattice, _elevate, _enclosing_simplex
-
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def one_image(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,13 +8,7 @@ from torch.nn import functional as F
 from torch_svm_seg.datasets import embedded_sample
 from torch_svm_seg.refine import PAMR, pamr
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 KINDS = ["pamr", "par"]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def uniform(seed: int, *shape: int) -> Tensor:

@@ -9,13 +9,6 @@ from torch import Tensor
 from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
 from torch_svm_seg.tensors import hash_integers, position_hash
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
 
 def random_labels(device: str, images: int = 3, height: int = 30, width: int = 41) -> Tensor:
     """Classes 0, 3 and 20 on most pixels, void on some, and 7 on five pixels of the first image alone."""

@@ -74,7 +74,7 @@ def test_pseudo_masks_take_the_place_of_the_ground_truth(tiny_voc: Path, tmp_pat
 def test_interrupted_run_resumes_to_the_same_networks(
     tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = ["--val-split", "val", "--steps", "6", "--batch-size", "1", "--network", "lraspp:mobilenet_v3_large"]
+    flags = ["--val-split", "val", "--steps", "5", "--batch-size", "1", "--network", "lraspp:mobilenet_v3_large"]
     flags += ["--weights", "random", "--batch-size", "2"]
     assert segment(tiny_voc, tmp_path / "undisturbed", *flags) == 0
     losses, done = Segmenter.losses, []
@@ -95,6 +95,10 @@ def test_interrupted_run_resumes_to_the_same_networks(
     for name in ("checkpoint.pt", "best.pt"):
         assert same(weights(tmp_path / "out" / name), weights(tmp_path / "undisturbed" / name))
     assert (tmp_path / "out/steps.csv").read_text() == (tmp_path / "undisturbed/steps.csv").read_text()
+    checks = rows(tmp_path / "out/checks.csv")
+    assert [row["step"] for row in checks] == ["2", "4", "5"]
+    assert segment(tiny_voc, tmp_path / "out", *flags, "--resume") == 0  # nothing is left to do
+    assert rows(tmp_path / "out/checks.csv") == checks
     assert segment(tiny_voc, tmp_path / "out", *flags) == 2  # a run is there
     assert segment(tiny_voc, tmp_path / "out", *flags, "--resume", "--crop-size", "64") == 2  # another one
     (tmp_path / "out/best.pt").replace(tmp_path / "out/checkpoint.pt")

@@ -1,5 +1,6 @@
 """Confident labels, and the expansion of seeds."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,21 @@ def test_rounds_stop_when_masks_do_not_change(monkeypatch: pytest.MonkeyPatch) -
     assert 1 < len(calls) < 10
 
 
+def test_rounds_of_a_batch_are_those_of_each_image_alone() -> None:
+    """Though the second one's mask settles while the first one's still changes."""
+    features, _, activation = squares()
+    easy = features + 100 * torch.nn.functional.one_hot(activation.argmax(1)[:, ::2, ::2], 4).movedim(-1, 1)
+    features = torch.stack([features[0], easy[1]])
+    training = SelfTraining(SVMExpander(samples_per_class=50, num_classes=4), share=0.5, rounds=4)
+    together = training(blank(activation), features, activation)
+    for image in range(2):
+        one = slice(image, image + 1)
+        alone = training(blank(activation[one]), features[one], activation[one])
+        assert torch.equal(together.masks[one], alone.masks)
+        torch.testing.assert_close(together.probabilities[one], alone.probabilities, atol=1e-3, rtol=0)
+        assert together.restored[one] == alone.restored
+
+
 @pytest.mark.parametrize("agreement", [None, DenseCRF()])
 def test_pixels_without_a_seed_do_not_train(agreement: DenseCRF | None) -> None:
     _, _, activation = squares()
@@ -157,7 +173,7 @@ def test_a_lost_class_gets_its_seed_back() -> None:
     features = torch.zeros(1, 3, 20, 20)
     found = SelfTraining(SVMExpander(num_classes=2))(blank(activation), features, activation)
     assert torch.equal(found.masks, activation.argmax(1))
-    assert found.restored == 1
+    assert found.restored == (1,)
 
 
 @pytest.mark.parametrize(("message", "options"), [("^share: ", {"share": 0}), ("^rounds: ", {"rounds": 0})])
@@ -226,6 +242,8 @@ def test_an_image_without_maps_is_skipped(
             ["--refine", "none", "crf+blur"],
             "--refine: expected none or crf, pamr, par, irn joined by +, got",
         ),
+        (["--features", "none"], "--features none: needs --baselines"),
+        (["--checkpoint", "a.pt", "--weights", "b.pt"], "--checkpoint and --weights: give one of them"),
         (["--refine", "irn"], "--refine irn: needs --irn-weights FILE"),
         (["--checkpoint", "lost.pt"], "lost.pt: No such file"),
         (["--supervision", "ground-truth"], "--cams: only with --supervision seed"),
@@ -265,6 +283,20 @@ def test_unsure_pixels_are_ignored(tiny_voc: Path, cams: Path, tmp_path: Path) -
         before, after = (read_mask(out / name / "seed" / f"{id}.png") for name in ("all", "sure"))
         assert 0 < int(unsure.sum()) < unsure.numel()
         assert torch.equal(after, torch.where(unsure, VOID, before))
+
+
+def test_baselines_need_no_features(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:
+    assert expand.main(command(tiny_voc, cams, tmp_path / "out", "--features", "none", "--baselines", "seed")) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"seed"}
+
+
+def test_maps_made_anew_are_other_seeds(
+    tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for checkpoint, code in (("first", 0), ("first", 0), ("second", 2)):
+        (cams / "run.json").write_text(json.dumps({"settings": {"checkpoint": checkpoint}}))
+        assert expand.main(command(tiny_voc, cams, tmp_path / "out")) == code
+    assert "cams was " in capsys.readouterr().err
 
 
 def test_masks_of_other_seeds_are_not_mixed(

@@ -23,19 +23,6 @@ from torch_svm_seg.solvers import (
 )
 from torch_svm_seg.tensors import first_true, spread_rows, take_rows
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-DTYPES = [torch.float32, torch.float64]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=DTYPES, ids=["float32", "float64"])
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param  # type: ignore[no-any-return]
-
 
 @pytest.fixture(params=[False, True], ids=["hinge", "squared"])
 def squared(request: pytest.FixtureRequest) -> bool:

@@ -25,8 +25,6 @@ from torch_svm_seg.kernels import GaussianDecision
 from torch_svm_seg.solvers import SINGLE_PRECISION_STEPS
 from torch_svm_seg.svm import LOW_RANK, SVM
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
-DTYPES = [torch.float32, torch.float64]
 KERNELS: list[dict[str, Any]] = [
     {"kernel": "linear"},
     {"kernel": "rbf", "approximation": None},
@@ -42,16 +40,6 @@ examples = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-
-
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=DTYPES, ids=["float32", "float64"])
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param  # type: ignore[no-any-return]
 
 
 @cache

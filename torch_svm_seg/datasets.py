@@ -236,7 +236,7 @@ def voc2012(
             downloading failed.
     """
     voc = Path(root) / "VOCdevkit" / "VOC2012"
-    if download and not (voc / "SegmentationClass").is_dir():
+    if download and not _is_whole(voc):
         _download_voc2012(root)
     if not voc.is_dir():
         raise InputError(
@@ -358,6 +358,16 @@ def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None) -> PhotographDa
     excluded = set(_read_voc_list(lists / "val.txt"))
     ids = [id for part in parts for id in _read_voc_list(part) if id not in excluded]
     return _AugmentedVOC(voc, masks, sbd, ids, source)
+
+
+def _is_whole(voc: Path) -> bool:
+    """Whether all photographs and masks of VOC's lists are there: unpacking may have been interrupted."""
+    lists = [voc / "ImageSets" / "Segmentation" / f"{split}.txt" for split in ("train", "val")]
+    if not all(path.is_file() for path in lists):
+        return False
+    ids = [id for path in lists for id in _read_voc_list(path)]
+    files = [Path("JPEGImages", f"{id}.jpg") for id in ids] + [Path("SegmentationClass", f"{id}.png") for id in ids]
+    return all((voc / file).is_file() for file in files)
 
 
 def _download_voc2012(root: PathLike) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,9 @@ from torch_svm_seg.files import InputError
 
 Value = TypeVar("Value")
 
+# Processes wait for the slowest share of a run, by default for no more than half an hour.
+_PATIENCE = timedelta(days=30)
+
 
 @contextmanager
 def processes() -> Iterator[tuple[int, int]]:
@@ -19,8 +23,8 @@ def processes() -> Iterator[tuple[int, int]]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield 0, 1
         return
-    # Processes exchange summaries and, in training, the gradients of small networks: gloo serves on any machine.
-    distributed.init_process_group("gloo")
+    # Gloo serves on any machine, also where processes share a GPU.
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield distributed.get_rank(), distributed.get_world_size()
     finally:
@@ -34,6 +38,17 @@ def gathered(value: Value) -> list[Value]:
     values: list[Value | None] = [None] * distributed.get_world_size()
     distributed.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Lets the first process through the block before all others: what it downloads there, they find."""
+    first = not distributed.is_initialized() or distributed.get_rank() == 0
+    if not first:
+        gathered(None)
+    yield
+    if first:
+        gathered(None)
 
 
 def process_number() -> int:

@@ -4,8 +4,6 @@
 a baseline, with ``+`` and a refinement if there is one: ``F3``, ``seed``, ``F3+crf``.
 """
 
-import json
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,109 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-import torch_svm_seg
 from torch_svm_seg.backbones import Backbone
 from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.files import InputError, save_mask, write_text_atomically
+from torch_svm_seg.files import InputError, save_mask
 from torch_svm_seg.fusion import fused_stages
-from torch_svm_seg.labelling import Labeller, StudyLabeller, label, seeds_of
+from torch_svm_seg.labelling import Labeller, Labelling, StudyLabeller, label, seeds_of
 from torch_svm_seg.refine import refine
+from torch_svm_seg.run_folder import SPOILT, Progress, skip_reason
 from torch_svm_seg.sampling import VOID
 from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import Supervised, Supervision
 
-SETTINGS_FILE = "run.json"
 UNREFINED = "none"
 # Batches of images that wait for others of their size.
 _MOST_WAITING = 4
-
-
-@dataclass
-class Progress:
-    """What a run did, on one process or on all of them.
-
-    Attributes:
-        images: Images expanded.
-        seconds: Time that each name's masks took, from features and knowledge on: fit, prediction, refinement.
-        restored: Number of objects that had vanished from each name's masks and were given their seed back.
-        skipped: Image id -> why it could not be expanded.
-    """
-
-    images: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    restored: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    def add(self, other: "Progress") -> None:
-        """Take in what another process, or an earlier part of the same run, did."""
-        self.images += other.images
-        for name, seconds in other.seconds.items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        for name, restored in other.restored.items():
-            self.restored[name] = self.restored.get(name, 0) + restored
-        self.skipped |= other.skipped
-
-    def seconds_per_image(self) -> dict[str, float]:
-        """Mean time of each name's masks."""
-        return {name: seconds / max(self.images, 1) for name, seconds in self.seconds.items()}
-
-
-def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool, files: Iterable[Path]) -> Progress:
-    """Write the settings into ``out``, and give what an earlier, interrupted run of the same settings did there.
-
-    Args:
-        out: The folder.
-        settings: What the files in it depend on.
-        overwrite: Whether to delete ``files`` first: at no time does the folder hold files of other settings than it
-            says.
-        files: What the run is to write.
-
-    Raises:
-        InputError: ``out`` holds a run of other settings, whose masks would get mixed with this one's.
-    """
-    path = out / SETTINGS_FILE
-    earlier = Progress()
-    for file in files if overwrite else ():
-        file.unlink(missing_ok=True)
-    if path.is_file() and not overwrite:
-        try:
-            record = json.loads(path.read_text())
-            before = record["settings"]
-            earlier = Progress(record["images"], record["seconds"], record["restored"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: not the record of a run ({error}); give another --out, or overwrite it"
-            ) from error
-        now = json.loads(json.dumps(settings))
-        changed = [
-            f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in now if before.get(name) != now[name]
-        ]
-        if changed:
-            raise InputError(
-                f"{out}: holds results of other settings ({'; '.join(changed)}); give another --out, or overwrite it"
-            )
-    write_record(out, settings, earlier, finished=False)
-    return earlier
-
-
-def write_record(out: Path, settings: dict[str, Any], progress: Progress, finished: bool) -> None:
-    """Write ``run.json``."""
-    record = {
-        "settings": settings,
-        "versions": {
-            "torch_svm_seg": torch_svm_seg.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads()},
-        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "finished": finished,
-        "images": progress.images,
-        "seconds": progress.seconds,
-        "restored": progress.restored,
-        "skipped": progress.skipped,
-    }
-    write_text_atomically(out / SETTINGS_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def mask_path(out: Path, name: str, id: str) -> Path:
@@ -219,25 +128,26 @@ class ExpansionRun:
         """Expand a batch; where it cannot be, one by one, and skip what spoils it."""
         try:
             self._expand(group)
-        except ValueError as error:
+        except SPOILT as error:
             if len(group) > 1:
                 for one in group:
                     self._expand_or_skip([one])
             else:
-                self.progress.skipped[group[0].id] = str(error)
-        else:
-            self.progress.images += len(group)
+                self.progress.skipped[group[0].id] = skip_reason(error)
 
     @torch.inference_mode()
     def _expand(self, group: list[Supervised]) -> None:
         images = torch.stack([one.image for one in group]).to(self.device)
         knowledge = torch.stack([one.knowledge for one in group]).to(self.device)
-        stages = self.backbone.stages(images, {name for feature in self.features for name in fused_stages(feature)})
+        done = Progress(images=len(group))
         for name, labeller in self.baselines.items():
-            self._label(name, labeller, group, images, [], knowledge)
+            self._label(name, labeller, group, images, [], knowledge, done)
+        wanted = {stage for name in self.features for stage in fused_stages(name)}
+        stages = self.backbone.stages(images, wanted) if wanted else {}
         for name in self.features:
             maps = [stages[stage] for stage in fused_stages(name)]
-            self._label(name, self.expander, group, images, maps, knowledge)
+            self._label(name, self.expander, group, images, maps, knowledge, done)
+        self.progress.add(done)
 
     def _label(
         self,
@@ -247,8 +157,9 @@ class ExpansionRun:
         images: Tensor,
         features: Sequence[Tensor],
         known: Tensor,
+        done: Progress,
     ) -> None:
-        """Label a batch, and write its masks with each refinement."""
+        """Label a batch, write its masks with each refinement, and note the time and what was restored."""
         start = time.perf_counter()
         labelling = labeller(images, features, known)
         seeds = None
@@ -258,13 +169,18 @@ class ExpansionRun:
         for refinement, steps in self.refinements.items():
             start = time.perf_counter()
             found = label(refine(steps, images, labelling.probabilities), seeds) if steps else labelling
-            unsure = found.probabilities.amax(1) < self.ignore_below
-            masks = found.masks.masked_fill(unsure, VOID).cpu()
+            masks = self._sure(found).cpu()
             name = _mask_name(base, refinement)
-            self.progress.seconds[name] += labelled + time.perf_counter() - start
-            self.progress.restored[name] += found.restored
+            done.seconds[name] = labelled + time.perf_counter() - start
+            done.restored[name] = sum(found.restored)
             for one, mask in zip(group, masks, strict=True):
                 save_mask(mask_path(self.out, name, one.id), mask)
+
+    def _sure(self, found: Labelling) -> Tensor:
+        """Masks without the pixels that are too unlikely; those that were given their seed back stay."""
+        likeliest, classes = found.probabilities.max(1)
+        unsure = (likeliest < self.ignore_below) & (found.masks == classes)
+        return found.masks.masked_fill(unsure, VOID)
 
 
 def _mask_name(base: str, refinement: str) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.expansion_run import Progress, mask_path
+from torch_svm_seg.expansion_run import mask_path
 from torch_svm_seg.files import read_mask
 from torch_svm_seg.labelling import StudyLabeller
 from torch_svm_seg.panels import PanelRow
+from torch_svm_seg.run_folder import Progress
 from torch_svm_seg.sampling import sample_pixels
 from torch_svm_seg.scoring import score_folders
 from torch_svm_seg.self_training import SelfTraining

@@ -17,12 +17,13 @@ class Labelling(NamedTuple):
     Attributes:
         masks: Class ids, (B, H, W), long.
         probabilities: Of classes by id, (B, K, H, W); 0 for a class that an image does not have.
-        restored: Number of objects (classes of an image) that had vanished from a mask and were given their seed back.
+        restored: How many classes of each image had vanished from its mask and were given their seed back; empty where
+            there was no seed to give.
     """
 
     masks: Tensor
     probabilities: Tensor
-    restored: int = 0
+    restored: tuple[int, ...] = ()
 
 
 class Labeller(Protocol):
@@ -88,13 +89,18 @@ def label(probabilities: Tensor, seeds: Tensor | None = None) -> Labelling:
     masks = probabilities.argmax(1)
     if seeds is None:
         return Labelling(masks, probabilities)
-    restored = 0
-    for mask, seed in zip(masks, seeds, strict=True):
-        # A seed that comes back can cover the last pixels of another class, whose own then comes back too.
-        while (lost := torch.isin(seed, mask, invert=True) & (seed != VOID)).any():
-            restored += len(seed[lost].unique())
-            mask[lost] = seed[lost]
+    restored = tuple(_restore(mask, seed) for mask, seed in zip(masks, seeds, strict=True))
     return Labelling(masks, probabilities, restored)
+
+
+def _restore(mask: Tensor, seed: Tensor) -> int:
+    """Give the classes that a seed has and a mask lacks their seed back, in place; returns how many."""
+    number = 0
+    # A seed that comes back can cover the last pixels of another class, whose own then comes back too.
+    while (lost := torch.isin(seed, mask, invert=True) & (seed != VOID)).any():
+        number += len(seed[lost].unique())
+        mask[lost] = seed[lost]
+    return number
 
 
 def seeds_of(activation: Tensor) -> Tensor:

@@ -37,11 +37,9 @@ class PPMG(nn.Module):
                 its own rule for the background, which is not used.
         """
         masks = torch.stack([self._mask(*pair) for pair in zip(images, activation, strict=True)])
-        probabilities = label_probabilities(masks, activation.shape[1])
         present = (activation > -torch.inf).flatten(2).any(2)
         present[:, 0] = True
-        probabilities = probabilities * present[:, :, None, None]
-        return Labelling(masks, probabilities / probabilities.sum(1, keepdim=True))
+        return Labelling(masks, label_probabilities(masks, activation.shape[1], present=present))
 
     def _mask(self, image: Tensor, activation: Tensor) -> Tensor:
         """Class ids (H, W) of one image."""

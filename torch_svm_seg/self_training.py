@@ -56,19 +56,25 @@ class SelfTraining(nn.Module):
         Raises:
             ValueError: As of ``SVMExpander`` and ``confident_labels``.
         """
-        seeds, scores, labelling = seeds_of(activation), activation, None
+        seeds = seeds_of(activation)
         regions = self._regions(images, as_probabilities(activation), seeds, seeds)
-        for _ in range(self.rounds):
-            labels = confident_labels(scores, self.share, regions)
-            expansion: Expansion = self.expander(features, labels)
-            sample = held_out(labels, expansion.sample, self.expander.seed)
-            found = label(calibrated(expansion.scores, sample), seeds)
-            if labelling is not None and torch.equal(found.masks, labelling.masks):
+        labelling, scores = self._train(features, confident_labels(activation, self.share, regions), seeds)
+        settled = torch.zeros(len(seeds), dtype=torch.bool, device=seeds.device)
+        for _ in range(1, self.rounds):
+            regions = self._regions(images, labelling.probabilities, labelling.masks, seeds)
+            found, scores = self._train(features, confident_labels(scores, self.share, regions), seeds)
+            # An image whose mask has settled keeps it, however long others of its batch go on.
+            settled |= (found.masks == labelling.masks).flatten(1).all(1)
+            if settled.all():
                 break
-            labelling, scores = found, expansion.scores
-            regions = self._regions(images, found.probabilities, found.masks, seeds)
-        assert labelling is not None
+            labelling = _unless(settled, labelling, found)
         return labelling
+
+    def _train(self, features: Tensor | Sequence[Tensor], labels: Tensor, seeds: Tensor) -> tuple[Labelling, Tensor]:
+        """Expand labels, 255 where not confident; gives the labelling and the SVMs' scores (B, K, H, W)."""
+        expansion: Expansion = self.expander(features, labels)
+        sample = held_out(labels, expansion.sample, self.expander.seed)
+        return label(calibrated(expansion.scores, sample), seeds), expansion.scores
 
     def training_labels(self, images: Tensor, activation: Tensor) -> Tensor:
         """The pixels that the first SVM may train on: class ids (B, H, W), and 255 where not confident.
@@ -87,3 +93,11 @@ class SelfTraining(nn.Module):
             return masks
         agreed = label(refine([self.agreement], images, probabilities), seeds).masks
         return torch.where(masks == VOID, VOID, agreed)
+
+
+def _unless(settled: Tensor, labelling: Labelling, found: Labelling) -> Labelling:
+    """What is found, but for the images that have settled, (B,)."""
+    masks = torch.where(settled[:, None, None], labelling.masks, found.masks)
+    probabilities = torch.where(settled[:, None, None, None], labelling.probabilities, found.probabilities)
+    pairs = zip(settled.tolist(), labelling.restored, found.restored, strict=True)
+    return Labelling(masks, probabilities, tuple(before if done else now for done, before, now in pairs))

@@ -131,9 +131,9 @@ class MaskSeeds:
             raise InputError(f"{path}: unknown class ids {unknown}; there are {number} classes")
         if not len(present):
             raise InputError(f"{path}: no pixel is labelled")
-        activation = label_probabilities(mask[None], number, self.confidence)[0]
-        absent = torch.isin(torch.arange(number), present, invert=True)
-        activation[absent] = -torch.inf
+        has = torch.isin(torch.arange(number), present)
+        activation = label_probabilities(mask[None], number, self.confidence, has[None])[0]
+        activation[~has] = -torch.inf
         return Supervised(id, image, activation)
 
 

@@ -94,7 +94,8 @@ class TrainingRun:
         if writes:
             steps = CsvLog(self.out / "steps.csv", ["step", *losses, "learning_rate"], training.step)
             columns = [self.unit, "step", "seconds", *losses, *self.measured]
-            units = CsvLog(self.out / f"{self.unit}s.csv", columns, training.step // length)
+            done = -(-training.step // length)  # the last one may have been shorter
+            units = CsvLog(self.out / f"{self.unit}s.csv", columns, done)
         while not training.finished:
             start, before, sums = time.perf_counter(), training.step, dict.fromkeys(losses, 0.0)
 

@@ -1,9 +1,11 @@
 """Flags that choose photographs and their labels."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch_svm_seg.datasets import PhotographDataset, embedded_sample, folder, voc2012
+from torch_svm_seg.distributed import first_process_first
 from torch_svm_seg.files import InputError
 from torch_svm_seg.image_labels import (
     LabelledPhotographs,
@@ -91,7 +93,8 @@ def open_dataset(args: argparse.Namespace) -> PhotographDataset:
     """
     _check_flags(args)
     if args.root is not None:
-        dataset = voc2012(args.root, args.split or "train", args.list, args.download)
+        with first_process_first() if args.download else nullcontext():
+            dataset = voc2012(args.root, args.split or "train", args.list, args.download)
         dataset = dataset if args.masks is None else dataset.with_masks(args.masks)
     elif args.images is not None:
         dataset = folder(args.images, args.masks, args.class_names, args.list)

@@ -15,10 +15,14 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> Any:
     run = parser.add_argument_group("run")
     run.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="(default: %(default)s)")
     run.add_argument("--device", default="auto", help="cpu, cuda, cuda:N (default: a GPU where there is one)")
+    return run
+
+
+def add_workers_argument(run: Any) -> None:
+    """Adds the flag of runs that can read ahead to those of every run."""
     run.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes that read images ahead (default: 0)"
     )
-    return run
 
 
 def add_overwrite_argument(run: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from torch_svm_seg.arguments.run import add_workers_argument
 from torch_svm_seg.efficientnet_lite import VARIANTS
 from torch_svm_seg.files import InputError
 from torch_svm_seg.training import TrainingSettings
@@ -63,6 +64,7 @@ def add_training_arguments(
 
 def add_training_run_arguments(run: Any) -> None:
     """Adds the flags of runs that train to those of every run."""
+    add_workers_argument(run)
     run.add_argument("--amp", action="store_true", help="compute in bfloat16 where PyTorch deems it safe")
     run.add_argument(
         "--resume", action="store_true", help="continue from DIR/checkpoint.pt if there is one, with the same settings"

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     class_names = data.photographs.class_names
     network = load_classifier(args.checkpoint, class_names).to(choose_device(args.device))
     settings = {"checkpoint": digest(args.checkpoint), "scales": args.scales, "flip": not args.no_flip}
+    settings |= {"labels": digest(args.labels)}
 
     def write(place: int) -> None:
         image, classes = data.photographs.image(place), data.classes(place)

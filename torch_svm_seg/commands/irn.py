@@ -24,6 +24,7 @@ from torch_svm_seg.irn.crops import SureCrops, label_path
 from torch_svm_seg.irn.labels import label_by_activation
 from torch_svm_seg.irn.training import METHOD as IRN_METHOD
 from torch_svm_seg.irn.training import centre_displacements
+from torch_svm_seg.run_folder import folder_digest
 from torch_svm_seg.training import Training
 from torch_svm_seg.training_run import CHECKPOINT_FILE, TrainingRun, refuse_to_restart
 
@@ -111,7 +112,8 @@ def _write_sure_labels(
     cams, device = open_maps(args), choose_device(args.device)
     if not 0 <= args.background_factor <= 1:
         raise InputError(f"--background-factor: expected 0 to 1, got {args.background_factor}")
-    settings = {name: getattr(args, name) for name in ("cams", "background", "background_factor")}
+    settings = {"cams": folder_digest(args.cams)}
+    settings |= {name: getattr(args, name) for name in ("background", "background_factor")}
 
     def write(place: int) -> None:
         id, image, activation = cams.read(photographs, place)

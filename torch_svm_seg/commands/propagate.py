@@ -8,14 +8,15 @@ from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_argument
 from torch_svm_seg.cam_files import cam_path, save_cams
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
-from torch_svm_seg.files import digest
+from torch_svm_seg.files import InputError, digest
 from torch_svm_seg.irn import load_irn
 from torch_svm_seg.irn.refinement import refine_activation
+from torch_svm_seg.run_folder import folder_digest
 
 HELP = "refine class activation maps by an IRNet's random walk"
 DESCRIPTION = (
-    "Write refined maps to DIR/ID.npz, with a background of their own, for expand.py --cams DIR "
-    "--background own. The same command continues an interrupted run."
+    "Write refined maps to DIR/ID.npz, with a background of their own, for expand.py --cams DIR. The same "
+    "command continues an interrupted run."
 )
 
 
@@ -24,15 +25,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--irn", required=True, metavar="FILE", help="checkpoint of train.py irn")
     add_data_arguments(parser)
     add_map_arguments(parser.add_argument_group("maps"), required=True)
+    walk = parser.add_argument_group(
+        "walk", "The defaults are SIPE's use of IRN; IRN's own is --exponent 1 --threshold 0.25."
+    )
+    walk.add_argument(
+        "--exponent", type=float, default=1.5, metavar="E", help="of the maps before the walk (default: %(default)s)"
+    )
+    walk.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="of the background after the walk, in parts of the largest value that a class has in the image (default: "
+        "the background walks like a class)",
+    )
     add_overwrite_argument(add_run_arguments(parser, "out/propagate"))
 
 
 def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Write class activation maps refined by an IRNet; returns the exit code."""
     photographs = open_dataset(args)
-    refinement = load_irn(args.irn).to(choose_device(args.device))
+    if not args.exponent > 0:
+        raise InputError(f"--exponent: expected a positive number, got {args.exponent}")
+    if args.threshold is not None and not 0 < args.threshold < 1:
+        raise InputError(f"--threshold: expected more than 0 and less than 1, got {args.threshold}")
+    refinement = load_irn(args.irn, exponent=args.exponent, threshold=args.threshold).to(choose_device(args.device))
     cams = open_maps(args)
-    settings = {"irn": digest(args.irn), "cams": args.cams, "background": args.background}
+    settings = {"irn": digest(args.irn), "cams": folder_digest(args.cams), "background": args.background}
+    settings |= {"exponent": args.exponent, "threshold": args.threshold}
 
     def write(place: int) -> None:
         id, image, activation = cams.read(photographs, place)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import gathered
-from torch_svm_seg.expansion_run import Progress, claim_folder, write_record
+from torch_svm_seg.run_folder import SPOILT, Progress, claim_folder, skip_reason, write_record
 from torch_svm_seg.training import Step
 from torch_svm_seg.training_run import TrainingRun
 
@@ -41,7 +41,7 @@ def for_each(
 
     Args:
         photographs: the photographs.
-        write: writes the file of the photograph at a place; a ValueError skips it.
+        write: writes the file of the photograph at a place; what it raises of SPOILT skips it.
         paths: of the files.
         out: folder of the files and of the record.
         settings: what the files depend on: all of a folder have the same.
@@ -60,8 +60,8 @@ def for_each(
         try:
             write(place)
             own.images += 1
-        except ValueError as error:
-            own.skipped[photographs.ids[place]] = str(error)
+        except SPOILT as error:
+            own.skipped[photographs.ids[place]] = skip_reason(error)
     parts = gathered(own)
     merged = Progress()
     for part in parts:

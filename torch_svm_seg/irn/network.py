@@ -46,7 +46,7 @@ class IRNet(Trainable):
     """
 
     loss_names = ("affinity", "displacement")
-    largest_gradient = math.inf
+    largest_gradient = None
     displacement_mean: Tensor
 
     def __init__(self, backbone: Backbone, seed: int = 0, radius: int = 10) -> None:

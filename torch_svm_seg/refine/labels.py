@@ -6,16 +6,18 @@ from torch import Tensor
 from torch_svm_seg.sampling import VOID
 
 
-def label_probabilities(labels: Tensor, number: int, confidence: float = 0.7) -> Tensor:
+def label_probabilities(labels: Tensor, number: int, confidence: float = 0.7, present: Tensor | None = None) -> Tensor:
     """Probabilities that trust labels to a degree, as in pydensecrf's ``unary_from_labels``.
 
     Args:
         labels: Class ids from 0 to number - 1, and 255 where nothing is known, (B, H, W).
         number: K, of classes.
-        confidence: Probability of a label, > 0 and < 1; the other classes share the rest. IRN's is 0.7.
+        confidence: Probability of a label, > 0 and < 1; the other classes present share the rest. IRN's is 0.7.
+        present: Which classes each image has, those of its labels among them, (B, K) of bool; by default all.
 
     Returns:
-        (B, K, H, W), summing to 1 over K; equal where nothing is known, and 1 for a single class.
+        (B, K, H, W), summing to 1 over K; 0 for absent classes, equal for all others where nothing is known, and 1 for
+        a single class.
 
     Raises:
         ValueError: Naming the argument, where values are not as above.
@@ -31,7 +33,9 @@ def label_probabilities(labels: Tensor, number: int, confidence: float = 0.7) ->
     unknown = labels[((labels < 0) | (labels >= number)) & ~unsure].unique().tolist()
     if unknown:
         raise ValueError(f"labels: expected 0 to {number - 1} or {VOID}, got {unknown}")
-    others = (1 - confidence) / max(number - 1, 1)
+    present = labels.new_ones(len(labels), number) if present is None else present
+    present = present.float()[:, :, None, None]
+    count = present.sum(1, keepdim=True)
     classes = torch.arange(number, device=labels.device)[:, None, None]
-    probabilities = torch.where(labels == classes, confidence, others)
-    return torch.where(unsure | (number == 1), 1 / number, probabilities)
+    probabilities = torch.where(labels == classes, confidence, (1 - confidence) / (count - 1).clamp_min(1))
+    return present * torch.where(unsure | (count == 1), 1 / count, probabilities)

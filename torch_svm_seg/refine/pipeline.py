@@ -21,4 +21,5 @@ def refine(steps: Sequence[nn.Module], images: Tensor, probabilities: Tensor) ->
     refined = probabilities[:, used]
     for step in steps:
         refined = step(images, refined) * present[:, used]
+        refined = refined / refined.sum(1, keepdim=True)  # those of PAR sum to 1.01^steps
     return probabilities.new_zeros(probabilities.shape).index_copy(1, used, refined.to(probabilities))
