@@ -5,10 +5,10 @@
 
 Each step takes one photograph, fits its SVM on --samples-per-class pixels of each class and takes the multi-class hinge
 loss of other pixels. Its gradient runs through the fit to the metric, a linear projection of each stage, and with
---backbone-rate on into the backbone (so do Lee et al., CVPR 2019, for images of few examples). The projection starts as
-the identity, which is fixed fusion, and is judged on photographs of another split, by the same loss and by the masks
-of their SVMs. With --cams no mask is learned from: the labels are those pixels of the activation maps' seed that can be
-trusted, in both splits.
+--backbone-rate on into the backbone. (Lee et al., CVPR 2019, learn features for classes of few images so.) The projection
+starts as the identity, which is fixed fusion, and is judged on photographs of another split, by the same loss and by the
+masks of their SVMs. With --cams no mask is learned from: the labels, in both splits, are those pixels of the activation
+maps' seed that can be trusted; masks only judge.
 """
 
 import argparse
