@@ -4,11 +4,11 @@
     python -m examples.finetune_through_svm --root DIR --samples-per-class 20 --cams runs/cams
 
 Each step takes one photograph, fits its SVM on --samples-per-class pixels of each class and takes the multi-class hinge
-loss of other pixels. Its gradient runs through the fit to the metric, a linear projection of each stage, and with
---backbone-rate on into the backbone. (Lee et al., CVPR 2019, learn features for classes of few images so.) The projection
-starts as the identity, which is fixed fusion, and is judged on photographs of another split, by the same loss and by the
-masks of their SVMs. With --cams no mask is learned from: the labels, in both splits, are those pixels of the activation
-maps' seed that can be trusted; masks only judge.
+loss of other pixels. Its gradient runs through the fit to a linear projection of each stage, and with
+--backbone-rate on into the backbone. (Lee et al., CVPR 2019, learn features for few images of a class so.) It starts
+as the identity, which is fixed fusion, and is judged on photographs of another split, by the same loss and by the masks
+of their SVMs. With --cams no mask is learned from: the labels, in both splits, are those pixels of the activation maps'
+seed that can be trusted; masks only judge.
 """
 
 import argparse
