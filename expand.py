@@ -21,15 +21,10 @@ from tqdm import tqdm
 
 from torch_svm_seg.arguments.backbone import add_backbone_arguments
 from torch_svm_seg.arguments.data import add_data_arguments, add_label_arguments, open_dataset, open_labels
-from torch_svm_seg.arguments.maps import (
-    add_map_arguments,
-    add_scales_argument,
-    check_scales,
-    open_background,
-    open_maps,
-)
+from torch_svm_seg.arguments.maps import add_map_arguments, open_background, open_maps
 from torch_svm_seg.arguments.refinement import add_refinement_arguments, open_refinement
 from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments, add_workers_argument
+from torch_svm_seg.arguments.scales import add_scales_argument, check_scales
 from torch_svm_seg.backbones import Backbone, load_backbone
 from torch_svm_seg.cam import SCALES
 from torch_svm_seg.classifier import Classifier

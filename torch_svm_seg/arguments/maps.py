@@ -1,7 +1,6 @@
 """Flags that choose class activation maps."""
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from torch_svm_seg.files import InputError
@@ -29,24 +28,6 @@ def add_map_arguments(group: Any, required: bool = False) -> None:
         help="activation of the background: own is what the method activates itself, as SIPE does, power:A is (1 - the "
         "largest activation)^A, constant:T a threshold (default: auto, which is own where there is one, else power:4)",
     )
-
-
-def add_scales_argument(group: Any, default: Sequence[float], text: str) -> None:
-    """Adds ``--scales``, whose help begins with "factors on the image's size"."""
-    group.add_argument(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=list(default),
-        metavar="S",
-        help=f"factors on the image's size {text}",
-    )
-
-
-def check_scales(args: argparse.Namespace) -> None:
-    """Raises InputError unless all of --scales are positive."""
-    if not min(args.scales) > 0:
-        raise InputError(f"--scales: expected positive numbers, got {' '.join(map(str, args.scales))}")
 
 
 def open_background(args: argparse.Namespace) -> Background:

@@ -3,8 +3,8 @@
 import argparse
 
 from torch_svm_seg.arguments.data import add_data_arguments, add_label_arguments, open_labelled
-from torch_svm_seg.arguments.maps import add_scales_argument, check_scales
 from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments
+from torch_svm_seg.arguments.scales import add_scales_argument, check_scales
 from torch_svm_seg.cam import SCALES, class_activation_maps
 from torch_svm_seg.cam_files import cam_path, save_cams
 from torch_svm_seg.classifier_checkpoints import load_classifier

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.arguments.maps import add_scales_argument, check_scales
 from torch_svm_seg.arguments.refinement import add_refinement_arguments, open_refinement
 from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments
+from torch_svm_seg.arguments.scales import add_scales_argument, check_scales
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
 from torch_svm_seg.files import InputError, digest, save_mask
