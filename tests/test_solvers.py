@@ -7,20 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_svm_seg import solvers
+from torch_svm_seg import solvers, spaces
 from torch_svm_seg.kernels import gaussian_kernel
-from torch_svm_seg.solvers import (
-    FeatureSamples,
-    FeatureSpace,
-    GaussianSamples,
-    KernelSpace,
-    Problem,
-    Samples,
-    Solution,
-    Space,
-    solve,
-    solve_in_parts,
-)
+from torch_svm_seg.mapped_samples import FeatureSamples, GaussianSamples, Samples
+from torch_svm_seg.solvers import Problem, Solution, solve, solve_in_parts
+from torch_svm_seg.spaces import FeatureSpace, KernelSpace, Space
 from torch_svm_seg.tensors import first_true, spread_rows, take_rows
 
 
@@ -316,7 +307,7 @@ def test_systems_that_rounding_made_indefinite_are_solved() -> None:
     system = (column @ column.T - 1e-6 * torch.eye(40))[None]
     assert int(torch.linalg.cholesky_ex(system).info) > 0
     right = (system @ torch.ones(1, 40, 1)).clone()
-    found = solvers._solve_positive(system.clone(), right)
+    found = spaces.solve_positive(system.clone(), right)
     torch.testing.assert_close(column.T @ found[0].float(), column.T @ torch.ones(40, 1), rtol=0.05, atol=0.05)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.fusion import weigh_alike
 from torch_svm_seg.interpolation import PixelScorer, feature_maps, read_pixels, score_pixels
+from torch_svm_seg.pixel_products import pixel_products
 from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
 from torch_svm_seg.svm import SVM, Approximation, Gradient, Kernel, Loss
 from torch_svm_seg.tensors import full_precision
@@ -109,7 +110,8 @@ class SVMExpander(nn.Module):
             self._check_labelled(labels)
         sample = sample_pixels(labels, self.samples_per_class, self.seed)
         sample_weight = None if weights is None else weights.flatten(1).gather(1, sample.positions)
-        self.svm.fit(read_pixels(maps, sample.positions, size), sample.classes, sample_weight)
+        x, products = read_pixels(maps, sample.positions, size), pixel_products(maps, sample.positions, size)
+        self.svm.fit(x, sample.classes, sample_weight, products)
         scores = score_pixels(PixelScorer(self.svm.decision, maps, size), self.every_pixel)
         masks = self.svm.classes_[scores.argmax(1)]
         return Expansion(self._by_class_id(scores), masks, sample)

@@ -19,14 +19,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from torch_svm_seg.solvers import Problem, Samples, Solution, with_ones, without_border
+from torch_svm_seg.mapped_samples import DifferentiableSamples
+from torch_svm_seg.solvers import Problem, Solution
+from torch_svm_seg.spaces import with_ones, without_border
 from torch_svm_seg.tensors import first_true, spread_rows
 
 # More free samples than dimensions, as rounding may leave, have a singular system.
 RIDGE = 1e-10
 
 
-def with_gradient(solution: Solution, samples: Samples, problem: Problem) -> Solution:
+def with_gradient(solution: Solution, samples: DifferentiableSamples, problem: Problem) -> Solution:
     """The solution with a graph to the samples and the costs: values unchanged, derivatives as above.
 
     Args:

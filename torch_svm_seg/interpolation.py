@@ -73,7 +73,7 @@ def read_pixels(features: Tensor | Sequence[Tensor], positions: Tensor, size: tu
 
 def _read_map(features: Tensor, positions: Tensor, size: tuple[int, int]) -> Tensor:
     neighbours = Neighbours.of(positions, (features.shape[2], features.shape[3]), size, features.dtype)
-    return neighbours.read(_rows(features).flatten(0, 1))
+    return neighbours.read(cell_rows(features).flatten(0, 1))
 
 
 def feature_maps(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -97,8 +97,9 @@ def _plain_copy(gradient: Tensor | None) -> Tensor | None:  # None: no gradient 
     return None if gradient is None else gradient.clone(memory_format=torch.contiguous_format)
 
 
-def _rows(features: Tensor) -> Tensor:
-    return features.flatten(2).mT  # (B, h w, C)
+def cell_rows(features: Tensor) -> Tensor:
+    """Features (B, C, h, w) as a row a cell, (B, h w, C)."""
+    return features.flatten(2).mT
 
 
 class PixelScorer:
@@ -139,7 +140,7 @@ class PixelScorer:
     def linear(self) -> Tensor:
         """Scores of all pixels, (B, K, H, W), by a linear decision function, which commutes with interpolation."""
         planes = [
-            self.decision.project(_rows(features), channels).mT.unflatten(2, features.shape[2:])
+            self.decision.project(cell_rows(features), channels).mT.unflatten(2, features.shape[2:])
             for features, channels in zip(self.maps, self._channels, strict=True)
         ]
         dense = [F.interpolate(plane, self.size, mode="bilinear", align_corners=False) for plane in planes]
@@ -157,7 +158,7 @@ class _Part:
         self._decision, self._channels, self._size = decision, channels, size
         self._grid = (features.shape[2], features.shape[3])
         self.project_first = features.shape[1] > FEW_CHANNELS
-        rows = _rows(features)
+        rows = cell_rows(features)
         if self.project_first:
             self._table = decision.project(rows, channels).flatten(0, 1)
             self._products = _neighbour_products(features)

@@ -24,19 +24,20 @@ Problems come in batches: P problems with N samples each are solved at once, and
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from torch_svm_seg.kernels import gaussian_kernel, multiply_by_kernel
-from torch_svm_seg.tensors import first_true, position_hash, spread_rows, take_rows
+from torch_svm_seg.mapped_samples import Samples
+from torch_svm_seg.spaces import Space, quotient
+from torch_svm_seg.tensors import first_true, position_hash, spread_rows
 
 # Width of the smoothing zone, in units of the margin: starts so wide that all samples are inside at w = 0, and narrows
 # while the multipliers settle. It never needs to become small: the multipliers, not the width, make the solution exact.
 FIRST_WIDTH, LAST_WIDTH, WIDTH_FACTOR = 2.0, 0.05, 0.5
 SHORT_STEP = 0.1
+# A step is good where the slope along it has fallen to this part of its start.
+SLOPE_LEFT = 0.1
 # A subproblem is solved well enough when its own gap is this part of the whole gap and of the multipliers' move.
 SUBPROBLEM_TOLERANCE = 0.3
 # An intercept balances the two sides' dual variables up to this part of their sum.
@@ -48,301 +49,6 @@ ROUGH_TOLERANCE = 0.1
 SINGLE_PRECISION_STEPS = 200
 # Entries of the kernel matrices that problems solved at once may have on a GPU, 4 GB in single precision, and on a CPU.
 KERNEL_ENTRIES, CACHED_KERNEL_ENTRIES = 2**30, 2**18
-
-
-def _product(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Matrices (P, n, m), in their own precision, times double vectors (P, m)."""
-    return (matrix @ vector.to(matrix.dtype)[..., None])[..., 0].double()
-
-
-class Space(Protocol):
-    """A Hilbert space holding n mapped samples in each of P problems; its elements w have shape (P, E).
-
-    Matrices are in the samples' precision, and all vectors double: they cost nothing beside the matrices, and a
-    duality gap is a small difference of large sums.
-    """
-
-    def combine(self, coefficients: Tensor) -> Tensor:
-        """The element sum_i coefficients_i phi(x_i); coefficients (P, n)."""
-
-    def evaluate(self, element: Tensor) -> Tensor:
-        """Its inner products with all samples, (P, n)."""
-
-    def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
-        """Inner products of two elements, (P,); ``second_values`` is ``evaluate(second)``."""
-
-    def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
-        """``evaluate(element)``, where ``other_values``, those of a similar element, may help."""
-
-    def newton(
-        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Newton's direction of the element, its values, and the direction (P, 1) of the intercept.
-
-        With Phi the samples ``rows`` (P, A) and S their ``slopes`` (P, A; 0 is padding), the Hessian is I + Phi' S Phi
-        in the element and [Phi 1]' S [Phi 1] where the intercept takes part. ``residual`` is the gradient in the
-        element; that in the intercept is 0.
-        """
-
-
-@dataclass
-class KernelSpace:
-    """Samples given by their kernel matrix (P, n, n); elements are the coefficients of expansions in the samples."""
-
-    kernel: Tensor
-
-    def combine(self, coefficients: Tensor) -> Tensor:
-        return coefficients
-
-    def evaluate(self, element: Tensor) -> Tensor:
-        # Most elements are combinations of few samples: only their rows of the matrix are read, and none is copied.
-        rows, _ = first_true(element != 0)
-        problems, size = element.shape
-        table = rows + size * torch.arange(problems, device=rows.device)[:, None]
-        coefficients = element.gather(1, rows).to(self.kernel.dtype)
-        return F.embedding_bag(table, self.kernel.flatten(0, 1), per_sample_weights=coefficients, mode="sum").double()
-
-    def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
-        change = element - other
-        if 2 * int((change != 0).sum()) > int((element != 0).sum()):
-            return self.evaluate(element)
-        return other_values + self.evaluate(change)
-
-    def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
-        return (first * second_values).sum(1)
-
-    def newton(
-        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        entries = rows[:, :, None] * self.kernel.shape[-1] + rows[:, None, :]
-        gram = self.kernel.flatten(1).gather(1, entries.flatten(1)).view(entries.shape)
-        multipliers, turn = _newton_by_samples(gram, slopes, residual_values.gather(1, rows))
-        correction = spread_rows(multipliers, rows, residual.shape[1])
-        return correction - residual, self.evaluate(correction) - residual_values, turn
-
-
-@dataclass
-class FeatureSpace:
-    """Samples given by explicit features (P, n, E); elements are weight vectors."""
-
-    features: Tensor
-
-    def combine(self, coefficients: Tensor) -> Tensor:
-        return _product(self.features.mT, coefficients)
-
-    def evaluate(self, element: Tensor) -> Tensor:
-        return _product(self.features, element)
-
-    def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
-        return self.evaluate(element)
-
-    def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
-        return (first * second).sum(1)
-
-    def newton(
-        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        direction, turn = self._newton(
-            take_rows(self.features, rows), slopes, residual, residual_values.gather(1, rows)
-        )
-        return direction, self.evaluate(direction), turn
-
-    @staticmethod
-    def _newton(chosen: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
-        if chosen.shape[1] <= chosen.shape[2]:
-            multipliers, turn = _newton_by_samples(chosen @ chosen.mT, slopes, residual_values)
-            return _product(chosen.mT, multipliers) - residual, turn
-        # Fewer features than samples: their own system is the smaller one.
-        hessian = chosen.mT @ (chosen * slopes.to(chosen.dtype)[..., None])
-        hessian.diagonal(dim1=1, dim2=2).add_(1)
-        mixed = _product(chosen.mT, slopes)
-        by_residual, by_mixed = _solve_positive(hessian, torch.stack([residual, mixed], -1)).unbind(-1)
-        curvature = (slopes.sum(1) - (mixed * by_mixed).sum(1))[:, None]
-        turn = _quotient((mixed * by_residual).sum(1, keepdim=True), curvature)
-        return -by_residual - turn * by_mixed, turn
-
-
-def _newton_by_samples(gram: Tensor, slopes: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
-    """Newton's step by Woodbury's identity: coefficients (P, A) to take from the zone's samples; the intercept's."""
-    real = slopes > 0
-    columns = with_ones(residual_values) * real[..., None]
-    return without_border(_solve_gram(gram, 1 / torch.where(real, slopes, 1), real, columns))
-
-
-def with_ones(right: Tensor) -> Tensor:
-    """A right side (P, A) and, beside it, that of the border: (P, A, 2)."""
-    return torch.stack([right, torch.ones_like(right)], -1)
-
-
-def without_border(solutions: Tensor, total: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-    """From solutions (P, A, 2) of M s = (right, 1), that of [M, 1; 1', 0] (solution, border) = (right, total).
-
-    Returns:
-        The solution (P, A), and the border's unknown (P, 1), 0 in a problem without rows.
-    """
-    by_right, by_one = solutions.unbind(-1)
-    border = _quotient(by_right.sum(1, keepdim=True) - total, by_one.sum(1, keepdim=True))
-    return by_right - border * by_one, border
-
-
-def _solve_gram(gram: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
-    """Solve (gram + diag(diagonal)) s = right, (P, A, m) and 0 where not real, on the real rows and columns; double."""
-    gram = gram * (real[:, :, None] & real[:, None, :])
-    gram.diagonal(dim1=1, dim2=2).add_(torch.where(real, diagonal, 1).to(gram.dtype))
-    return _solve_positive(gram, right)
-
-
-def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Their quotient; 0, with a derivative of 0, where the denominator is not positive."""
-    positive = denominator > 0
-    return numerator * positive / torch.where(positive, denominator, 1)
-
-
-def _solve_positive(system: Tensor, right: Tensor) -> Tensor:
-    """Solve positive definite systems; rounding that made one indefinite is met with just enough of a ridge.
-
-    The factor is in the system's precision, the right side (P, n, m) and the solution double.
-    """
-    factor, info = torch.linalg.cholesky_ex(system)
-    ridge = torch.finfo(system.dtype).eps * system.diagonal(dim1=1, dim2=2).sum(1)[:, None]
-    while bool((info > 0).any()):
-        system.diagonal(dim1=1, dim2=2).add_(ridge)
-        factor, info = torch.linalg.cholesky_ex(system)
-        ridge = ridge * 10
-    return torch.cholesky_solve(right.to(factor.dtype), factor).double()
-
-
-class Samples(Protocol):
-    """All N samples of P problems: gives the space of any few of them, and evaluates its elements at all of them."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the samples and of the matrices made from them."""
-
-    def double(self) -> "Samples":
-        """The same samples in double precision."""
-
-    def detach(self) -> "Samples":
-        """The same samples without a graph."""
-
-    def space(self, rows: Tensor) -> Space:
-        """The space of the samples ``rows`` (P, n)."""
-
-    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
-        """Inner products (P, N) of an element of ``space(rows)`` with all samples."""
-
-    def combine(self, coefficients: Tensor) -> Tensor:
-        """The element sum_i coefficients_i phi(x_i) of the space of all samples; coefficients (P, N)."""
-
-    def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
-        """Inner products (P, n) of the samples ``rows`` (P, n) with an element of the space of all samples."""
-
-    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
-        """Solve (M + diag(diagonal)) s = right, M the inner products of few samples, in double precision.
-
-        Args:
-            rows: The samples, (P, A).
-            diagonal: > 0, (P, A).
-            real: Which of them take part, bool (P, A).
-            right: (P, A, m), 0 where not real, as the solution is.
-        """
-
-    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
-        """An element of ``space(rows)`` as one of the space of all samples."""
-
-    def part(self, rows: Tensor, element: Tensor) -> Tensor:
-        """An element of the space of all samples as one of ``space(rows)``, as far as that holds it."""
-
-
-@dataclass
-class FeatureSamples:
-    """Samples with explicit features (P, N, E)."""
-
-    features: Tensor
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.features.dtype
-
-    def double(self) -> "FeatureSamples":
-        return FeatureSamples(self.features.double())
-
-    def detach(self) -> "FeatureSamples":
-        return FeatureSamples(self.features.detach())
-
-    def space(self, rows: Tensor) -> FeatureSpace:
-        return FeatureSpace(take_rows(self.features, rows))
-
-    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
-        return _product(self.features, element)
-
-    def combine(self, coefficients: Tensor) -> Tensor:
-        return _product(self.features.mT, coefficients)
-
-    def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
-        return _product(take_rows(self.features, rows), element)
-
-    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
-        chosen = take_rows(self.features, rows).double() * real[..., None]
-        if chosen.shape[1] <= chosen.shape[2]:
-            return _solve_gram(chosen @ chosen.mT, diagonal, real, right)
-        # Fewer features than samples: their own system is the smaller one (Woodbury's identity).
-        scaled = chosen / diagonal[..., None]
-        system = chosen.mT @ scaled
-        system.diagonal(dim1=1, dim2=2).add_(1)
-        return right / diagonal[..., None] - scaled @ _solve_positive(system, scaled.mT @ right)
-
-    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
-        return element
-
-    def part(self, rows: Tensor, element: Tensor) -> Tensor:
-        return element
-
-
-@dataclass
-class GaussianSamples:
-    """Samples x (P, N, D) under the kernel exp(-gamma |x - z|^2), gamma (P, 1, 1)."""
-
-    x: Tensor
-    gamma: Tensor
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.x.dtype
-
-    def double(self) -> "GaussianSamples":
-        return GaussianSamples(self.x.double(), self.gamma.double())
-
-    def detach(self) -> "GaussianSamples":
-        return GaussianSamples(self.x.detach(), self.gamma.detach())
-
-    def space(self, rows: Tensor) -> KernelSpace:
-        chosen = take_rows(self.x, rows)
-        return KernelSpace(gaussian_kernel(chosen, chosen, self.gamma))
-
-    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
-        return self._evaluate(self.x, self.whole(rows, element))
-
-    def combine(self, coefficients: Tensor) -> Tensor:
-        return coefficients
-
-    def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
-        return self._evaluate(take_rows(self.x, rows), element)
-
-    def _evaluate(self, points: Tensor, element: Tensor) -> Tensor:
-        carrying, _ = first_true(element != 0)
-        coefficients = element.gather(1, carrying)[..., None].to(self.x.dtype)
-        return multiply_by_kernel(points, take_rows(self.x, carrying), self.gamma, coefficients)[..., 0].double()
-
-    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
-        chosen = take_rows(self.x, rows).double()
-        return _solve_gram(gaussian_kernel(chosen, chosen, self.gamma.double()), diagonal, real, right)
-
-    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
-        return spread_rows(element, rows, self.x.shape[1])
-
-    def part(self, rows: Tensor, element: Tensor) -> Tensor:
-        return element.gather(1, rows)
 
 
 @dataclass
@@ -549,18 +255,24 @@ def _line_search(
     low, high = torch.zeros_like(slope), torch.ones_like(slope)
     falling, rising = derivative(low), derivative(high)
     # Newton's step is nearly always good: only look for a shorter one where the objective rises again before it.
-    too_long = rising > 0.1 * falling.abs()
+    start = falling.abs()
+    too_long = rising > SLOPE_LEFT * start
     if not bool(too_long.any()):
         return high
+    step, done = high, ~too_long
     for turn in range(16):
         # The secant's zero and the middle by turns: the one is quick, the other sure.
         share = (-falling / (rising - falling)).clamp(0.001, 0.999).nan_to_num(0.5) if turn % 2 == 0 else 0.5
         middle = low + share * (high - low)
         value = derivative(middle)
+        step = torch.where(done, step, middle)
+        done = done | (value.abs() <= SLOPE_LEFT * start)
+        if bool(done.all()):
+            break
         up = value > 0
         low, falling = torch.where(up, low, middle), torch.where(up, falling, value)
         high, rising = torch.where(up, middle, high), torch.where(up, value, rising)
-    return torch.where(too_long, (low + high) / 2, 1)
+    return step
 
 
 def _best_intercept(problem: Problem, values: Tensor, intercept: Tensor, shift: Tensor, width: Tensor) -> Tensor:
@@ -580,7 +292,7 @@ def _best_intercept(problem: Problem, values: Tensor, intercept: Tensor, shift: 
         low = torch.where(balance > 0, intercept, low)
         high = torch.where(balance < 0, intercept, high)
         total = slopes.sum(1, keepdim=True)
-        newton = intercept + _quotient(balance, total)
+        newton = intercept + quotient(balance, total)
         inside = (newton > low) & (newton < high) & (total > 0)
         closed = low.isfinite() & high.isfinite()
         fallback = torch.where(closed, (low + high) / 2, intercept + stride * balance.sign())

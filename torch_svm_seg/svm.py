@@ -15,7 +15,9 @@ from torch_svm_seg.kernels import (
     LinearMap,
     NystroemMap,
 )
-from torch_svm_seg.solvers import FeatureSamples, GaussianSamples, Problem, Samples, Solution, solve_in_parts
+from torch_svm_seg.mapped_samples import DifferentiableSamples, FeatureSamples, GaussianSamples, PixelSamples
+from torch_svm_seg.pixel_products import PixelProducts
+from torch_svm_seg.solvers import Problem, Solution, solve_in_parts
 from torch_svm_seg.tensors import first_true, full_precision, take_rows
 
 Kernel = Literal["linear", "rbf"]
@@ -26,6 +28,9 @@ Gradient = Literal["implicit", "unrolled"]
 # A Gaussian kernel on so few channels has a low numerical rank: features of this many landmarks miss less of it, on
 # average over the samples, than the residual, and are as good as exact.
 LOW_RANK_CHANNELS, LOW_RANK, LOW_RANK_RESIDUAL = 4, 256, 1e-3
+
+# Linear problems of so many channels are solved quicker in their samples' coefficients than in their channels' weights.
+MANY_CHANNELS = 512
 
 
 class SVM(nn.Module):
@@ -111,13 +116,17 @@ class SVM(nn.Module):
     def extra_repr(self) -> str:
         return f"kernel={self.kernel!r}, C={self.C}, gamma={self.gamma!r}, loss={self.loss!r}"
 
-    def fit(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> "SVM":
+    def fit(
+        self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None, products: PixelProducts | None = None
+    ) -> "SVM":
         """Fit one classifier for each image and class.
 
         Args:
             x: Samples, floating point, (B, N, D), or (N, D) for a single image.
             y: Class ids, integer, (B, N) or (N,); -1 is padding. Images need not have the same classes.
             sample_weight: Weights >= 0 of the samples' losses, (B, N) or (N,); 0 takes a sample out.
+            products: Inner products of the samples (B, N), where they are pixels that have them at less cost than x
+                does. The exact RBF kernel and, with many channels, the linear one use them in fits without a gradient.
 
         Raises:
             ValueError: Naming the argument, where shapes, ids or weights are not as above, where a sample is not
@@ -127,8 +136,10 @@ class SVM(nn.Module):
         self._single = x.dim() == 2
         if self._single:
             x, y, weight = x[None], y[None], weight[None]
+        if products is not None and products.norms.shape != y.shape:
+            raise ValueError(f"products: expected {tuple(y.shape)} to match y, got {tuple(products.norms.shape)}")
         with torch.set_grad_enabled(self.gradient is not None and torch.is_grad_enabled()), full_precision(x.device):
-            self._fit(x, y, weight)
+            self._fit(x, y, weight, products if self.gradient is None else None)
         return self
 
     def decision_function(self, x: Tensor) -> Tensor:
@@ -149,7 +160,7 @@ class SVM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.decision_function(x)
 
-    def _fit(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+    def _fit(self, x: Tensor, y: Tensor, weight: Tensor, products: PixelProducts | None) -> None:
         valid = (y >= 0) & (weight > 0)
         # Padding may hold anything, and must not reach a product: it becomes the image's first sample, of weight 0.
         first = take_rows(x, valid.long().argmax(1, keepdim=True))
@@ -162,29 +173,37 @@ class SVM(nn.Module):
         gamma = self._gamma(x, weight)
         feature_map = self._feature_map(x, valid, gamma)
         features = None if feature_map is None else feature_map.features(x)
+        if feature_map is not None and not (self.kernel == "linear" and x.shape[-1] > MANY_CHANNELS):
+            products = None
 
-        def samples(part: Tensor) -> Samples:
+        def samples_of(part: Tensor) -> DifferentiableSamples:
             def of_problems(values: Tensor) -> Tensor:  # all problems of a single image share its samples, uncopied
                 return values.expand(len(part), -1, -1) if len(values) == 1 else values[image[part]]
 
-            if features is None:
-                return GaussianSamples(of_problems(x), of_problems(gamma))
-            return FeatureSamples(of_problems(features))
+            if features is not None:
+                return FeatureSamples(of_problems(features))
+            return GaussianSamples(of_problems(x), of_problems(gamma))
+
+        def pixels_of(part: Tensor) -> PixelSamples:
+            assert products is not None
+            return PixelSamples(products.of(image[part]), gamma[image[part]] if feature_map is None else None)
 
         with torch.set_grad_enabled(self.gradient == "unrolled" and torch.is_grad_enabled()):
-            solution = solve_in_parts(samples, problem, self.tol, self.max_iter)
+            solution = solve_in_parts(samples_of if products is None else pixels_of, problem, self.tol, self.max_iter)
         if torch.is_grad_enabled() and self.gradient == "implicit":
-            solution = with_gradient(solution, samples(torch.arange(len(image), device=x.device)), problem)
+            solution = with_gradient(solution, samples_of(torch.arange(len(image), device=x.device)), problem)
         planes = torch.cat([solution.element, solution.intercept], 1).to(x.dtype)
         element, intercept = _by_class(planes, image, index, present, sign=-1).mT.tensor_split((-1,), dim=1)
+        if feature_map is not None and products is not None:
+            # From coefficients of the samples about the cells' mean to weights of the channels.
+            element = x.mT @ element
+            intercept = intercept - products.mean[:, None] @ element
         intercept = intercept + torch.where(present, 0.0, -torch.inf)[:, None]
         intercept = torch.where(present.sum(1)[:, None, None] > 1, intercept, intercept + 1)
-        if feature_map is not None:
-            self.decision = feature_map.decision(element, intercept)
+        if feature_map is None:
+            self.decision = _gaussian_decision(x, gamma, element, intercept)
         else:
-            carrying, real = first_true((element != 0).any(2))
-            coefficients = take_rows(element, carrying) * real[..., None]
-            self.decision = GaussianDecision(take_rows(x, carrying), coefficients, gamma, intercept)
+            self.decision = feature_map.decision(element, intercept)
         self._report(solution, image, index, present)
 
     def _report(self, solution: Solution, image: Tensor, index: Tensor, present: Tensor) -> None:
@@ -228,6 +247,14 @@ class SVM(nn.Module):
             residual = (low_rank.residual(x) * valid).sum(1) / valid.sum(1)
             return low_rank if bool((residual <= LOW_RANK_RESIDUAL).all()) else None
         return None
+
+
+def _gaussian_decision(x: Tensor, gamma: Tensor, coefficients: Tensor, intercept: Tensor) -> GaussianDecision:
+    """The decision function whose centres are those of the samples (B, N, D) that carry anything for any class."""
+    carrying, real = first_true((coefficients != 0).any(2))
+    return GaussianDecision(
+        take_rows(x, carrying), take_rows(coefficients, carrying) * real[..., None], gamma, intercept
+    )
 
 
 def _problems(present: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,172 @@
+"""Hilbert spaces of mapped samples, in which binary problems are solved: inner products and Newton's directions."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torch_svm_seg.tensors import first_true, spread_rows, take_rows
+
+
+def product(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices (P, n, m), in their own precision, times double vectors (P, m)."""
+    return (matrix @ vector.to(matrix.dtype)[..., None])[..., 0].double()
+
+
+class Space(Protocol):
+    """A Hilbert space holding n mapped samples in each of P problems; its elements w have shape (P, E).
+
+    Matrices are in the samples' precision, and all vectors double: they cost nothing beside the matrices, and a
+    duality gap is a small difference of large sums.
+    """
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """The element sum_i coefficients_i phi(x_i); coefficients (P, n)."""
+
+    def evaluate(self, element: Tensor) -> Tensor:
+        """Its inner products with all samples, (P, n)."""
+
+    def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
+        """Inner products of two elements, (P,); ``second_values`` is ``evaluate(second)``."""
+
+    def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
+        """``evaluate(element)``, where ``other_values``, those of a similar element, may help."""
+
+    def newton(
+        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Newton's direction of the element, its values, and the direction (P, 1) of the intercept.
+
+        With Phi the samples ``rows`` (P, A) and S their ``slopes`` (P, A; 0 is padding), the Hessian is I + Phi' S Phi
+        in the element and [Phi 1]' S [Phi 1] where the intercept takes part. ``residual`` is the gradient in the
+        element; that in the intercept is 0.
+        """
+
+
+@dataclass
+class KernelSpace:
+    """Samples given by their kernel matrix (P, n, n); elements are the coefficients of expansions in the samples."""
+
+    kernel: Tensor
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        return coefficients
+
+    def evaluate(self, element: Tensor) -> Tensor:
+        # Most elements are combinations of few samples: only their rows of the matrix are read, and none is copied.
+        rows, _ = first_true(element != 0)
+        problems, size = element.shape
+        table = rows + size * torch.arange(problems, device=rows.device)[:, None]
+        coefficients = element.gather(1, rows).to(self.kernel.dtype)
+        return F.embedding_bag(table, self.kernel.flatten(0, 1), per_sample_weights=coefficients, mode="sum").double()
+
+    def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
+        change = element - other
+        if 2 * int((change != 0).sum()) > int((element != 0).sum()):
+            return self.evaluate(element)
+        return other_values + self.evaluate(change)
+
+    def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
+        return (first * second_values).sum(1)
+
+    def newton(
+        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        entries = rows[:, :, None] * self.kernel.shape[-1] + rows[:, None, :]
+        gram = self.kernel.flatten(1).gather(1, entries.flatten(1)).view(entries.shape)
+        multipliers, turn = _newton_by_samples(gram, slopes, residual_values.gather(1, rows))
+        correction = spread_rows(multipliers, rows, residual.shape[1])
+        return correction - residual, self.evaluate(correction) - residual_values, turn
+
+
+@dataclass
+class FeatureSpace:
+    """Samples given by explicit features (P, n, E); elements are weight vectors."""
+
+    features: Tensor
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        return product(self.features.mT, coefficients)
+
+    def evaluate(self, element: Tensor) -> Tensor:
+        return product(self.features, element)
+
+    def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
+        return self.evaluate(element)
+
+    def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
+        return (first * second).sum(1)
+
+    def newton(
+        self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        direction, turn = self._newton(
+            take_rows(self.features, rows), slopes, residual, residual_values.gather(1, rows)
+        )
+        return direction, self.evaluate(direction), turn
+
+    @staticmethod
+    def _newton(chosen: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
+        if chosen.shape[1] <= chosen.shape[2]:
+            multipliers, turn = _newton_by_samples(chosen @ chosen.mT, slopes, residual_values)
+            return product(chosen.mT, multipliers) - residual, turn
+        # Fewer features than samples: their own system is the smaller one.
+        hessian = chosen.mT @ (chosen * slopes.to(chosen.dtype)[..., None])
+        hessian.diagonal(dim1=1, dim2=2).add_(1)
+        mixed = product(chosen.mT, slopes)
+        by_residual, by_mixed = solve_positive(hessian, torch.stack([residual, mixed], -1)).unbind(-1)
+        curvature = (slopes.sum(1) - (mixed * by_mixed).sum(1))[:, None]
+        turn = quotient((mixed * by_residual).sum(1, keepdim=True), curvature)
+        return -by_residual - turn * by_mixed, turn
+
+
+def _newton_by_samples(gram: Tensor, slopes: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
+    """Newton's step by Woodbury's identity: coefficients (P, A) to take from the zone's samples; the intercept's."""
+    real = slopes > 0
+    columns = with_ones(residual_values) * real[..., None]
+    return without_border(solve_gram(gram, 1 / torch.where(real, slopes, 1), real, columns))
+
+
+def with_ones(right: Tensor) -> Tensor:
+    """A right side (P, A) and, beside it, that of the border: (P, A, 2)."""
+    return torch.stack([right, torch.ones_like(right)], -1)
+
+
+def without_border(solutions: Tensor, total: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """From solutions (P, A, 2) of M s = (right, 1), that of [M, 1; 1', 0] (solution, border) = (right, total).
+
+    Returns:
+        The solution (P, A), and the border's unknown (P, 1), 0 in a problem without rows.
+    """
+    by_right, by_one = solutions.unbind(-1)
+    border = quotient(by_right.sum(1, keepdim=True) - total, by_one.sum(1, keepdim=True))
+    return by_right - border * by_one, border
+
+
+def solve_gram(gram: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+    """Solve (gram + diag(diagonal)) s = right, (P, A, m) and 0 where not real, on the real rows and columns; double."""
+    gram = gram * (real[:, :, None] & real[:, None, :])
+    gram.diagonal(dim1=1, dim2=2).add_(torch.where(real, diagonal, 1).to(gram.dtype))
+    return solve_positive(gram, right)
+
+
+def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Their quotient; 0, with a derivative of 0, where the denominator is not positive."""
+    positive = denominator > 0
+    return numerator * positive / torch.where(positive, denominator, 1)
+
+
+def solve_positive(system: Tensor, right: Tensor) -> Tensor:
+    """Solve positive definite systems; rounding that made one indefinite is met with just enough of a ridge.
+
+    The factor is in the system's precision, the right side (P, n, m) and the solution double.
+    """
+    factor, info = torch.linalg.cholesky_ex(system)
+    ridge = torch.finfo(system.dtype).eps * system.diagonal(dim1=1, dim2=2).sum(1)[:, None]
+    while bool((info > 0).any()):
+        system.diagonal(dim1=1, dim2=2).add_(ridge)
+        factor, info = torch.linalg.cholesky_ex(system)
+        ridge = ridge * 10
+    return torch.cholesky_solve(right.to(factor.dtype), factor).double()
