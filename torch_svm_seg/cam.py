@@ -24,11 +24,12 @@ _EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class ActivationMaps:
-    """Where an image's classes are, by a classifier.
+    """Where an image's classes are, by a network.
 
     Attributes:
         classes: ids of the classes present, ascending, from 1; absent classes have no map.
-        maps: activation from 0 to 1, (classes, h, w), each with its maximum at 1 unless it is zero everywhere.
+        maps: activation from 0 to 1, (classes, h, w); a classifier's have their maximum at 1 unless they are zero
+            everywhere.
         size: the image's height and width; the maps are usually coarser and stretch over all of it.
         background: activation of the background from 0 to 1, (h, w), where the method has one of its own.
     """
@@ -158,6 +159,16 @@ def make_seed(maps: ActivationMaps, background: Tensor) -> Tensor:
     """
     strongest = _resize(torch.cat([background[None], maps.maps]), maps.size).argmax(0)
     return torch.tensor([0, *maps.classes], device=strongest.device)[strongest]
+
+
+def cell_means(values: Tensor) -> Tensor:
+    """Gives the means of values (B, C, H, W) over the pixels that each value of an activation map stands for.
+
+    Returns:
+        (B, C, ceil(H / 4), ceil(W / 4)).
+    """
+    below, right = (-side % STRIDE for side in values.shape[-2:])
+    return F.avg_pool2d(F.pad(values, (0, right, 0, below), mode="replicate"), STRIDE)
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,27 +1,35 @@
-"""train.py cams: class activation maps of a trained classifier."""
+"""train.py cams: activation maps of a trained classifier, or of a segmentation network."""
 
 import argparse
+from collections.abc import Sequence
+
+from torch import Tensor
 
 from torch_svm_seg.arguments.data import add_data_arguments, add_label_arguments, open_labelled
 from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments
 from torch_svm_seg.arguments.scales import add_scales_argument, check_scales
-from torch_svm_seg.cam import SCALES, class_activation_maps
+from torch_svm_seg.cam import SCALES, ActivationMaps, class_activation_maps
 from torch_svm_seg.cam_files import cam_path, save_cams
+from torch_svm_seg.classifier import Classifier
 from torch_svm_seg.classifier_checkpoints import load_classifier
 from torch_svm_seg.commands.running import for_each
 from torch_svm_seg.distributed import choose_device
-from torch_svm_seg.files import digest
+from torch_svm_seg.files import InputError, digest
+from torch_svm_seg.segmenters import Segmenter, load_segmenter, probability_maps
+from torch_svm_seg.segmenters.checkpoints import METHOD
+from torch_svm_seg.training_checkpoints import read_checkpoint
 
 HELP = "write a trained classifier's class activation maps"
 DESCRIPTION = (
-    "Write the class activation maps of images to DIR/ID.npz (torch_svm_seg/cam_files.py documents "
-    "the format). The same command continues an interrupted run."
+    "Write the class activation maps of images to DIR/ID.npz (torch_svm_seg/cam_files.py documents the format), of the "
+    "classes that they are labelled with. Of a segmentation network, the maps are its probabilities among these "
+    "classes and the background. The same command continues an interrupted run."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of train.py classify")
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of train.py classify or segment")
     add_data_arguments(parser)
     add_label_arguments(parser)
     maps = parser.add_argument_group("maps")
@@ -35,14 +43,29 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     check_scales(args)
     data = open_labelled(args, rank)
     class_names = data.photographs.class_names
-    network = load_classifier(args.checkpoint, class_names).to(choose_device(args.device))
+    network = _load(args.checkpoint, class_names).to(choose_device(args.device))
     settings = {"checkpoint": digest(args.checkpoint), "scales": args.scales, "flip": not args.no_flip}
     settings |= {"labels": digest(args.labels)}
 
     def write(place: int) -> None:
         image, classes = data.photographs.image(place), data.classes(place)
-        maps = class_activation_maps(network, image, classes, args.scales, not args.no_flip)
+        maps = _maps(network, image, classes, args.scales, not args.no_flip)
+        if not maps.maps.isfinite().all():
+            raise InputError(f"{args.checkpoint}: gives activation that is not finite")
         save_cams(cam_path(args.out, data.photographs.ids[place]), maps, class_names)
 
     paths = [cam_path(args.out, id) for id in data.photographs.ids]
     return for_each(data.photographs, write, paths, args.out, settings, args.overwrite, rank, number)
+
+
+def _load(path: str, class_names: Sequence[str]) -> Classifier | Segmenter:
+    is_segmenter = read_checkpoint(path).settings.get("method") == METHOD
+    return load_segmenter(path, class_names) if is_segmenter else load_classifier(path, class_names)
+
+
+def _maps(
+    network: Classifier | Segmenter, image: Tensor, classes: Sequence[int], scales: Sequence[float], flip: bool
+) -> ActivationMaps:
+    if isinstance(network, Segmenter):
+        return probability_maps(network, image, classes, scales, flip)
+    return class_activation_maps(network, image, classes, scales, flip)

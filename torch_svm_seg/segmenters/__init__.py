@@ -10,7 +10,7 @@ from torch_svm_seg.segmenters.checkpoints import load_segmenter
 from torch_svm_seg.segmenters.deeplab_v2 import DeepLabV2
 from torch_svm_seg.segmenters.lite import LiteSegmenter
 from torch_svm_seg.segmenters.packaged import PackagedSegmenter
-from torch_svm_seg.segmenters.prediction import class_probabilities
+from torch_svm_seg.segmenters.prediction import class_probabilities, probability_maps
 from torch_svm_seg.segmenters.segmenter import Segmenter
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "build_segmenter",
     "class_probabilities",
     "load_segmenter",
+    "probability_maps",
 ]

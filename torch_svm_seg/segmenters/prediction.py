@@ -1,4 +1,4 @@
-"""Class probabilities of an image by a segmentation network."""
+"""Class probabilities of an image by a segmentation network, and maps of the classes that it is labelled with."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
 
+from torch_svm_seg.cam import ActivationMaps, cell_means
 from torch_svm_seg.classifier import merge_views, views
 from torch_svm_seg.segmenters.segmenter import Segmenter, resize
 
@@ -37,3 +38,36 @@ def class_probabilities(
         logits = network(views(scaled, flip)).float()
         total += merge_views(resize(logits, size).softmax(1))[0]
     return total / len(scales)
+
+
+def probability_maps(
+    network: Segmenter,
+    image: Tensor,
+    present: Sequence[int],
+    scales: Sequence[float] = (1.0,),
+    flip: bool = True,
+) -> ActivationMaps:
+    """Gives a network's class probabilities, among the classes present and the background, as activation maps.
+
+    So a network that was trained on pseudo masks gives the seeds of the next ones.
+
+    Args:
+        network: a network in evaluation mode; it runs on its own device.
+        image: RGB 0..255 of shape (3, H, W).
+        present: ids of the classes in the image, from 1 up.
+        scales: factors on the image's size.
+        flip: whether to use the mirror image too.
+
+    Returns:
+        Maps of a quarter of the image's size, float32 on the network's device, with a background of their own.
+
+    Raises:
+        ValueError: no class is present, or one that the network does not know, or a scale is not positive.
+    """
+    classes = tuple(sorted(set(present)))
+    if not classes or classes[0] < 1 or classes[-1] >= network.num_classes:
+        raise ValueError(f"present: expected class ids from 1 to {network.num_classes - 1}, got {list(present)}")
+    probabilities = class_probabilities(network, image, scales, flip)[[0, *classes]]
+    total = probabilities.sum(0).clamp_min(torch.finfo(probabilities.dtype).tiny)
+    maps = cell_means((probabilities / total)[None])[0]
+    return ActivationMaps(classes, maps[1:], (image.shape[-2], image.shape[-1]), maps[0])
