@@ -4,21 +4,24 @@
     python -m benchmarks.solver --growth
 
 Each method trains one classifier a class against the rest (one alone where there are two classes) on the pixels that
-the expander samples, and labels all pixels of the photograph; each runs in a process of its own. Peers get their
-samples and all pixels as float64 rows, interpolated beforehand and free of charge. With C = 1 and gamma = "scale",
+the expander samples, and labels all pixels of the photograph; each runs in a process of its own. To prepare is to
+z-score and to sample, and for peers also to interpolate all pixels, which they need as float64 rows; "times ours" is
+given with it and, for fit and prediction alone, without. With C = 1 and gamma = "scale",
 SVC (LIBSVM) defines what is right: "agreement" is the share of pixels labelled as by SVC; TorchKM, which is binary, and
-cross-validates with two folds at least, is given images of two classes only. "memory" is the growth of the largest
-resident size. ``--growth`` shows how our time grows with samples, channels, classes and pixels, one at a time.
+cross-validates with two folds at least, is given images of two classes only. "memory" is by how much the resident
+size grew at most (on Linux). ``--growth`` shows how our time grows with samples, channels, classes and pixels, one at a
+time.
 """
 
 import argparse
+import itertools
 import multiprocessing
-import resource
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,55 +66,70 @@ class Task:
 class Result:
     """What a method did: seconds, MB and labels (H, W)."""
 
+    prepare: float
     fit: float
     predict: float
     memory: float
     mask: Tensor
 
     @property
-    def total(self) -> float:
-        """Seconds altogether."""
+    def work(self) -> float:
+        """Seconds of fit and prediction."""
         return self.fit + self.predict
 
+    @property
+    def total(self) -> float:
+        """Seconds altogether."""
+        return self.prepare + self.work
 
-def ours(**options: Any) -> Callable[[Task], tuple[float, float, Tensor]]:
-    """The expander, which samples and interpolates itself; the time of its fit is taken inside."""
 
-    def run(task: Task) -> tuple[float, float, Tensor]:
+Seconds = tuple[float, float, float]
+
+
+def ours(**options: Any) -> Callable[[Task], tuple[Seconds, Tensor]]:
+    """The expander; the time of its fit is taken inside."""
+
+    def run(task: Task) -> tuple[Seconds, Tensor]:
         expander = SVMExpander(**options)
-        fit, seconds = expander.svm.fit, []
+        fit, clock = expander.svm.fit, [time.perf_counter()]
 
         def timed(*arguments: Any) -> Any:
-            start = time.perf_counter()
+            clock.append(time.perf_counter())
             fitted = fit(*arguments)
-            seconds.append(time.perf_counter() - start)
+            clock.append(time.perf_counter())
             return fitted
 
         expander.svm.fit = timed  # type: ignore[method-assign]
-        start = time.perf_counter()
         mask = expander(task.features[None], task.labels[None]).masks[0]
-        return seconds[0], time.perf_counter() - start - seconds[0], mask
+        clock.append(time.perf_counter())
+        return _between(clock), mask
 
     return run
 
 
-def peer(build: Callable[[float], Any]) -> Callable[[Task], tuple[float, float, Tensor]]:
+def peer(build: Callable[[float], Any]) -> Callable[[Task], tuple[Seconds, Tensor]]:
     """An estimator of scikit-learn's interface, built from gamma."""
 
-    def run(task: Task) -> tuple[float, float, Tensor]:
+    def run(task: Task) -> tuple[Seconds, Tensor]:
+        clock = [time.perf_counter()]
         x, y, pixels = task.samples()
+        clock.append(time.perf_counter())
         estimator = build(1 / (x.shape[1] * x.var()))
-        start = time.perf_counter()
         estimator.fit(x, y)
-        fitted = time.perf_counter()
+        clock.append(time.perf_counter())
         mask = estimator.predict(pixels)
-        end = time.perf_counter()
-        return fitted - start, end - fitted, torch.from_numpy(np.asarray(mask)).reshape(task.labels.shape)
+        clock.append(time.perf_counter())
+        return _between(clock), torch.from_numpy(np.asarray(mask)).reshape(task.labels.shape)
 
     return run
 
 
-METHODS: dict[str, Callable[[Task], tuple[float, float, Tensor]]] = {
+def _between(clock: Sequence[float]) -> Seconds:
+    prepare, fit, predict = (end - start for start, end in itertools.pairwise(clock))
+    return prepare, fit, predict
+
+
+METHODS: dict[str, Callable[[Task], tuple[Seconds, Tensor]]] = {
     "ours, RBF": ours(),
     "ours, linear": ours(kernel="linear"),
     "ours, linear, squared hinge": ours(kernel="linear", loss="squared_hinge"),
@@ -137,10 +155,17 @@ def _measure(name: str, task: Task, threads: int, channel: Any) -> None:
     small = Task(task.features[:, ::4, ::4].contiguous(), task.labels[::4, ::4].contiguous())
     if name.startswith("ours"):
         METHODS[name](small)  # warm up
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _peak()
     with torch.inference_mode():
-        fit, predict, mask = METHODS[name](task)
-    channel.put((fit, predict, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, mask.numpy()))
+        seconds, mask = METHODS[name](task)
+    channel.put((seconds, _peak() - before, mask.numpy()))
+
+
+def _peak() -> float:
+    """Largest resident size of this process, MB."""
+    status = Path("/proc/self/status").read_text()
+    return float(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def measure(name: str, task: Task, threads: int) -> Result:
@@ -149,9 +174,9 @@ def measure(name: str, task: Task, threads: int) -> Result:
     channel = context.SimpleQueue()
     process = context.Process(target=_measure, args=(name, task, threads, channel))
     process.start()
-    fit, predict, memory, mask = channel.get()
+    seconds, memory, mask = channel.get()
     process.join()
-    return Result(fit, predict, memory, torch.from_numpy(mask))
+    return Result(*seconds, memory, torch.from_numpy(mask))
 
 
 def compare(tasks: Sequence[Task], threads: int, number: int) -> str:
@@ -161,8 +186,9 @@ def compare(tasks: Sequence[Task], threads: int, number: int) -> str:
         binary = len(task.labels[task.labels != VOID].unique()) == 2
         done.append({name: measure(name, task, threads) for name in METHODS if binary or name != "TorchKM"})
     lines = [
-        "| method | images | fit, s | predict, s | total, s | times ours | agreement, % | mIoU, % | memory, MB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | images | prepare, s | fit, s | predict, s | total, s | times ours | of fit and predict "
+        "| agreement, % | mIoU, % | memory, MB |",
+        "|---" * 11 + "|",
     ]
     for name in METHODS:
         runs = [(found[name], found, task) for found, task in zip(done, tasks, strict=True) if name in found]
@@ -172,13 +198,13 @@ def compare(tasks: Sequence[Task], threads: int, number: int) -> str:
         for result, _, task in runs:
             score.update(result.mask, task.labels)
         agreement = [float((result.mask == found[REFERENCE].mask).float().mean()) for result, found, _ in runs]
+        seconds = [[result.prepare, result.fit, result.predict, result.total] for result, _, _ in runs]
+        medians = [f"{statistics.median(column):.3f}" for column in zip(*seconds, strict=True)]
+        ratios = [[result.total / found[OURS].total, result.work / found[OURS].work] for result, found, _ in runs]
+        medians += [f"{statistics.median(column):.1f}" for column in zip(*ratios, strict=True)]
         lines.append(
-            f"| {name} | {len(runs)} | {statistics.median(result.fit for result, _, _ in runs):.2f} "
-            f"| {statistics.median(result.predict for result, _, _ in runs):.2f} "
-            f"| {statistics.median(result.total for result, _, _ in runs):.2f} "
-            f"| {statistics.median(result.total / found[OURS].total for result, found, _ in runs):.1f} "
-            f"| {100 * statistics.mean(agreement):.2f} | {100 * score.compute().miou:.2f} "
-            f"| {max(result.memory for result, _, _ in runs):.0f} |"
+            f"| {name} | {len(runs)} | {' | '.join(medians)} | {100 * statistics.mean(agreement):.2f} "
+            f"| {100 * score.compute().miou:.2f} | {max(result.memory for result, _, _ in runs):.0f} |"
         )
     return "\n".join(lines)
 
@@ -190,8 +216,8 @@ def growth(task: Task, kernel: str) -> str:
     labels, features = task.labels, task.features
 
     def row(what: str, value: Any, varied: Task, number: int = 2500) -> None:
-        runs = [ours(kernel=kernel, samples_per_class=number)(varied)[:2] for _ in range(3)]
-        fit, predict = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
+        runs = [ours(kernel=kernel, samples_per_class=number)(varied)[0] for _ in range(3)]
+        _, fit, predict = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
         lines.append(f"| {what} | {value} | {fit:.2f} | {predict:.2f} |")
 
     two = torch.where(torch.isin(labels, torch.tensor(classes[:2])), labels, VOID)

@@ -13,7 +13,9 @@ from PIL import Image
 from training_files import rows, same, weights
 
 import evaluate
+import expand
 from torch_svm_seg.augmentation import random_masked_crop
+from torch_svm_seg.cam_files import read_cams
 from torch_svm_seg.datasets import VOC_CLASSES, voc2012
 from torch_svm_seg.files import InputError, read_mask, save_mask, voc_palette
 from torch_svm_seg.segmentation import survey_masks
@@ -153,6 +155,31 @@ class TestPredict:
         assert archive.read_bytes() == first
         with pytest.raises(InputError, match="1 masks are missing, such as none"):
             write_voc_archive(archive, tmp_path / "masks", [*TINY_IDS[:2], "none"])
+
+    def test_a_networks_maps_are_seeds_of_the_next_masks(self, tiny_voc: Path, run: Path, tmp_path: Path) -> None:
+        labels = tmp_path / "labels.csv"
+        labels.write_text(f"{TINY_IDS[0]},cat\n{TINY_IDS[1]},person,cat\n")
+        command = ["cams", "--checkpoint", str(run / "checkpoint.pt"), "--root", str(tiny_voc), "--scales", "1"]
+        assert main([*command, "--labels", str(labels), "--out", str(tmp_path / "maps")]) == 0
+        maps = read_cams(tmp_path / "maps", TINY_IDS[1], (60, 80), VOC_CLASSES)
+        assert maps.classes == (CAT, PERSON) and maps.background is not None
+        torch.testing.assert_close(maps.maps.sum(0) + maps.background, torch.ones(15, 20), atol=2e-3, rtol=0)
+        names = tmp_path / "names.txt"
+        names.write_text("\n".join(TINY_IDS[:2]))
+        flags = [
+            "--root",
+            str(tiny_voc),
+            "--list",
+            str(names),
+            "--supervision",
+            "seed",
+            "--cams",
+            str(tmp_path / "maps"),
+        ]
+        flags += ["--agreement", "none", "--out", str(tmp_path / "masks")]
+        assert expand.main(flags) == 0
+        for id, classes in zip(TINY_IDS, [{0, CAT}, {0, PERSON, CAT}], strict=False):
+            assert set(np.unique(read_mask(tmp_path / "masks/F4" / f"{id}.png"))) <= classes
 
     def test_a_run_continues_and_skips_damaged_images(
         self, tiny_voc: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

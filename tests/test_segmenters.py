@@ -16,6 +16,7 @@ from torch_svm_seg.segmenters import (
     Segmenter,
     build_segmenter,
     class_probabilities,
+    probability_maps,
 )
 from torch_svm_seg.segmenters.deeplab_v2 import dilated_resnet
 from torch_svm_seg.stages import Backbone, Stage
@@ -174,6 +175,23 @@ def test_probabilities_are_means_over_scales_and_the_mirror_image() -> None:
     assert double.shape == single.shape and not torch.equal(double, single)
     with pytest.raises(ValueError, match="scales"):
         class_probabilities(network, image, [0.0])
+
+
+def test_probabilities_become_maps_of_the_classes_present() -> None:
+    image, network = images(18, 23)[0], _Brightness()
+    last = network.num_classes - 1
+    maps = probability_maps(network, image, [last, last], flip=False)
+    assert maps.classes == (last,) and maps.size == (18, 23) and maps.maps.shape == (1, 5, 6)
+    shares = class_probabilities(network, image)[[0, last]]
+    shares = shares / shares.sum(0)
+    assert maps.background is not None
+    torch.testing.assert_close(maps.maps[0, 1, 2], shares[1, 4:8, 8:12].mean())
+    torch.testing.assert_close(maps.maps[0] + maps.background, torch.ones(5, 6))
+    flipped = probability_maps(network, image, [last], flip=True)
+    assert not torch.equal(flipped.maps, maps.maps)
+    for wrong in ([], [0], [last + 1]):
+        with pytest.raises(ValueError, match="present"):
+            probability_maps(network, image, wrong)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
