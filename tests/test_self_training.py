@@ -77,6 +77,18 @@ def blank(activation: Tensor) -> Tensor:
     return torch.zeros(len(activation), 3, *activation.shape[2:])
 
 
+@pytest.mark.parametrize("num_classes", [None, 4, 9])
+def test_every_class_of_the_activation_has_a_plane(num_classes: int | None) -> None:
+    """Also the last one, which wins nowhere and so trains nothing, whichever planes the expander has."""
+    features, _, activation = squares()
+    activation[:, 0] += 0.01
+    activation[:, 3] = 0
+    expander = SVMExpander(samples_per_class=50, num_classes=num_classes)
+    found = SelfTraining(expander, share=0.5, rounds=2)(blank(activation), features, activation)
+    assert found.probabilities.shape == activation.shape
+    assert not found.probabilities[:, 2:].any() and set(found.masks.unique().tolist()) == {0, 1}
+
+
 def test_the_first_round_is_the_expansion_of_confident_labels() -> None:
     features, _, activation = squares()
     expander = SVMExpander(samples_per_class=100, num_classes=4)

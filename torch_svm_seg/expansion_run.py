@@ -138,15 +138,15 @@ class ExpansionRun:
     @torch.inference_mode()
     def _expand(self, group: list[Supervised]) -> None:
         images = torch.stack([one.image for one in group]).to(self.device)
-        knowledge = torch.stack([one.knowledge for one in group]).to(self.device)
+        knowledge, ids = _of_classes_present(torch.stack([one.knowledge for one in group]).to(self.device))
         done = Progress(images=len(group))
         for name, labeller in self.baselines.items():
-            self._label(name, labeller, group, images, [], knowledge, done)
+            self._label(name, labeller, group, images, [], knowledge, ids, done)
         wanted = {stage for name in self.features for stage in fused_stages(name)}
         stages = self.backbone.stages(images, wanted) if wanted else {}
         for name in self.features:
             maps = [stages[stage] for stage in fused_stages(name)]
-            self._label(name, self.expander, group, images, maps, knowledge, done)
+            self._label(name, self.expander, group, images, maps, knowledge, ids, done)
         self.progress.add(done)
 
     def _label(
@@ -157,9 +157,13 @@ class ExpansionRun:
         images: Tensor,
         features: Sequence[Tensor],
         known: Tensor,
+        ids: Tensor,
         done: Progress,
     ) -> None:
-        """Label a batch, write its masks with each refinement, and note the time and what was restored."""
+        """Label a batch, write its masks with each refinement, and note the time and what was restored.
+
+        Classes are numbered as in ``known``; ``ids`` are their ids.
+        """
         start = time.perf_counter()
         labelling = labeller(images, features, known)
         seeds = None
@@ -169,7 +173,7 @@ class ExpansionRun:
         for refinement, steps in self.refinements.items():
             start = time.perf_counter()
             found = label(refine(steps, images, labelling.probabilities), seeds) if steps else labelling
-            masks = self._sure(found).cpu()
+            masks = ids[self._sure(found)].cpu()
             name = _mask_name(base, refinement)
             done.seconds[name] = labelled + time.perf_counter() - start
             done.restored[name] = sum(found.restored)
@@ -181,6 +185,24 @@ class ExpansionRun:
         likeliest, classes = found.probabilities.max(1)
         unsure = (likeliest < self.ignore_below) & (found.masks == classes)
         return found.masks.masked_fill(unsure, VOID)
+
+
+def _of_classes_present(knowledge: Tensor) -> tuple[Tensor, Tensor]:
+    """Activation (B, K, H, W) of the classes that an image of the batch has, and of the background; labels as they are.
+
+    Most of a data set's classes are in none of a batch's images, and all that follows is quicker without them.
+
+    Returns:
+        The knowledge, and the id of each of its classes, 255 of 255, (256,).
+    """
+    ids = torch.arange(VOID + 1, device=knowledge.device)
+    if knowledge.dim() == 3:
+        return knowledge, ids
+    present = (knowledge > -torch.inf).flatten(2).any(2).any(0)
+    present[0] = True
+    classes = present.nonzero()[:, 0]
+    ids[: len(classes)] = classes
+    return knowledge[:, classes], ids
 
 
 def _mask_name(base: str, refinement: str) -> str:

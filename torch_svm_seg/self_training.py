@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from torch_svm_seg.calibration import calibrated, held_out
 from torch_svm_seg.expander import Expansion, SVMExpander
@@ -58,11 +59,12 @@ class SelfTraining(nn.Module):
         """
         seeds = seeds_of(activation)
         regions = self._regions(images, as_probabilities(activation), seeds, seeds)
-        labelling, scores = self._train(features, confident_labels(activation, self.share, regions), seeds)
+        number = activation.shape[1]
+        labelling, scores = self._train(features, confident_labels(activation, self.share, regions), seeds, number)
         settled = torch.zeros(len(seeds), dtype=torch.bool, device=seeds.device)
         for _ in range(1, self.rounds):
             regions = self._regions(images, labelling.probabilities, labelling.masks, seeds)
-            found, scores = self._train(features, confident_labels(scores, self.share, regions), seeds)
+            found, scores = self._train(features, confident_labels(scores, self.share, regions), seeds, number)
             # An image whose mask has settled keeps it, however long others of its batch go on.
             settled |= (found.masks == labelling.masks).flatten(1).all(1)
             if settled.all():
@@ -70,11 +72,17 @@ class SelfTraining(nn.Module):
             labelling = _unless(settled, labelling, found)
         return labelling
 
-    def _train(self, features: Tensor | Sequence[Tensor], labels: Tensor, seeds: Tensor) -> tuple[Labelling, Tensor]:
-        """Expand labels, 255 where not confident; gives the labelling and the SVMs' scores (B, K, H, W)."""
+    def _train(
+        self, features: Tensor | Sequence[Tensor], labels: Tensor, seeds: Tensor, number: int
+    ) -> tuple[Labelling, Tensor]:
+        """Expand labels, 255 where not confident; gives the labelling and the SVMs' scores of so many classes."""
         expansion: Expansion = self.expander(features, labels)
+        # The expander's planes end at its own number of classes, or at the last class that trained.
+        scores = F.pad(
+            expansion.scores[:, :number], (0, 0, 0, 0, 0, max(number - expansion.scores.shape[1], 0)), value=-torch.inf
+        )
         sample = held_out(labels, expansion.sample, self.expander.seed)
-        return label(calibrated(expansion.scores, sample), seeds), expansion.scores
+        return label(calibrated(scores, sample), seeds), scores
 
     def training_labels(self, images: Tensor, activation: Tensor) -> Tensor:
         """The pixels that the first SVM may train on: class ids (B, H, W), and 255 where not confident.
