@@ -174,7 +174,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
     torch.set_num_threads(1)
-    smaller = open_dataset(argparse.Namespace(**vars(args) | {"limit": args.all_pairs or args.limit}))
+    smaller = open_dataset(
+        argparse.Namespace(**vars(args) | {"limit": args.limit if args.all_pairs is None else args.all_pairs})
+    )
     dataset = open_dataset(args)
     with torch.inference_mode():
         print("| method | ours s/image | theirs s/image | ratio | same labels | mean difference |")
@@ -187,10 +189,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, rows in compare_with_all_pairs(smaller).items():
             ours, error, theirs, other = rows.mean(0).tolist()
             closer = rows[:, 3] - rows[:, 1]
-            spread = float(closer.std() / len(closer) ** 0.5)
+            spread = f" ± {float(closer.std() / len(closer) ** 0.5):.5f}" if len(closer) > 1 else ""
             print(
                 f"| {name} | {100 * ours:.2f} % | {100 * theirs:.2f} % | {error:.5f} | {other:.5f} "
-                f"| {float(closer.mean()):.5f} ± {spread:.5f} |"
+                f"| {float(closer.mean()):.5f}{spread} |"
             )
         if torch.cuda.is_available():
             print(f"\n| {torch.cuda.get_device_name()} | images/s |\n|---|---|")

@@ -5,12 +5,11 @@
 
 Each method trains one classifier a class against the rest (one alone where there are two classes) on the pixels that
 the expander samples, and labels all pixels of the photograph; each runs in a process of its own. To prepare is to
-z-score and to sample, and for peers also to interpolate all pixels, which they need as float64 rows; "times ours" is
-given with it and, for fit and prediction alone, without. With C = 1 and gamma = "scale",
-SVC (LIBSVM) defines what is right: "agreement" is the share of pixels labelled as by SVC; TorchKM, which is binary, and
-cross-validates with two folds at least, is given images of two classes only. "memory" is by how much the resident
-size grew at most (on Linux). ``--growth`` shows how our time grows with samples, channels, classes and pixels, one at a
-time.
+z-score, to sample and to interpolate the sample, and for peers also all pixels, which they need as float64 rows; "times
+ours" is given with it and, for fit and prediction alone, without. With C = 1 and gamma = "scale", SVC (LIBSVM) defines
+what is right: "agreement" is the share of pixels labelled as by SVC; TorchKM, which is binary, and cross-validates with
+two folds at least, is given images of two classes only. "memory" is by how much the resident size grew at most (on
+Linux). ``--growth`` shows how our time grows with samples, channels, classes and pixels, one at a time.
 """
 
 import argparse
@@ -211,14 +210,14 @@ def compare(tasks: Sequence[Task], threads: int, number: int) -> str:
 
 def growth(task: Task, kernel: str) -> str:
     """A Markdown table of our times where samples, channels, classes or pixels vary, one at a time."""
-    lines = ["| what varies | value | fit, s | predict, s |", "|---|---|---|---|"]
+    lines = ["| what varies | value | prepare, s | fit, s | predict, s |", "|---|---|---|---|---|"]
     classes = [int(id) for id in task.labels.unique() if id != VOID]
     labels, features = task.labels, task.features
 
     def row(what: str, value: Any, varied: Task, number: int = 2500) -> None:
         runs = [ours(kernel=kernel, samples_per_class=number)(varied)[0] for _ in range(3)]
-        _, fit, predict = (statistics.median(seconds) for seconds in zip(*runs, strict=True))
-        lines.append(f"| {what} | {value} | {fit:.2f} | {predict:.2f} |")
+        medians = [f"{statistics.median(seconds):.2f}" for seconds in zip(*runs, strict=True)]
+        lines.append(f"| {what} | {value} | {' | '.join(medians)} |")
 
     two = torch.where(torch.isin(labels, torch.tensor(classes[:2])), labels, VOID)
     for number in (312, 625, 1250, 2500, 5000):

@@ -178,17 +178,18 @@ def test_probabilities_are_means_over_scales_and_the_mirror_image() -> None:
 
 
 def test_probabilities_become_maps_of_the_classes_present() -> None:
-    image, network = images(18, 23)[0], _Brightness()
+    image, network = images(16, 24)[0], _Brightness()
     last = network.num_classes - 1
     maps = probability_maps(network, image, [last, last], flip=False)
-    assert maps.classes == (last,) and maps.size == (18, 23) and maps.maps.shape == (1, 5, 6)
+    assert maps.classes == (last,) and maps.size == (16, 24) and maps.maps.shape == (1, 4, 6)
     shares = class_probabilities(network, image)[[0, last]]
     shares = shares / shares.sum(0)
     assert maps.background is not None
     torch.testing.assert_close(maps.maps[0, 1, 2], shares[1, 4:8, 8:12].mean())
-    torch.testing.assert_close(maps.maps[0] + maps.background, torch.ones(5, 6))
+    torch.testing.assert_close(maps.maps[0] + maps.background, torch.ones(4, 6))
     flipped = probability_maps(network, image, [last], flip=True)
     assert not torch.equal(flipped.maps, maps.maps)
+    assert probability_maps(network, image[:, 1:, 1:], [last]).maps.shape == (1, 4, 6)
     for wrong in ([], [0], [last + 1]):
         with pytest.raises(ValueError, match="present"):
             probability_maps(network, image, wrong)

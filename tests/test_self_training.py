@@ -15,6 +15,7 @@ from torch_svm_seg import SVMExpander
 from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.cam_files import cam_path, save_cams
 from torch_svm_seg.datasets import voc2012
+from torch_svm_seg.expansion_run import _of_classes_present
 from torch_svm_seg.files import read_mask, save_mask
 from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.sampling import VOID, confident_labels
@@ -57,6 +58,17 @@ def test_confident_labels_keep_the_share_of_each_region() -> None:
 def test_wrong_arguments_are_named(message: str, scores: Tensor, share: float) -> None:
     with pytest.raises(ValueError, match=message):
         confident_labels(scores, share)
+
+
+def test_a_batch_is_labelled_among_its_own_classes() -> None:
+    activation = torch.full((2, 21, 3, 4), -torch.inf)
+    activation[0, [0, 8]], activation[1, [12, 15]] = 0.25, 0.5
+    found, ids = _of_classes_present(activation)
+    assert ids[:4].tolist() == [0, 8, 12, 15] and int(ids[VOID]) == VOID
+    torch.testing.assert_close(found, activation[:, [0, 8, 12, 15]])
+    labels = torch.tensor([[[3, VOID]]])
+    kept, ids = _of_classes_present(labels)
+    assert kept is labels and torch.equal(ids, torch.arange(256))
 
 
 def squares() -> tuple[Tensor, Tensor, Tensor]:
@@ -295,6 +307,22 @@ def test_unsure_pixels_are_ignored(tiny_voc: Path, cams: Path, tmp_path: Path) -
         before, after = (read_mask(out / name / "seed" / f"{id}.png") for name in ("all", "sure"))
         assert 0 < int(unsure.sum()) < unsure.numel()
         assert torch.equal(after, torch.where(unsure, VOID, before))
+
+
+def test_images_of_other_classes_in_a_batch_change_nothing(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:
+    dataset = voc2012(tiny_voc, "train")
+    for id, classes in zip(dataset.ids, [(8,), (15,)], strict=False):
+        maps = torch.rand(1, 15, 20, generator=torch.Generator().manual_seed(0))
+        save_cams(cam_path(cams, id), ActivationMaps(classes, maps, (60, 80)), dataset.class_names)
+    flags = ["--root", str(tiny_voc), "--supervision", "seed", "--cams", str(cams), "--baselines", "seed", "ppmg"]
+    flags += ["--refine", "none", "pamr", "--features", "F3"]
+    for batch in ("1", "3"):
+        assert expand.main([*flags, "--batch-size", batch, "--out", str(tmp_path / batch)]) == 0
+    paths = sorted((tmp_path / "1").glob("*/*.png"))
+    assert len(paths) == 3 * 2 * 3
+    assert set(read_mask(tmp_path / "1/F3" / f"{dataset.ids[1]}.png").unique().tolist()) == {0, 15}
+    for path in paths:
+        assert torch.equal(read_mask(path), read_mask(tmp_path / "3" / path.relative_to(tmp_path / "1")))
 
 
 def test_baselines_need_no_features(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:

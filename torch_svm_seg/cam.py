@@ -161,16 +161,6 @@ def make_seed(maps: ActivationMaps, background: Tensor) -> Tensor:
     return torch.tensor([0, *maps.classes], device=strongest.device)[strongest]
 
 
-def cell_means(values: Tensor) -> Tensor:
-    """Gives the means of values (B, C, H, W) over the pixels that each value of an activation map stands for.
-
-    Returns:
-        (B, C, ceil(H / 4), ceil(W / 4)).
-    """
-    below, right = (-side % STRIDE for side in values.shape[-2:])
-    return F.avg_pool2d(F.pad(values, (0, right, 0, below), mode="replicate"), STRIDE)
-
-
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Resizes (C, h, w) bilinearly."""
     return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]

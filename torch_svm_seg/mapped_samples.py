@@ -157,11 +157,13 @@ class PixelSamples:
     """Samples that are pixels between the cells of a grid: inner products are interpolated from those of the cells.
 
     Attributes:
-        products: Of P problems' pixels.
+        products: Of B images' pixels.
+        images: The image that each of P problems is of, (P,).
         gamma: Of the Gaussian kernel, (P, 1, 1); ``None`` for the linear one, whose origin is the cells' mean.
     """
 
     products: PixelProducts
+    images: Tensor
     gamma: Tensor | None = None
 
     @property
@@ -169,11 +171,13 @@ class PixelSamples:
         return self.products.cells.dtype
 
     def double(self) -> "PixelSamples":
-        return PixelSamples(self.products.double(), None if self.gamma is None else self.gamma.double())
+        return PixelSamples(self.products.double(), self.images, None if self.gamma is None else self.gamma.double())
 
     def space(self, rows: Tensor) -> KernelSpace:
-        parts = rows.split(COLUMNS, dim=1)
-        return KernelSpace(torch.cat([self._kernel(rows, self._table(columns)) for columns in parts], 2))
+        kernel = self.products.cells.new_empty(*rows.shape, rows.shape[1])
+        for columns, part in zip(rows.split(COLUMNS, dim=1), kernel.split(COLUMNS, dim=2), strict=True):
+            part.copy_(self._kernel(rows, self._table(columns)))
+        return KernelSpace(kernel)
 
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
         carrying, _ = first_true(element != 0)
@@ -182,7 +186,7 @@ class PixelSamples:
         total = torch.zeros_like(everyone, dtype=torch.float64)
         for some, factors in zip(columns.split(COLUMNS, dim=1), coefficients.split(COLUMNS, dim=1), strict=True):
             table = self._table(some)
-            blocks = everyone.split(max(BLOCK_ENTRIES // some.numel(), 1), dim=1)
+            blocks = everyone.split(max(BLOCK_ENTRIES // max(some.numel(), 1), 1), dim=1)
             total += torch.cat([(self._kernel(block, table) @ factors)[..., 0] for block in blocks], 1)
         return total
 
@@ -194,15 +198,18 @@ class PixelSamples:
 
     def _table(self, columns: Tensor) -> Tensor:
         """What the cells contribute to kernel values with the samples ``columns`` (P, n), (P, cells, n)."""
-        table = self.products.with_cells(columns)
+        table = self.products.with_cells(self.images, columns)
         if self.gamma is None:
             return table
         rate = LOG2_E * self.gamma
-        return 2 * rate * table - rate * self.products.squared_norms(columns)[:, None]
+        return 2 * rate * table - rate * self._squared_norms(columns)[:, None]
 
     def _kernel(self, rows: Tensor, table: Tensor) -> Tensor:
         """Kernel values (P, m, n) of the samples ``rows`` (P, m) with those of a table."""
-        values = self.products.read(table, rows)
+        values = self.products.read(table, self.images, rows)
         if self.gamma is None:
             return values
-        return (values - LOG2_E * self.gamma * self.products.squared_norms(rows)[..., None]).exp2_()
+        return (values - LOG2_E * self.gamma * self._squared_norms(rows)[..., None]).exp2_()
+
+    def _squared_norms(self, rows: Tensor) -> Tensor:
+        return self.products.norms[self.images[:, None], rows]

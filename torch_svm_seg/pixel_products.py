@@ -1,14 +1,14 @@
 """Inner products of interpolated pixels, from those of the cells that they lie between."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from torch_svm_seg.interpolation import FEW_CHANNELS, Neighbours, cell_rows
-from torch_svm_seg.tensors import take_rows
 
 
 @dataclass
@@ -55,38 +55,36 @@ class PixelProducts:
         """The products in double precision."""
         return self._of_cells(self.features.double(), self.mean.double(), self.indices, self.weights.double())
 
-    def of(self, images: Tensor) -> "PixelProducts":
-        """Of some of the images (P,), which may repeat."""
-        return PixelProducts(*(getattr(self, field.name)[images] for field in fields(self)))
-
     @property
     def number(self) -> int:
-        """Of pixels, N."""
+        """Of an image's pixels, N."""
         return self.norms.shape[1]
 
-    def squared_norms(self, pixels: Tensor) -> Tensor:
-        """Of chosen pixels (B, n), (B, n)."""
-        return self.norms.gather(1, pixels)
+    def with_cells(self, images: Tensor, pixels: Tensor) -> Tensor:
+        """Inner products of the cells of images (P,) with chosen pixels (P, n) of them, (P, G, n)."""
+        return self._read(self.cells, images, images, pixels).mT.contiguous()
 
-    def with_cells(self, pixels: Tensor) -> Tensor:
-        """Inner products of all cells with chosen pixels (B, n), (B, G, n)."""
-        return self.read(self.cells, pixels).mT.contiguous()
+    def read(self, table: Tensor, images: Tensor, pixels: Tensor) -> Tensor:
+        """Rows (P, n, E) of tables (P, G, E), interpolated at chosen pixels (P, n) of images (P,)."""
+        return self._read(table, torch.arange(len(table), device=table.device), images, pixels)
 
-    def read(self, table: Tensor, pixels: Tensor) -> Tensor:
-        """Rows (B, n, E) of a table (B, G, E), interpolated at chosen pixels (B, n)."""
-        start = table.shape[1] * torch.arange(len(table), device=table.device)[:, None, None]
-        indices, weights = take_rows(self.indices, pixels) + start, take_rows(self.weights, pixels)
+    def _read(self, tables: Tensor, chosen: Tensor, images: Tensor, pixels: Tensor) -> Tensor:
+        indices = self.indices[images[:, None], pixels] + tables.shape[1] * chosen[:, None, None]
+        weights = self.weights[images[:, None], pixels]
         read: Tensor = F.embedding_bag(
-            indices.flatten(0, 1), table.flatten(0, 1), per_sample_weights=weights.flatten(0, 1), mode="sum"
+            indices.flatten(0, 1), tables.flatten(0, 1), per_sample_weights=weights.flatten(0, 1), mode="sum"
         )
-        return read.view(*pixels.shape, -1)
+        return read.view(*pixels.shape, tables.shape[2])
 
 
-def pixel_products(maps: Sequence[Tensor], positions: Tensor, size: tuple[int, int]) -> PixelProducts | None:
-    """The products of pixels, as of ``PixelProducts.of_pixels``; none where they would save no time.
+def pixel_products(
+    maps: Sequence[Tensor], positions: Tensor, size: tuple[int, int]
+) -> Callable[[], PixelProducts] | None:
+    """What makes the products of pixels, as of ``PixelProducts.of_pixels``; none where they would save no time.
 
-    They pay for a single map of many channels that has fewer cells than there are pixels.
+    They pay for a single map of many channels with at least four pixels to a cell: the products of all cells have to be
+    computed first.
     """
     features = maps[0]
-    pays = features.shape[1] > FEW_CHANNELS and features.shape[2] * features.shape[3] < positions.shape[1]
-    return PixelProducts.of_pixels(features, positions, size) if pays and len(maps) == 1 else None
+    many = features.shape[1] > FEW_CHANNELS and 4 * features.shape[2] * features.shape[3] <= positions.shape[1]
+    return partial(PixelProducts.of_pixels, features, positions, size) if many and len(maps) == 1 else None

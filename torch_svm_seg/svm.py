@@ -1,6 +1,7 @@
 """The one-vs-rest support vector machine, batched over images and classes."""
 
 import warnings
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -29,8 +30,9 @@ Gradient = Literal["implicit", "unrolled"]
 # average over the samples, than the residual, and are as good as exact.
 LOW_RANK_CHANNELS, LOW_RANK, LOW_RANK_RESIDUAL = 4, 256, 1e-3
 
-# Linear problems of so many channels are solved quicker in their samples' coefficients than in their channels' weights.
-MANY_CHANNELS = 512
+# Linear problems of more channels are solved quicker in their samples' coefficients than in their channels' weights,
+# unless there are so many samples that their kernel matrix would be large.
+MANY_CHANNELS, MOST_SAMPLES = 512, 8192
 
 
 class SVM(nn.Module):
@@ -117,7 +119,11 @@ class SVM(nn.Module):
         return f"kernel={self.kernel!r}, C={self.C}, gamma={self.gamma!r}, loss={self.loss!r}"
 
     def fit(
-        self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None, products: PixelProducts | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        products: Callable[[], PixelProducts] | None = None,
     ) -> "SVM":
         """Fit one classifier for each image and class.
 
@@ -125,8 +131,9 @@ class SVM(nn.Module):
             x: Samples, floating point, (B, N, D), or (N, D) for a single image.
             y: Class ids, integer, (B, N) or (N,); -1 is padding. Images need not have the same classes.
             sample_weight: Weights >= 0 of the samples' losses, (B, N) or (N,); 0 takes a sample out.
-            products: Inner products of the samples (B, N), where they are pixels that have them at less cost than x
-                does. The exact RBF kernel and, with many channels, the linear one use them in fits without a gradient.
+            products: Makes the inner products of the samples (B, N), if they are pixels that have them at less cost
+                than x does. The exact RBF kernel and, with many channels, the linear one use them in fits without a
+                gradient.
 
         Raises:
             ValueError: Naming the argument, where shapes, ids or weights are not as above, where a sample is not
@@ -136,10 +143,8 @@ class SVM(nn.Module):
         self._single = x.dim() == 2
         if self._single:
             x, y, weight = x[None], y[None], weight[None]
-        if products is not None and products.norms.shape != y.shape:
-            raise ValueError(f"products: expected {tuple(y.shape)} to match y, got {tuple(products.norms.shape)}")
         with torch.set_grad_enabled(self.gradient is not None and torch.is_grad_enabled()), full_precision(x.device):
-            self._fit(x, y, weight, products if self.gradient is None else None)
+            self._fit(x, y, weight, products)
         return self
 
     def decision_function(self, x: Tensor) -> Tensor:
@@ -160,7 +165,7 @@ class SVM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.decision_function(x)
 
-    def _fit(self, x: Tensor, y: Tensor, weight: Tensor, products: PixelProducts | None) -> None:
+    def _fit(self, x: Tensor, y: Tensor, weight: Tensor, products: Callable[[], PixelProducts] | None) -> None:
         valid = (y >= 0) & (weight > 0)
         # Padding may hold anything, and must not reach a product: it becomes the image's first sample, of weight 0.
         first = take_rows(x, valid.long().argmax(1, keepdim=True))
@@ -172,32 +177,20 @@ class SVM(nn.Module):
         problem = Problem(targets, self.C * weight[image], self.loss == "squared_hinge")
         gamma = self._gamma(x, weight)
         feature_map = self._feature_map(x, valid, gamma)
-        features = None if feature_map is None else feature_map.features(x)
-        if feature_map is not None and not (self.kernel == "linear" and x.shape[-1] > MANY_CHANNELS):
-            products = None
-
-        def samples_of(part: Tensor) -> DifferentiableSamples:
-            def of_problems(values: Tensor) -> Tensor:  # all problems of a single image share its samples, uncopied
-                return values.expand(len(part), -1, -1) if len(values) == 1 else values[image[part]]
-
-            if features is not None:
-                return FeatureSamples(of_problems(features))
-            return GaussianSamples(of_problems(x), of_problems(gamma))
-
-        def pixels_of(part: Tensor) -> PixelSamples:
-            assert products is not None
-            return PixelSamples(products.of(image[part]), gamma[image[part]] if feature_map is None else None)
-
+        width = gamma if feature_map is None else None
+        samples_of = _samples(x if feature_map is None else feature_map.features(x), width, image)
+        known = _checked_products(products(), x) if products and self._uses_products(x, feature_map) else None
         with torch.set_grad_enabled(self.gradient == "unrolled" and torch.is_grad_enabled()):
-            solution = solve_in_parts(samples_of if products is None else pixels_of, problem, self.tol, self.max_iter)
+            chosen = _pixel_samples(known, width, image) if known else samples_of
+            solution = solve_in_parts(chosen, problem, self.tol, self.max_iter)
         if torch.is_grad_enabled() and self.gradient == "implicit":
             solution = with_gradient(solution, samples_of(torch.arange(len(image), device=x.device)), problem)
         planes = torch.cat([solution.element, solution.intercept], 1).to(x.dtype)
         element, intercept = _by_class(planes, image, index, present, sign=-1).mT.tensor_split((-1,), dim=1)
-        if feature_map is not None and products is not None:
+        if feature_map is not None and known:
             # From coefficients of the samples about the cells' mean to weights of the channels.
-            element = x.mT @ element
-            intercept = intercept - products.mean[:, None] @ element
+            element = (x - known.mean[:, None]).mT @ element
+            intercept = intercept - known.mean[:, None] @ element
         intercept = intercept + torch.where(present, 0.0, -torch.inf)[:, None]
         intercept = torch.where(present.sum(1)[:, None, None] > 1, intercept, intercept + 1)
         if feature_map is None:
@@ -223,6 +216,12 @@ class SVM(nn.Module):
                 stacklevel=4,
             )
 
+    def _uses_products(self, x: Tensor, feature_map: FeatureMap | None) -> bool:
+        """Whether a fit without a gradient is quicker by inner products of the samples than by their features."""
+        if self.gradient is not None or self.kernel == "rbf":
+            return self.gradient is None and feature_map is None
+        return x.shape[2] > MANY_CHANNELS and x.shape[1] <= MOST_SAMPLES
+
     def _gamma(self, x: Tensor, weight: Tensor) -> Tensor:
         """Kernel width of each image, (B, 1, 1)."""
         if not isinstance(self.gamma, str):
@@ -247,6 +246,23 @@ class SVM(nn.Module):
             residual = (low_rank.residual(x) * valid).sum(1) / valid.sum(1)
             return low_rank if bool((residual <= LOW_RANK_RESIDUAL).all()) else None
         return None
+
+
+def _samples(x: Tensor, gamma: Tensor | None, image: Tensor) -> Callable[[Tensor], DifferentiableSamples]:
+    """Gives the samples of a few problems, which are of the images ``image`` (P,), from those of all images."""
+
+    def of_problems(values: Tensor, part: Tensor) -> Tensor:
+        # All problems of a single image share its samples, uncopied.
+        return values.expand(len(part), -1, -1) if len(values) == 1 else values[image[part]]
+
+    if gamma is None:
+        return lambda part: FeatureSamples(of_problems(x, part))
+    return lambda part: GaussianSamples(of_problems(x, part), of_problems(gamma, part))
+
+
+def _pixel_samples(products: PixelProducts, gamma: Tensor | None, image: Tensor) -> Callable[[Tensor], PixelSamples]:
+    """The same by products of pixels."""
+    return lambda part: PixelSamples(products, image[part], None if gamma is None else gamma[image[part]])
 
 
 def _gaussian_decision(x: Tensor, gamma: Tensor, coefficients: Tensor, intercept: Tensor) -> GaussianDecision:
@@ -303,6 +319,16 @@ def _checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tupl
     if empty:
         raise ValueError(f"y: expected samples in every image, got none in image(s) {empty}")
     return x, y, weight
+
+
+def _checked_products(products: PixelProducts, x: Tensor) -> PixelProducts:
+    found, expected = products.norms, x[..., 0]
+    if found.shape != expected.shape or found.dtype != x.dtype:
+        raise ValueError(
+            f"products: expected {x.dtype} of {tuple(expected.shape)} samples as x, got {found.dtype} of "
+            f"{tuple(found.shape)}"
+        )
+    return products
 
 
 def _images_with(found: Tensor) -> list[int]:

@@ -19,7 +19,7 @@ from torch_svm_seg.segmenters import Segmenter, load_segmenter, probability_maps
 from torch_svm_seg.segmenters.checkpoints import METHOD
 from torch_svm_seg.training_checkpoints import read_checkpoint
 
-HELP = "write a trained classifier's class activation maps"
+HELP = "write the activation maps of a classifier or a segmentation network"
 DESCRIPTION = (
     "Write the class activation maps of images to DIR/ID.npz (torch_svm_seg/cam_files.py documents the format), of the "
     "classes that they are labelled with. Of a segmentation network, the maps are its probabilities among these "
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     def write(place: int) -> None:
         image, classes = data.photographs.image(place), data.classes(place)
         maps = _maps(network, image, classes, args.scales, not args.no_flip)
-        if not maps.maps.isfinite().all():
+        if not all(found.isfinite().all() for found in (maps.maps, maps.background) if found is not None):
             raise InputError(f"{args.checkpoint}: gives activation that is not finite")
         save_cams(cam_path(args.out, data.photographs.ids[place]), maps, class_names)
 

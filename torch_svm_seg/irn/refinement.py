@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_svm_seg.cam import STRIDE, ActivationMaps, cell_means
-from torch_svm_seg.irn.network import IRNet
+from torch_svm_seg.cam import ActivationMaps
+from torch_svm_seg.irn.network import STRIDE, IRNet
 from torch_svm_seg.irn.paths import Paths
 from torch_svm_seg.irn.walk import RandomWalk
 from torch_svm_seg.labelling import present_classes
@@ -73,7 +73,7 @@ class IRNRefinement(nn.Module):
             boundary = self.network.boundary(image).to(probabilities)
         with full_precision(image.device):
             walk = RandomWalk(boundary, self.paths, self.power)
-            start = cell_means(probabilities) ** self.exponent * (1 - boundary[:, None])
+            start = _on_cells(probabilities) ** self.exponent * (1 - boundary[:, None])
             walked = walk(start, self.steps).clamp_min(0)  # the polynomials' error may be negative
             result = _on_pixels(walked, probabilities.shape[-2:]) + _TINY
             if self.threshold is not None:
@@ -96,9 +96,15 @@ def refine_activation(refinement: IRNRefinement, image: Tensor, activation: Tens
     """
     device = next(refinement.parameters()).device
     present = present_classes(activation)
-    refined = cell_means(refinement(image[None].to(device), activation[present][None].to(device)))[0]
+    refined = _on_cells(refinement(image[None].to(device), activation[present][None].to(device)))[0]
     height, width = image.shape[1:]
     return ActivationMaps(tuple(present[1:].tolist()), refined[1:], (height, width), refined[0])
+
+
+def _on_cells(values: Tensor) -> Tensor:
+    """Means (B, K, ceil(H / 4), ceil(W / 4)) over the pixels of each cell."""
+    below, right = (-side % STRIDE for side in values.shape[-2:])
+    return F.avg_pool2d(F.pad(values, (0, right, 0, below), mode="replicate"), STRIDE)
 
 
 def _on_pixels(values: Tensor, size: torch.Size) -> Tensor:

@@ -1,12 +1,14 @@
 """Class probabilities of an image by a segmentation network, and maps of the classes that it is labelled with."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
 
-from torch_svm_seg.cam import ActivationMaps, cell_means
+from torch_svm_seg.cam import STRIDE, ActivationMaps
 from torch_svm_seg.classifier import merge_views, views
 from torch_svm_seg.segmenters.segmenter import Segmenter, resize
 
@@ -69,5 +71,6 @@ def probability_maps(
         raise ValueError(f"present: expected class ids from 1 to {network.num_classes - 1}, got {list(present)}")
     probabilities = class_probabilities(network, image, scales, flip)[[0, *classes]]
     total = probabilities.sum(0).clamp_min(torch.finfo(probabilities.dtype).tiny)
-    maps = cell_means((probabilities / total)[None])[0]
-    return ActivationMaps(classes, maps[1:], (image.shape[-2], image.shape[-1]), maps[0])
+    height, width = image.shape[-2:]
+    maps = F.adaptive_avg_pool2d(probabilities / total, (math.ceil(height / STRIDE), math.ceil(width / STRIDE)))
+    return ActivationMaps(classes, maps[1:], (height, width), maps[0])
