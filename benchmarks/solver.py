@@ -178,18 +178,18 @@ def measure(name: str, task: Task, threads: int) -> Result:
     return Result(*seconds, memory, torch.from_numpy(mask))
 
 
-def compare(tasks: Sequence[Task], threads: int, number: int) -> str:
-    """A Markdown table of all methods: medians of times, means of accuracy, the most memory over the tasks."""
+def compare(tasks: Sequence[Task], methods: Sequence[str], threads: int, number: int) -> str:
+    """A Markdown table of methods: medians of times, means of accuracy, the most memory over the tasks."""
     done: list[dict[str, Result]] = []
     for task in tasks:
         binary = len(task.labels[task.labels != VOID].unique()) == 2
-        done.append({name: measure(name, task, threads) for name in METHODS if binary or name != "TorchKM"})
+        done.append({name: measure(name, task, threads) for name in methods if binary or name != "TorchKM"})
     lines = [
         "| method | images | prepare, s | fit, s | predict, s | total, s | times ours | of fit and predict "
         "| agreement, % | mIoU, % | memory, MB |",
         "|---" * 11 + "|",
     ]
-    for name in METHODS:
+    for name in methods:
         runs = [(found[name], found, task) for found, task in zip(done, tasks, strict=True) if name in found]
         if not runs:
             continue
@@ -251,6 +251,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
     parser.add_argument("--weights", help="random does for timing (default: ImageNet)")
     parser.add_argument("--features", nargs="+", default=["F1", "F3", "F5"])
+    parser.add_argument("--without", nargs="+", default=[], choices=set(METHODS) - {OURS, REFERENCE}, metavar="METHOD")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
     parser.add_argument("--growth", action="store_true", help="show how our cost grows instead")
     return parser
@@ -261,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    methods = [name for name in METHODS if name not in args.without]
     dataset = open_dataset(args)
     with torch.inference_mode():
         backbone = load_backbone(args.backbone, args.weights)
@@ -277,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     print(growth(tasks[0], kernel), flush=True)
             else:
                 print(f"\n{feature}, {tasks[0].features.shape[0]} channels\n")
-                print(compare(tasks, args.threads, len(dataset.class_names)), flush=True)
+                print(compare(tasks, methods, args.threads, len(dataset.class_names)), flush=True)
 
 
 if __name__ == "__main__":
