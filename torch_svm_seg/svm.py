@@ -191,8 +191,7 @@ class SVM(nn.Module):
             # From coefficients of the samples about the cells' mean to weights of the channels.
             element = (x - known.mean[:, None]).mT @ element
             intercept = intercept - known.mean[:, None] @ element
-        intercept = intercept + torch.where(present, 0.0, -torch.inf)[:, None]
-        intercept = torch.where(present.sum(1)[:, None, None] > 1, intercept, intercept + 1)
+        intercept = _with_absent_classes(intercept, present)
         if feature_map is None:
             self.decision = _gaussian_decision(x, gamma, element, intercept)
         else:
@@ -217,10 +216,12 @@ class SVM(nn.Module):
             )
 
     def _uses_products(self, x: Tensor, feature_map: FeatureMap | None) -> bool:
-        """Whether a fit without a gradient is quicker by inner products of the samples than by their features."""
-        if self.gradient is not None or self.kernel == "rbf":
-            return self.gradient is None and feature_map is None
-        return x.shape[2] > MANY_CHANNELS and x.shape[1] <= MOST_SAMPLES
+        """Whether a fit takes inner products of the samples in place of their features: without a gradient alone."""
+        if self.gradient is not None:
+            return False
+        if self.kernel == "linear":
+            return x.shape[2] > MANY_CHANNELS and x.shape[1] <= MOST_SAMPLES
+        return feature_map is None
 
     def _gamma(self, x: Tensor, weight: Tensor) -> Tensor:
         """Kernel width of each image, (B, 1, 1)."""
@@ -282,6 +283,12 @@ def _problems(present: Tensor) -> tuple[Tensor, Tensor]:
     first_of_two = (number == 2) & (present.cumsum(1) == 1)
     image, index = (present & ((number > 2) | first_of_two)).nonzero(as_tuple=True)
     return image, index
+
+
+def _with_absent_classes(intercept: Tensor, present: Tensor) -> Tensor:
+    """Intercepts (B, 1, K): -inf for a class that an image does not have, and 1 for its only class."""
+    intercept = intercept + torch.where(present, 0.0, -torch.inf)[:, None]
+    return torch.where(present.sum(1)[:, None, None] > 1, intercept, intercept + 1)
 
 
 def _by_class(values: Tensor, image: Tensor, index: Tensor, present: Tensor, sign: int) -> Tensor:
