@@ -19,36 +19,38 @@ from typing import Any
 
 from tqdm import tqdm
 
-from torch_svm_seg.arguments.backbone import add_backbone_arguments
-from torch_svm_seg.arguments.data import add_data_arguments, add_label_arguments, open_dataset, open_labels
-from torch_svm_seg.arguments.maps import add_map_arguments, open_background, open_maps
+from torch_svm_seg.arguments.backbone import DEFAULT_BACKBONE, add_backbone_arguments
+from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.arguments.refinement import add_refinement_arguments, open_refinement
 from torch_svm_seg.arguments.run import add_overwrite_argument, add_run_arguments, add_workers_argument
-from torch_svm_seg.arguments.scales import add_scales_argument, check_scales
+from torch_svm_seg.arguments.seeds import (
+    BASELINES,
+    add_seed_arguments,
+    check_no_seeds,
+    check_seeds,
+    open_seeds,
+    open_self_training,
+)
+from torch_svm_seg.arguments.svm import add_sample_arguments, add_svm_arguments, open_expander
 from torch_svm_seg.backbones import Backbone, load_backbone
-from torch_svm_seg.cam import SCALES
 from torch_svm_seg.classifier import Classifier
 from torch_svm_seg.classifier_checkpoints import load_classifier
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import choose_device, gathered, processes
-from torch_svm_seg.expander import SVMExpander
 from torch_svm_seg.expansion_run import ExpansionRun, mask_path, unfinished
 from torch_svm_seg.expansion_summary import overview_rows, score_table
 from torch_svm_seg.files import InputError, digest, write_atomically
 from torch_svm_seg.fusion import fused_stages
-from torch_svm_seg.labelling import SeedLabeller, StudyLabeller
+from torch_svm_seg.labelling import StudyLabeller
 from torch_svm_seg.panels import panel
-from torch_svm_seg.ppmg import PPMG
-from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.run_folder import Progress, claim_folder, folder_digest, write_record
 from torch_svm_seg.self_training import SelfTraining
-from torch_svm_seg.supervision import ClassifierCams, GroundTruth, MaskSeeds, Supervision
+from torch_svm_seg.supervision import GroundTruth, Supervision
 from torch_svm_seg.training_checkpoints import read_checkpoint
 
 STUDY_FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
 SEED_FEATURES = ("F4",)
 STUDY_SAMPLES, SEED_SAMPLES = 2500, 500
-BASELINES: dict[str, type[SeedLabeller] | type[PPMG]] = {"seed": SeedLabeller, "ppmg": PPMG}
 TABLE_NOTE = (
     "\n\nIoU in percent over the whole data set, void left out; mean: over the classes present; s/image: fit, "
     "prediction and refinement, without the backbone and the activation maps.\n"
@@ -77,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each weighing alike; none is only "
         "--baselines (default: all six; F4 with seeds)",
     )
-    add_backbone_arguments(model)
+    add_backbone_arguments(model, default=None)
     samples = parser.add_argument_group("samples")
     samples.add_argument(
         "--supervision",
@@ -86,41 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="where the labels of sampled pixels come from: the ground truth is the paper's study of the upper bound; "
         "seed takes confident pixels of a seed that needs no ground truth (default: %(default)s)",
     )
-    samples.add_argument(
-        "--samples-per-class",
-        type=int,
-        metavar="N",
-        help="pixels drawn from each class of an image; smaller classes give all theirs (default: 2500, as the paper; "
-        "500 with seeds; time grows faster than proportionally)",
-    )
-    samples.add_argument("--seed", type=int, default=0, help="of the sampled pixels (default: %(default)s)")
-    _add_seed_arguments(parser)
-    svm = parser.add_argument_group("SVM")
-    svm.add_argument(
-        "--kernel",
-        choices=("rbf", "linear"),
-        default="rbf",
-        help="rbf is better on shallow features, linear faster and as good on deep ones (default: %(default)s)",
-    )
-    svm.add_argument("--C", type=float, default=1.0, help="weight of the loss; larger trusts samples more (default: 1)")
-    svm.add_argument(
-        "--gamma",
-        type=_gamma,
-        default="scale",
-        help="width of the RBF kernel, or scale for 1 / (channels * variance) (default: %(default)s)",
-    )
-    svm.add_argument(
-        "--approximation",
-        choices=("auto", "exact", "nystroem", "fourier"),
-        default="auto",
-        help="of the RBF kernel: auto is exact, but uses the kernel's low rank on RGB (default: %(default)s)",
-    )
-    svm.add_argument(
-        "--components",
-        type=int,
-        default=1024,
-        help="explicit features of --approximation nystroem and fourier (default: %(default)s)",
-    )
+    add_sample_arguments(samples, "2500, as the paper; 500 with seeds")
+    add_seed_arguments(parser)
+    add_svm_arguments(parser)
     refinement = parser.add_argument_group("refinement")
     refinement.add_argument(
         "--refine",
@@ -148,51 +118,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_seed_arguments(parser: argparse.ArgumentParser) -> None:
-    seeds = parser.add_argument_group(
-        "seeds",
-        "For --supervision seed. Give --cams or --seeds, or a --checkpoint alone, whose maps are then computed.",
-    )
-    seeds.add_argument(
-        "--checkpoint",
-        metavar="FILE",
-        help="classifier of `train.py classify`: its backbone gives the features, instead of --backbone and --weights, "
-        "and its class activation maps the seeds",
-    )
-    add_scales_argument(seeds, SCALES, "whose maps --checkpoint sums (default: 1 0.5 1.5 2)")
-    add_map_arguments(seeds)
-    seeds.add_argument("--seeds", metavar="DIR", help="masks ID.png, such as another method's; 255 is no label")
-    seeds.add_argument(
-        "--agreement",
-        choices=("crf", "none"),
-        default="crf",
-        help="crf trains on pixels by the label that a dense CRF of the seed gives them, none by the seed's own "
-        "(default: %(default)s)",
-    )
-    seeds.add_argument(
-        "--share",
-        type=float,
-        default=0.7,
-        help="of each class's region to train on: its most confident pixels (default: %(default)s)",
-    )
-    seeds.add_argument(
-        "--rounds",
-        type=int,
-        default=1,
-        metavar="N",
-        help="train again on the confident pixels of the SVM's own labels: N SVMs at most, until masks stop changing "
-        "(default: %(default)s)",
-    )
-    seeds.add_argument(
-        "--baselines",
-        nargs="+",
-        choices=tuple(BASELINES),
-        default=[],
-        help="masks without an SVM, for comparison: the seed itself, and PPMG (Li et al., ICCV 2021)",
-    )
-    add_label_arguments(parser)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = build_parser().parse_args(argv)
@@ -211,22 +136,17 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Expand this process's share of the images and report on all of them; returns the exit code."""
     dataset = open_dataset(args)
     _check_flags(args)
-    if args.features is None:
-        args.features = list(STUDY_FEATURES if args.supervision == "ground-truth" else SEED_FEATURES)
-    if args.features == ["none"]:
-        args.features = []
-    if args.samples_per_class is None:
-        args.samples_per_class = STUDY_SAMPLES if args.supervision == "ground-truth" else SEED_SAMPLES
+    _choose_defaults(args)
     device = choose_device(args.device)
     classifier = load_classifier(args.checkpoint, dataset.class_names).to(device) if args.checkpoint else None
     supervision = _supervision(args, dataset, classifier)
-    backbone = (classifier.backbone if classifier else load_backbone(args.backbone, args.weights)).to(device)
-    _check_features(args, backbone)
+    backbone = classifier.backbone if classifier else load_backbone(args.backbone or DEFAULT_BACKBONE, args.weights)
+    _check_features(args, backbone.to(device))
     refinements = {name: open_refinement(args, name, device) for name in args.refine}
-    expander = _build_expander(args, len(dataset.class_names)).to(device)
+    labeller = _labeller(args, len(dataset.class_names)).to(device)
     baselines = {name: BASELINES[name]().to(device) for name in args.baselines}
     run = ExpansionRun(
-        backbone, expander, supervision, args.features, baselines, refinements, args.out, device, args.ignore_below
+        backbone, labeller, supervision, args.features, baselines, refinements, args.out, device, args.ignore_below
     )
     settings = _settings(args, dataset)
     if rank == 0:
@@ -257,23 +177,22 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     return 1 if progress.skipped else 0
 
 
-def _gamma(text: str) -> float | str:
-    return text if text == "scale" else float(text)
+def _choose_defaults(args: argparse.Namespace) -> None:
+    """Fill in what depends on the supervision or on other flags."""
+    study = args.supervision == "ground-truth"
+    if args.features is None:
+        args.features = list(STUDY_FEATURES if study else SEED_FEATURES)
+    elif args.features == ["none"]:
+        args.features = []
+    if args.samples_per_class is None:
+        args.samples_per_class = STUDY_SAMPLES if study else SEED_SAMPLES
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    sources = [f"--{name}" for name in ("cams", "seeds", "checkpoint") if getattr(args, name) is not None]
     if args.supervision == "ground-truth":
-        given = [*sources, *(["--baselines"] if args.baselines else [])]
-        if given:
-            raise InputError(f"{' and '.join(given)}: only with --supervision seed")
-    elif not sources:
-        raise InputError("--supervision seed: needs --cams DIR, --seeds DIR or --checkpoint FILE")
-    if args.checkpoint is not None and args.weights is not None:
-        raise InputError("--checkpoint and --weights: give one of them, both are weights of the backbone")
-    if args.cams is not None and args.seeds is not None:
-        raise InputError("--cams and --seeds: give one of them")
-    check_scales(args)
+        check_no_seeds(args)
+    else:
+        check_seeds(args)
     if not 0 <= args.ignore_below <= 1:
         raise InputError(f"--ignore-below: expected 0 to 1, got {args.ignore_below}")
     if args.batch_size < 1 or args.workers < 0:
@@ -281,42 +200,16 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 
 def _supervision(args: argparse.Namespace, dataset: PhotographDataset, classifier: Classifier | None) -> Supervision:
-    if args.supervision == "ground-truth":
-        if not dataset.has_masks:
-            raise InputError("--supervision ground-truth: needs masks; give --masks DIR with --images")
-        return GroundTruth()
-    if args.seeds is not None:
-        return MaskSeeds(args.seeds)
-    if args.cams is not None:
-        return open_maps(args)
-    assert classifier is not None
-    if args.workers:
-        raise InputError(
-            "--workers: cannot read ahead while --checkpoint computes the maps; write them with `train.py cams`"
-        )
-    data = open_labels(args, dataset)
-    labels = {id: data.classes(place) for place, id in enumerate(data.photographs.ids)}
-    return ClassifierCams(classifier, labels, open_background(args), args.scales)
+    if args.supervision == "seed":
+        return open_seeds(args, dataset, classifier)
+    if not dataset.has_masks:
+        raise InputError("--supervision ground-truth: needs masks; give --masks DIR with --images")
+    return GroundTruth()
 
 
-def _build_expander(args: argparse.Namespace, num_classes: int) -> StudyLabeller | SelfTraining:
-    try:
-        expander = SVMExpander(
-            kernel=args.kernel,
-            C=args.C,
-            gamma=args.gamma,
-            approximation=None if args.approximation == "exact" else args.approximation,
-            components=args.components,
-            samples_per_class=args.samples_per_class,
-            num_classes=num_classes,
-            seed=args.seed,
-        )
-        if args.supervision == "ground-truth":
-            return StudyLabeller(expander)
-        agreement = DenseCRF.preset(args.crf) if args.agreement == "crf" else None
-        return SelfTraining(expander, agreement, args.share, args.rounds)
-    except ValueError as error:
-        raise InputError(f"--{error}".replace("_", "-")) from error
+def _labeller(args: argparse.Namespace, num_classes: int) -> StudyLabeller | SelfTraining:
+    expander = open_expander(args, num_classes)
+    return open_self_training(args, expander) if args.supervision == "seed" else StudyLabeller(expander)
 
 
 def _check_features(args: argparse.Namespace, backbone: Backbone) -> None:
@@ -332,13 +225,14 @@ def _check_features(args: argparse.Namespace, backbone: Backbone) -> None:
 
 def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str, Any]:
     """What the masks depend on: a run continues only with the same."""
-    names = ("backbone", "supervision", "samples_per_class", "seed", "kernel", "C", "gamma")
-    settings = {name: getattr(args, name) for name in names}
+    backbone = args.backbone or DEFAULT_BACKBONE
     if args.checkpoint is not None:
-        settings["backbone"] = read_checkpoint(args.checkpoint).settings["backbone"]
+        backbone = read_checkpoint(args.checkpoint).settings["backbone"]
+    settings = {"backbone": backbone}
+    settings |= {name: getattr(args, name) for name in ("supervision", "samples_per_class", "seed")}
+    settings |= {name: getattr(args, name) for name in ("kernel", "C", "gamma", "approximation", "components")}
     settings |= {name: digest(getattr(args, name)) for name in ("weights", "checkpoint", "irn_weights", "labels")}
     settings |= {name: folder_digest(getattr(args, name)) for name in ("cams", "seeds")}
-    settings |= {"approximation": args.approximation, "components": args.components}
     settings |= {"features": list(args.features), "classes": list(dataset.class_names)}
     settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf", "ignore_below")}
     if args.supervision == "seed":

@@ -268,6 +268,7 @@ def test_an_image_without_maps_is_skipped(
         ),
         (["--features", "none"], "--features none: needs --baselines"),
         (["--checkpoint", "a.pt", "--weights", "b.pt"], "--checkpoint and --weights: give one of them"),
+        (["--checkpoint", "a.pt", "--backbone", "resnet18"], "--checkpoint and --backbone: give one of them"),
         (["--refine", "irn"], "--refine irn: needs --irn-weights FILE"),
         (["--checkpoint", "lost.pt"], "lost.pt: No such file"),
         (["--supervision", "ground-truth"], "--cams: only with --supervision seed"),
