@@ -13,14 +13,14 @@ One HTML page of what each step gains over the one before, in the order given:
 import argparse
 import json
 import math
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
+
+from tqdm import tqdm
 
 from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
 from torch_svm_seg.boundaries import far_from_boundaries, near_boundaries
@@ -28,6 +28,7 @@ from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.cam_files import read_cams
 from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset
 from torch_svm_seg.files import InputError, write_text_atomically
+from torch_svm_seg.prediction_folders import find_folders
 from torch_svm_seg.report import Report, Rung, write_report
 from torch_svm_seg.report.settings import run_record
 from torch_svm_seg.scoring import FolderScore, score_folders
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     """Score, print, write; returns the exit code."""
     dataset = open_dataset(args)
-    folders = _named(_expanded(args.predictions, dataset.ids))
+    folders = find_folders(args.predictions, dataset.ids)
     _check_report_flags(args, folders)
     scores = _score_all(dataset, folders)
     rows = _rows(scores, dataset.class_names, folders)
@@ -174,39 +175,7 @@ def _described(args: argparse.Namespace) -> str:
     return f"{source}, {Path(args.list).name}" if args.list else source
 
 
-def _expanded(folders: Sequence[Path], ids: Sequence[str]) -> list[Path]:
-    """The folders that hold masks: those given, or else their subfolders, seeds and the paper's features first."""
-    found: list[Path] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: not a folder")
-        # The ids, for a folder of runs may hold pictures of its own, and "birds/17" lies in a subfolder itself.
-        if any((folder / f"{id}.png").is_file() for id in ids):
-            found.append(folder)
-        elif holders := [path for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.png"))]:
-            found += sorted(holders, key=_paper_order)
-        elif any(folder.glob("*.png")):
-            found.append(folder)  # all of its predictions are missing, which the summary tells
-        else:
-            raise InputError(f"{folder}: neither it nor a folder in it holds a PNG")
-    return list(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
-
-
-def _paper_order(folder: Path) -> tuple[int, str]:
-    known = ["seed", "ppmg", *PAPER_TABLE_1]
-    base = folder.name.split("+")[0]  # of refined masks, such as F3+crf
-    return (known.index(base) if base in known else len(known), folder.name)
-
-
-def _named(folders: Sequence[Path]) -> dict[str, Path]:
-    """Each folder by its own name, with as many parents before it as it takes to tell all apart."""
-    depth = next(depth for depth in count(1) if len({folder.parts[-depth:] for folder in folders}) == len(folders))
-    return {"/".join(folder.parts[-depth:]): folder for folder in folders}
-
-
 def _score_all(dataset: PhotographDataset, folders: dict[str, Path]) -> dict[str, FolderScore]:
-    from tqdm import tqdm
-
     with tqdm(total=len(folders) * len(dataset), unit="mask", disable=None, leave=False) as bar:
         scores = score_folders(dataset, list(folders.values()), bar.update)
     return dict(zip(folders, scores, strict=True))
