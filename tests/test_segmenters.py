@@ -100,6 +100,14 @@ class TestLite:
             build_segmenter("lite:short", 3)
 
 
+@pytest.mark.parametrize("name", ["lite:resnet18", "deeplabv2:resnet50", "lraspp:mobilenet_v3_large"])
+def test_a_seed_gives_all_weights_and_leaves_the_generator_as_it_was(name: str) -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (next(build_segmenter(name, 5, "random", seed=seed).parameters()) for seed in (3, 3, 4))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("name", ["deeplabv3:mobilenet_v3_large", "lraspp:mobilenet_v3_large", "smp:Unet:mobilenet_v2"])
 def test_networks_of_other_packages_train_and_predict_at_any_size(name: str) -> None:
     if name.startswith("smp"):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
 
 from torch_svm_seg.classifier import Classifier
+from torch_svm_seg.tensors import resize
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 """Scales whose activation is summed by default, as IRN and SIPE do."""
@@ -56,8 +56,8 @@ class ActivationMaps:
 
     def resized(self) -> "ActivationMaps":
         """Gives the maps at the image's size, by bilinear interpolation."""
-        background = None if self.background is None else _resize(self.background[None], self.size)[0]
-        return ActivationMaps(self.classes, _resize(self.maps, self.size), self.size, background)
+        background = None if self.background is None else resize(self.background[None, None], self.size)[0, 0]
+        return ActivationMaps(self.classes, resize(self.maps[None], self.size)[0], self.size, background)
 
 
 @torch.no_grad()
@@ -98,7 +98,7 @@ def class_activation_maps(
     height, width = image.shape[-2:]
     grid = (math.ceil(height / STRIDE), math.ceil(width / STRIDE))
     total = sum(
-        (_resize(network.activation_maps(_rescaled(image, scale), chosen, flip), grid) for scale in scales),
+        (resize(network.activation_maps(_rescaled(image, scale), chosen, flip)[None], grid)[0] for scale in scales),
         start=torch.zeros((), device=weight.device),
     )
     total = total / total.amax((1, 2), keepdim=True).clamp_min(_EPSILON)
@@ -157,13 +157,8 @@ def make_seed(maps: ActivationMaps, background: Tensor) -> Tensor:
     Returns:
         Class ids, int64 of the image's size (H, W); among equals the background, then the lowest id.
     """
-    strongest = _resize(torch.cat([background[None], maps.maps]), maps.size).argmax(0)
+    strongest = resize(torch.cat([background[None], maps.maps])[None], maps.size)[0].argmax(0)
     return torch.tensor([0, *maps.classes], device=strongest.device)[strongest]
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes (C, h, w) bilinearly."""
-    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
 
 
 def _rescaled(image: Tensor, scale: float) -> Tensor:

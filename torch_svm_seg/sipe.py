@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from torch_svm_seg.classifier import Classifier, merge_views, views
 from torch_svm_seg.stages import Backbone
-from torch_svm_seg.tensors import full_precision
+from torch_svm_seg.tensors import full_precision, resize
 
 # Of the side layers on the last four stages, from shallow to deep (section 4.1 has 128, 128, 256, 256).
 _SIDE_CHANNELS = (128, 128, 256, 256)
@@ -83,7 +83,7 @@ class SIPE(Classifier):
         grid = stages[self._deepest].shape[-2:]
         parts = (layer(stages[name].detach()) for name, layer in zip(self._side_stages, self.sides, strict=True))
         parts = (F.normalize(part.float(), dim=1, eps=_EPSILON) for part in parts)
-        return torch.cat([F.interpolate(part, grid, mode="bilinear") for part in parts], dim=1)
+        return torch.cat([resize(part, grid) for part in parts], dim=1)
 
 
 def normalized_maps(class_maps: Tensor, allowed: Tensor) -> Tensor:

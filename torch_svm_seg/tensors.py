@@ -1,9 +1,11 @@
-"""Small tensor operations on batches of padded rows."""
+"""Small tensor operations, most of them on batches of padded rows."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -11,6 +13,21 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seeds PyTorch's generators, of the CPU and of a device, for a block, and leaves them as they were."""
+    with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def resize(values: Tensor, size: Sequence[int]) -> Tensor:
+    """Interpolates values (B, C, h, w) bilinearly to a size (H, W)."""
+    if tuple(values.shape[-2:]) == tuple(size):
+        return values
+    return F.interpolate(values, tuple(size), mode="bilinear", align_corners=False)
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:

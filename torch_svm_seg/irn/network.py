@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch_svm_seg.irn.losses import pair_losses
 from torch_svm_seg.irn.paths import Paths
 from torch_svm_seg.stages import Backbone
-from torch_svm_seg.tensors import full_precision
+from torch_svm_seg.tensors import full_precision, resize, seeded
 from torch_svm_seg.trainable import Trainable
 
 STRIDE = 4
@@ -60,8 +60,7 @@ class IRNet(Trainable):
             raise ValueError(f"backbone: expected a stage of stride {_MERGED_STRIDE} or more, got {strides}")
         channels = backbone.channels
         # The weights come from PyTorch's generator, and leave it as it was.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.boundary_layers = nn.ModuleDict({n: _layer(channels[n], _BOUNDARY_CHANNELS, 4) for n in strides})
             self.boundary_head = nn.Conv2d(_BOUNDARY_CHANNELS * len(strides), 1, 1)
             widths = {name: _SHALLOW_CHANNELS.get(stride, _DEEP_CHANNELS) for name, stride in strides.items()}
@@ -136,16 +135,16 @@ class IRNet(Trainable):
 
     def _boundary_logits(self, stages: dict[str, Tensor]) -> Tensor:
         size = self._size(stages, STRIDE)
-        parts = [_resized(layer(stages[name]), size) for name, layer in self.boundary_layers.items()]
+        parts = [resize(layer(stages[name]), size) for name, layer in self.boundary_layers.items()]
         logits: Tensor = self.boundary_head(torch.cat([part.relu() for part in parts], 1))
         return logits[:, 0]
 
     def _displacement(self, stages: dict[str, Tensor]) -> Tensor:
         size, merged_size = (self._size(stages, stride) for stride in (STRIDE, _MERGED_STRIDE))
         parts = {name: layer(stages[name]) for name, layer in self.displacement_layers.items()}
-        deep = torch.cat([_resized(parts[name], merged_size).relu() for name in self._deep], 1)
-        shallow = [_resized(parts[name], size).relu() for name in self._shallow]
-        merged = torch.cat([*shallow, _resized(self.deep_layer(deep), size).relu()], 1)
+        deep = torch.cat([resize(parts[name], merged_size).relu() for name in self._deep], 1)
+        shallow = [resize(parts[name], size).relu() for name in self._shallow]
+        merged = torch.cat([*shallow, resize(self.deep_layer(deep), size).relu()], 1)
         result: Tensor = self.displacement_head(self.merged_layer(merged).relu())
         return result
 
@@ -169,7 +168,3 @@ def _grid(images: Tensor) -> tuple[int, int]:
 
 def _cut(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return maps[..., : grid[0], : grid[1]]
-
-
-def _resized(maps: Tensor, size: list[int]) -> Tensor:
-    return F.interpolate(maps, size, mode="bilinear") if list(maps.shape[-2:]) != size else maps

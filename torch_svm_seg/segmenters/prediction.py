@@ -10,7 +10,8 @@ from torchvision.transforms.v2 import functional as transforms  # type: ignore[i
 
 from torch_svm_seg.cam import STRIDE, ActivationMaps
 from torch_svm_seg.classifier import merge_views, views
-from torch_svm_seg.segmenters.segmenter import Segmenter, resize
+from torch_svm_seg.segmenters.segmenter import Segmenter
+from torch_svm_seg.tensors import resize
 
 
 @torch.no_grad()

@@ -3,14 +3,13 @@
 Pretrained layers keep BatchNorm on its running statistics in training, as DeepLab does: batches are small.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from torch_svm_seg.distributed import mean_over_processes
 from torch_svm_seg.sampling import VOID
+from torch_svm_seg.tensors import resize
 from torch_svm_seg.trainable import Trainable
 
 # Of DeepLab.
@@ -91,10 +90,3 @@ class Segmenter(Trainable):
             if isinstance(module, _BatchNorm):
                 module.eval()
         return self
-
-
-def resize(values: Tensor, size: Sequence[int]) -> Tensor:
-    """Interpolates values (B, C, h, w) bilinearly to a size (H, W)."""
-    if tuple(values.shape[-2:]) == tuple(size):
-        return values
-    return F.interpolate(values, tuple(size), mode="bilinear", align_corners=False)
