@@ -117,7 +117,7 @@ def evaluate(args: argparse.Namespace) -> int:
     """Score, print, write; returns the exit code."""
     dataset = open_dataset(args)
     folders = find_folders(args.predictions, dataset.ids)
-    _check_report_flags(args, folders)
+    _check_flags(args, folders)
     scores = _score_all(dataset, folders)
     rows = _rows(scores, dataset.class_names, folders)
     if args.boundary is not None:
@@ -136,7 +136,7 @@ def evaluate(args: argparse.Namespace) -> int:
     return 0 if all(score.complete for score in scores.values()) else 1
 
 
-def _check_report_flags(args: argparse.Namespace, folders: dict[str, Path]) -> None:
+def _check_flags(args: argparse.Namespace, folders: dict[str, Path]) -> None:
     if args.report is None:
         for flag in ("rung", "cams", "trust_pickle"):
             if getattr(args, flag):
@@ -145,6 +145,8 @@ def _check_report_flags(args: argparse.Namespace, folders: dict[str, Path]) -> N
         raise InputError(f"--rung: expected one of {', '.join(folders)}, got {args.rung!r}")
     if args.cams is not None and not args.cams.is_dir():
         raise InputError(f"--cams: {args.cams}: not a folder")
+    if args.boundary is not None and args.boundary < 1:
+        raise InputError(f"--boundary: expected at least 1, got {args.boundary}")
     if args.gallery < 0:
         raise InputError(f"--gallery: expected at least 0, got {args.gallery}")
 
@@ -204,8 +206,6 @@ def _with_boundaries(
     rows: Sequence[Row], dataset: PhotographDataset, folders: dict[str, Path], width: int
 ) -> list[Row]:
     """The rows with the mean IoU near boundaries and far from them."""
-    if width < 1:
-        raise InputError(f"--boundary: expected at least 1, got {width}")
     parts = {f"up to {width} px": near_boundaries, f"over {width} px": far_from_boundaries}
     extra: dict[str, dict[str, str]] = {name: {} for name in folders}
     for head, part in parts.items():

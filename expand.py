@@ -43,7 +43,7 @@ from torch_svm_seg.files import InputError, digest, write_atomically
 from torch_svm_seg.fusion import fused_stages
 from torch_svm_seg.labelling import StudyLabeller
 from torch_svm_seg.panels import panel
-from torch_svm_seg.run_folder import Progress, claim_folder, folder_digest, write_record
+from torch_svm_seg.run_folder import Progress, claim_folder, folder_digest, print_skipped, write_record
 from torch_svm_seg.self_training import SelfTraining
 from torch_svm_seg.supervision import GroundTruth, Supervision
 from torch_svm_seg.training_checkpoints import read_checkpoint
@@ -182,8 +182,7 @@ def _choose_defaults(args: argparse.Namespace) -> None:
     study = args.supervision == "ground-truth"
     if args.features is None:
         args.features = list(STUDY_FEATURES if study else SEED_FEATURES)
-    elif args.features == ["none"]:
-        args.features = []
+    args.features = [] if args.features == ["none"] else list(dict.fromkeys(args.features))
     if args.samples_per_class is None:
         args.samples_per_class = STUDY_SAMPLES if study else SEED_SAMPLES
 
@@ -238,8 +237,8 @@ def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str,
     if args.supervision == "seed":
         choices = ["scales", "background", "agreement", "share", "rounds"]
         settings |= {name: getattr(args, name) for name in choices}
-    data = ("root", "split", "list", "images", "masks", "limit")
-    return settings | {"data": {name: getattr(args, name) for name in data}, "number": len(dataset)}
+    # Not how many images there are: a run of a few can go on to all of them.
+    return settings | {"data": {name: getattr(args, name) for name in ("root", "split", "list", "images", "masks")}}
 
 
 def _summarize(
@@ -252,18 +251,19 @@ def _summarize(
         if len(scored):
             width = shutil.get_terminal_size(fallback=(200, 24)).columns
             print(score_table(scored, args.out, run.names, progress, width) + TABLE_NOTE)
-        rows = overview_rows(done, args.out, run.names, run.supervision, run.expander, run.device)
+        rows = overview_rows(
+            done, args.out, run.names, run.supervision, run.expander if run.features else None, run.device
+        )
         picture = panel(rows, run.names, dataset.class_names)
         write_atomically(args.out / "overview.png", lambda stream: picture.save(stream, "png"))
-    for id, reason in progress.skipped.items():
-        print(f"skipped {id}: {reason}")
+    print_skipped(progress.skipped)
+    if progress.unseeded:
+        print(f"objects that images are labelled with, but no pixel of their seed shows: {progress.unseeded}")
     restored = [f"{name} {number}" for name, number in progress.restored.items() if number]
     if restored:
         print(f"objects that had vanished and were given their seed back: {', '.join(restored)}")
-    print(
-        f"{images} images expanded, {len(done) - images} were there, {len(progress.skipped)} skipped; masks in "
-        f"{args.out}/NAME/ID.png, pictures in {args.out}/overview.png"
-    )
+    written = f"; masks in {args.out}/NAME/ID.png, pictures in {args.out}/overview.png" if len(done) else ""
+    print(f"{images} images expanded, {len(done) - images} were there, {len(progress.skipped)} skipped{written}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which depth owns which error: wrong pixels near boundaries and inside, for each folder of masks that expand.py wrote.
 
-python -m benchmarks.depth --root DIR --split animals_train --predictions runs/voc/F* --figure depth.png
+python -m benchmarks.depth --root DIR --predictions runs/voc/F*/ --figure depth.png
 """
 
 import argparse
@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = open_dataset(args)
     # The photographs that all folders have, so that an unfinished run compares too.
     places = [p for p, id in enumerate(dataset.ids) if all((f / f"{id}.png").is_file() for f in args.predictions)]
+    if not places:
+        raise SystemExit("--predictions: no photograph has its mask in all of these folders")
     shares = {}
     print(f"{len(places)} photographs\n\n| feature | wrong, up to {args.boundary} px | wrong, inside | mIoU |")
     print("|---|---|---|---|")

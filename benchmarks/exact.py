@@ -1,6 +1,6 @@
 """How far the masks are from those of exact kernel SVMs: scikit-learn's SVC on the same sampled pixels.
 
-    python -m benchmarks.exact --root DIR --split animals_train --limit 20
+    python -m benchmarks.exact --root DIR --list benchmarks/lists/animals_train.txt --limit 20
 
 For each photograph and feature, one SVC(C=1, gamma="scale") a class against the rest (LIBSVM) is trained on the pixels
 that the expander samples. SVC needs 10 to 200 s to label all pixels of a photograph; its decision function, the sum of

@@ -1,6 +1,6 @@
 """IRN's random walk against dense CRF and PAMR, before and after the SVM: quality, time and memory.
 
-    python -m benchmarks.irn --root DIR --split animals_train --cams runs/cams --irn runs/irn/checkpoint.pt
+    python -m benchmarks.irn --root DIR --cams runs/cams --irn runs/irn/checkpoint.pt
 
 Each photograph goes through every order of steps from its class activation maps to a mask. "seed" is the maps' own mask
 and the stage's name is the SVM: alone it trains on the confident pixels of the seed, after "crf>" or "irn>" on those

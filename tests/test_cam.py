@@ -82,6 +82,8 @@ def test_a_class_without_any_activation_is_silent_and_gets_no_pixel() -> None:
         ({"present": [7]}, "present: expected class ids from 1 to 6, got"),
         ({"present": [1], "scales": [1.0, 0.0]}, "scales: expected positive numbers"),
         ({"present": [1], "scales": []}, "scales: expected positive numbers"),
+        ({"present": [1], "scales": [1.0, float("nan")]}, "scales: expected positive numbers"),
+        ({"present": [1], "scales": [float("inf")]}, "scales: expected positive numbers"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict, message: str) -> None:

@@ -292,8 +292,14 @@ def test_train_aug_takes_a_given_list(tiny_voc, sbd, tmp_path):
     assert voc2012(tiny_voc, "train_aug", list_file=tmp_path / "mine.txt").ids == ("sbd_2",)
 
 
-def test_train_aug_without_masks_names_both_folders(tiny_voc):
-    with pytest.raises(InputError, match=r"neither .*SegmentationClassAug nor .*SBD/cls exists"):
+def test_a_list_of_train_aug_opens_without_masks(tiny_voc, voc):
+    write_list(voc, "train_aug", f"{FOURTH}\n")
+    dataset = voc2012(tiny_voc, "train_aug")
+    assert dataset.ids == (FOURTH,) and not dataset.has_masks and dataset.image(0).shape[0] == 3
+
+
+def test_train_aug_without_masks_or_list_names_what_was_looked_for(tiny_voc):
+    with pytest.raises(InputError, match=r"none of .*train_aug.txt, .*SegmentationClassAug and .*SBD/cls exists"):
         voc2012(tiny_voc, "train_aug")
 
 

@@ -223,6 +223,33 @@ def test_nan_features_are_skipped(tiny_voc: Path, tmp_path: Path, capsys: pytest
     assert set(record(tmp_path / "out")["skipped"]) == set(TRAIN)
 
 
+def test_numbers_that_are_too_large_are_no_masks(
+    tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tiny_voc, tmp_path / "out", "--gamma", "1e30") == 1
+    assert "too large" in capsys.readouterr().out and not masks(tmp_path / "out")
+
+
+def test_a_seed_beyond_64_bits_is_refused(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(tiny_voc, tmp_path / "out", "--seed", str(2**63))
+    assert "--seed: expected 0 to 2^63 - 1" in capsys.readouterr().err
+
+
+def test_a_run_of_a_few_images_goes_on_to_more(tiny_voc: Path, tmp_path: Path) -> None:
+    assert run(tiny_voc, tmp_path / "out", "--limit", "1") == 0
+    before = masks(tmp_path / "out")
+    assert run(tiny_voc, tmp_path / "out") == 0
+    after = masks(tmp_path / "out")
+    assert len(before) == 2 and len(after) == 6 and before.items() <= after.items()
+    assert record(tmp_path / "out")["images"] == 3
+
+
+def test_a_feature_named_twice_is_one(tiny_voc: Path, tmp_path: Path) -> None:
+    assert run(tiny_voc, tmp_path / "out", "--features", "img", "F3", "img") == 0
+    assert list(record(tmp_path / "out")["seconds"]) == ["img", "F3"]
+
+
 def test_full_disk_is_one_error_and_loses_nothing(
     tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,7 +274,9 @@ def test_full_disk_is_one_error_and_loses_nothing(
     [
         (["--features", "F9"], "F9"),
         (["--C", "-1"], "--C"),
-        (["--gamma", "0"], "--gamma"),
+        (["--C", "inf"], "--C: expected a finite number > 0, got inf"),
+        (["--share", "0.2", "--labels", "lost.json"], "--share and --labels: only with --supervision seed"),
+        (["--gamma", "0"], "--gamma: expected a finite number > 0, got 0.0"),
         (["--samples-per-class", "0"], "--samples-per-class"),
         (["--backbone", "vgg0"], "vgg0"),
         (["--weights", "missing.pth"], "missing.pth"),

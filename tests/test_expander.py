@@ -1,5 +1,6 @@
 """The expansion of labels by per-image SVMs: shapes, classes, weights, invariances, errors, and toy images."""
 
+import copy
 import doctest
 from typing import Any
 
@@ -52,6 +53,30 @@ def iou(mask: Tensor, truth: Tensor) -> float:
 
 
 # Results
+
+
+@pytest.mark.parametrize("channels", [6, 200])
+def test_features_far_from_the_origin_are_scored_as_well(channels: int, device: str) -> None:
+    """In single precision, where a squared norm of 1e8 would hide the distances."""
+    features, labels, _ = toy_batch(device, channels)
+    expander = SVMExpander(samples_per_class=60, normalize=False, every_pixel=True)
+    expected = expander(features, labels)
+    found = expander((features + 1000).float(), labels)
+    assert float((found.masks == expected.masks).double().mean()) > 0.999
+    present = expected.scores > -torch.inf
+    assert float((found.scores - expected.scores)[present].abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("gradient", [None, "implicit"])
+def test_a_network_is_saved_and_copied_without_what_was_fitted(gradient: Any, device: str) -> None:
+    features, labels, _ = toy_batch(device)
+    network = torch.nn.ModuleDict({"own": torch.nn.Conv2d(6, 6, 1), "expander": SVMExpander(gradient=gradient)})
+    network.to(device, torch.float64)
+    network["expander"](network["own"](features), labels).scores.nan_to_num(neginf=0).sum().backward()
+    assert set(network.state_dict()) == {"own.weight", "own.bias"}
+    copied = copy.deepcopy(network)
+    copied.load_state_dict(network.state_dict())
+    assert not any(kept.requires_grad for kept in copied["expander"].buffers())
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -45,6 +45,8 @@ def test_files_give_class_ids(tmp_path: Path, name: str, text: str) -> None:
         ("a.json", '{"one": [1]}', "image one: expected a list of class names"),
         ("a.json", '["cat"]', "expected an object"),
         ("a.json", "{", "not JSON"),
+        ("a.csv", "one;cat;dog\ntwo;dog\n", "expected lines of comma-separated values"),
+        ("a.npy", "", r"expected labels as .json or .csv, got .npy"),
     ],
 )
 def test_bad_files_are_named_with_the_reason(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -107,12 +107,23 @@ def decisions(device: str, dtype: torch.dtype) -> dict[str, DecisionFunction]:
 def test_deciding_is_projecting_and_evaluating(kind: str, dtype: torch.dtype, device: str) -> None:
     decision = decisions(device, dtype)[kind]
     x = normal(6, 3, 20, 4).to(device, dtype)
-    projections = decision.project(x)
+    centred = decision.centre(x)
+    projections = decision.project(centred)
     assert projections.shape == (3, 20, decision.width)
     scores = decision(x)
     assert scores.shape == (3, 20, 2)
     rtol = 1e-4 if dtype == torch.float32 else 1e-9
-    torch.testing.assert_close(decision.evaluate(projections, x.square().sum(-1)), scores, rtol=rtol, atol=rtol)
+    torch.testing.assert_close(decision.evaluate(projections, centred.square().sum(-1)), scores, rtol=rtol, atol=rtol)
+
+
+def test_channels_may_be_centred_and_projected_in_parts(device: str) -> None:
+    decision = decisions(device, torch.float64)["gaussian"]
+    x = normal(6, 3, 20, 4).to(device)
+    centred = decision.centre(x)
+    parts = [slice(0, 1), slice(1, 4)]
+    assert torch.equal(torch.cat([decision.centre(x[..., part], part) for part in parts], 2), centred)
+    total = sum(decision.project(centred[..., part], part) for part in parts)
+    torch.testing.assert_close(total, decision.project(centred))
 
 
 @pytest.mark.parametrize("kind", ["linear", "gaussian", "fourier"])
@@ -152,7 +163,8 @@ def test_decisions_are_their_formulas(kind: str, device: str) -> None:
 def test_deciding_leaves_its_arguments_alone(kind: str, device: str) -> None:
     decision = decisions(device, torch.float64)[kind]
     x = normal(6, 3, 20, 4).to(device)
-    projections, norms = decision.project(x), x.square().sum(-1)
+    centred = decision.centre(x)
+    projections, norms = decision.project(centred), centred.square().sum(-1)
     before = [part.clone() for part in (x, projections, norms, *decision.buffers())]
     first, second = decision(x), decision.evaluate(projections, norms)
     assert torch.equal(first, decision(x)) and torch.equal(second, decision.evaluate(projections, norms))

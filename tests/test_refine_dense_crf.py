@@ -1,5 +1,6 @@
 """The dense CRF against pydensecrf, against a plain reading of the formulas, and its properties."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +321,17 @@ def test_bad_labels_are_told(labels: Tensor, arguments: dict[str, float], messag
 def test_bad_input_is_told(module: torch.nn.Module, image: Tensor, probabilities: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         module(image, probabilities)
+
+
+@pytest.mark.parametrize("module", [DenseCRF(steps=1), PAMR(steps=1)])
+def test_an_image_from_0_to_1_is_warned_of(module: torch.nn.Module) -> None:
+    image, probabilities = torch.rand(1, 3, 4, 5), torch.full((1, 2, 4, 5), 0.5)
+    with pytest.warns(UserWarning, match=r"image: .* scaled to 0\.\.1"):
+        module(image, probabilities)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module(255 * image, probabilities)
+        module(0 * image, probabilities)
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,13 @@ def test_positions_are_filtered_as_by_all_pairs(sigma: float, size: tuple[int, i
     torch.testing.assert_close(PositionFilter(sigma, weight)(values), expected, rtol=0, atol=1e-3)
 
 
+def test_the_filter_of_positions_is_symmetric() -> None:
+    pixels = torch.eye(70, dtype=torch.float64).view(70, 1, 1, 70)
+    matrix = PositionFilter(3.0, torch.ones(70, 1, 1, 70, dtype=torch.float64))(pixels).flatten(1)
+    assert torch.equal(matrix > 0, matrix.mT > 0) and not (matrix > 0).all()
+    torch.testing.assert_close(matrix, matrix.mT, rtol=1e-12, atol=0)
+
+
 def test_the_gradient_of_the_lattice_is_its_transpose() -> None:
     """Where neighbours are missing, the filter is not symmetric."""
     features, values = 2 * normal(13, 5, 20), normal(14, 20, 2).requires_grad_()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torch_svm_seg.files import InputError
-from torch_svm_seg.run_folder import SPOILT, claim_folder, folder_digest, skip_reason
+from torch_svm_seg.run_folder import SPOILT, claim_folder, folder_digest, print_skipped, skip_reason
 
 
 def make(out: Path, *names: str) -> list[Path]:
@@ -27,6 +27,18 @@ def test_a_run_continues_with_the_same_settings_alone(tmp_path: Path) -> None:
     assert all(file.is_file() for file in files)
     claim_folder(tmp_path, {"C": 10}, True, files)
     assert not any(file.is_file() for file in files)
+
+
+def test_a_run_that_made_nothing_holds_no_folder(tmp_path: Path) -> None:
+    claim_folder(tmp_path, {"cams": "runs"}, False, [tmp_path / "F4/a.png"])
+    claim_folder(tmp_path, {"cams": "runs/cams"}, False, [tmp_path / "F4/a.png"])
+    assert json.loads((tmp_path / "run.json").read_text())["settings"] == {"cams": "runs/cams"}
+
+
+def test_many_skipped_images_are_not_all_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_skipped({str(number): "cut" for number in range(30)}, most=20)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 21 and printed[0] == "skipped 0: cut" and printed[-1].startswith("skipped 10 more")
 
 
 def test_files_of_unknown_settings_are_not_taken_for_finished_work(tmp_path: Path) -> None:

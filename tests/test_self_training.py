@@ -1,26 +1,37 @@
 """Confident labels, and the expansion of seeds."""
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import small_backbone
 from torch import Tensor
 
 import expand
 import train
 from torch_svm_seg import SVMExpander
 from torch_svm_seg.cam import ActivationMaps
-from torch_svm_seg.cam_files import cam_path, save_cams
-from torch_svm_seg.datasets import voc2012
-from torch_svm_seg.expansion_run import _of_classes_present
+from torch_svm_seg.cam_files import cam_path, read_cams, save_cams
+from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset, voc2012
+from torch_svm_seg.expansion_run import ExpansionRun, _of_classes_present
 from torch_svm_seg.files import read_mask, save_mask
+from torch_svm_seg.labelling import StudyLabeller
+from torch_svm_seg.panels import PanelRow, panel
 from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.sampling import VOID, confident_labels
 from torch_svm_seg.self_training import SelfTraining
-from torch_svm_seg.supervision import CamFiles, background_rule
+from torch_svm_seg.supervision import (
+    CamFiles,
+    GroundTruth,
+    Supervised,
+    activation_of,
+    background_rule,
+    usual_background,
+)
 
 
 def test_the_pixels_that_lead_the_most_are_confident() -> None:
@@ -58,6 +69,12 @@ def test_confident_labels_keep_the_share_of_each_region() -> None:
 def test_wrong_arguments_are_named(message: str, scores: Tensor, share: float) -> None:
     with pytest.raises(ValueError, match=message):
         confident_labels(scores, share)
+
+
+@pytest.mark.parametrize("id", [-1, 2, 254])
+def test_regions_of_unknown_classes_are_named(id: int) -> None:
+    with pytest.raises(ValueError, match=rf"^regions: expected class ids below 2 or 255, got \[{id}\]"):
+        confident_labels(torch.rand(1, 2, 3, 4), 0.5, torch.tensor([0, 1, 255, id]).expand(1, 3, 4))
 
 
 def test_a_batch_is_labelled_among_its_own_classes() -> None:
@@ -269,6 +286,7 @@ def test_an_image_without_maps_is_skipped(
         (["--features", "none"], "--features none: needs --baselines"),
         (["--checkpoint", "a.pt", "--weights", "b.pt"], "--checkpoint and --weights: give one of them"),
         (["--checkpoint", "a.pt", "--backbone", "resnet18"], "--checkpoint and --backbone: give one of them"),
+        (["--cams", "nowhere"], "--cams: nowhere: not a folder"),
         (["--refine", "irn"], "--refine irn: needs --irn-weights FILE"),
         (["--checkpoint", "lost.pt"], "lost.pt: No such file"),
         (["--supervision", "ground-truth"], "--cams: only with --supervision seed"),
@@ -326,9 +344,75 @@ def test_images_of_other_classes_in_a_batch_change_nothing(tiny_voc: Path, cams:
         assert torch.equal(read_mask(path), read_mask(tmp_path / "3" / path.relative_to(tmp_path / "1")))
 
 
-def test_baselines_need_no_features(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:
+def test_objects_without_any_seed_are_counted(
+    tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Behind a background that none of them exceeds, in runs of a few images, too."""
+    flags = ["--background", "constant:1", "--features", "none", "--baselines", "seed"]
+    labels = [len(read_cams(cams, id, (60, 80), VOC_CLASSES).classes) for id in voc2012(tiny_voc, "train").ids]
+    for limit in (1, 3):
+        assert expand.main(command(tiny_voc, cams, tmp_path / "out", *flags, "--limit", str(limit))) == 0
+        assert f"no pixel of their seed shows: {sum(labels[:limit])}\n" in capsys.readouterr().out
+    assert expand.main(command(tiny_voc, cams, tmp_path / "usual", *flags[2:])) == 0
+    assert "no pixel of their seed" not in capsys.readouterr().out
+
+
+def test_baselines_need_no_features(
+    tiny_voc: Path, cams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[PanelRow] = []
+    monkeypatch.setattr(expand, "panel", lambda rows, *more: (drawn.extend(rows), panel(rows, *more))[1])
     assert expand.main(command(tiny_voc, cams, tmp_path / "out", "--features", "none", "--baselines", "seed")) == 0
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"seed"}
+    assert drawn and all(row.samples is None for row in drawn), "nothing was sampled"
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_activation_that_is_no_number_is_refused(value: float) -> None:
+    features, _, activation = squares()
+    activation[1, 3, 5, 5] = value
+    with pytest.raises(ValueError, match=r"^activation: expected numbers"):
+        SelfTraining(SVMExpander(samples_per_class=20))(blank(activation), features, activation)
+    maps = ActivationMaps((1, 3), activation[1, [1, 3]], (48, 64))
+    with pytest.raises(ValueError, match=r"^maps: expected finite"):
+        activation_of(maps, usual_background, 4)
+
+
+class Failing(GroundTruth):
+    """Runs out of memory at one image."""
+
+    def read(self, dataset: PhotographDataset, place: int) -> Supervised:
+        if place == 1:
+            raise torch.OutOfMemoryError("no memory left")
+        return super().read(dataset, place)
+
+
+def test_an_image_whose_maps_need_too_much_memory_is_skipped(tiny_voc: Path, tmp_path: Path) -> None:
+    dataset, labeller = voc2012(tiny_voc, "train"), StudyLabeller(SVMExpander(samples_per_class=20))
+    run = ExpansionRun(small_backbone(), labeller, Failing(), ["img"], {}, {"none": []}, tmp_path, torch.device("cpu"))
+    assert run.run(dataset, range(3)).skipped == {dataset.ids[1]: "no memory left"} and run.progress.images == 2
+
+
+def test_a_batch_that_failed_is_let_go_before_its_images_are_tried(
+    tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or there would be no more memory for them than for the batch."""
+    alive: list[bool] = []
+    batches: list[weakref.ref[Tensor]] = []
+
+    def fail(self: StudyLabeller, images: Tensor, features: Tensor, labels: Tensor) -> None:
+        alive.extend(batch() is not None for batch in batches)
+        if len(images) > 1:
+            batches.append(weakref.ref(images))
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr(StudyLabeller, "forward", fail)
+    labeller = StudyLabeller(SVMExpander())
+    run = ExpansionRun(
+        small_backbone(), labeller, GroundTruth(), ["img"], {}, {"none": []}, tmp_path, torch.device("cpu")
+    )
+    assert len(run.run(voc2012(tiny_voc, "train"), range(3), batch_size=3).skipped) == 3
+    assert alive == [False] * 3
 
 
 def test_maps_made_anew_are_other_seeds(

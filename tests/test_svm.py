@@ -4,6 +4,7 @@ import copy
 import doctest
 import gc
 import io
+import re
 import signal
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import normal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn import datasets  # type: ignore[import-untyped]
@@ -536,6 +538,8 @@ def test_the_seed_chooses_the_approximation(approximation: Any, device: str) -> 
         ("C", 0),
         ("C", -1.0),
         ("C", float("nan")),
+        ("C", float("inf")),
+        ("gamma", float("inf")),
         ("gamma", 0.0),
         ("gamma", "auto"),
         ("components", 0),
@@ -592,6 +596,32 @@ def test_deciding_before_fit_says_so() -> None:
         SVM().decision_function(X)
     with pytest.raises(RuntimeError, match="call fit first"):
         SVM().predict(X)
+
+
+@pytest.mark.parametrize(("kernel", "C", "gamma"), [("linear", 1e37, "scale"), ("rbf", 1.0, 1e30)])
+def test_numbers_that_are_too_large_are_one_error(kernel: Any, C: float, gamma: Any, device: str) -> None:
+    x, y = normal(0, 200, 5).float().to(device), (torch.arange(200) % 2).to(device)
+    with pytest.raises(torch.linalg.LinAlgError, match="too large"):
+        SVM(kernel=kernel, C=C, gamma=gamma).fit(x, y)
+
+
+@pytest.mark.parametrize("approximation", [None, "nystroem", "fourier"])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)])
+def test_numbers_may_be_tensors_of_one(shape: tuple[int, ...], approximation: Any, device: str) -> None:
+    """Of any shape, and of another type and on another device than the samples."""
+    x, y = (part.to(device) for part in blobs(0))
+    one = SVM(C=2.0, gamma=0.5, approximation=approximation, components=20).fit(x.float(), y)
+    C, gamma = torch.full(shape, 2.0, dtype=torch.float64), torch.full(shape, 0.5, dtype=torch.float64)
+    other = SVM(C=C, gamma=gamma, approximation=approximation, components=20).fit(x.float(), y)
+    assert torch.equal(one.decision_function(x), other.decision_function(x))
+    assert torch.equal(SVM(C=np.float32(2)).fit(x, y).predict(x), SVM(C=2).fit(x, y).predict(x))
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 2), (1, 6, 3), (3, 6, 3)])
+def test_deciding_on_other_images_or_channels_than_fitted_names_x(shape: tuple[int, ...], device: str) -> None:
+    svm = SVM().fit(X.to(device), Y.to(device))
+    with pytest.raises(ValueError, match=r"^x: expected \(2, M, 3\) as in fit, got " + re.escape(str(shape))):
+        svm.decision_function(torch.zeros(shape, device=device))
 
 
 def test_deciding_on_another_rank_than_fitted_names_x(device: str) -> None:

@@ -14,6 +14,7 @@ import torch_svm_seg.training as training
 from expand import main as expand
 from torch_svm_seg.cam import ActivationMaps
 from torch_svm_seg.cam_files import cam_path, read_cams, save_cams
+from torch_svm_seg.classifier_checkpoints import load_classifier
 from torch_svm_seg.datasets import VOC_CLASSES, voc2012
 from torch_svm_seg.files import InputError, read_mask, save_mask
 from torch_svm_seg.irn import load_irn
@@ -175,6 +176,10 @@ def test_other_checkpoints_are_refused(tiny_voc: Path, cams: Path, tmp_path: Pat
     assert main(["classify", *flags, "--out", str(tmp_path)]) == 0
     with pytest.raises(InputError, match=r"checkpoint\.pt: not a checkpoint of train\.py irn \(its method is sipe\)"):
         load_irn(tmp_path / "checkpoint.pt")
+    irn = tmp_path / "irn"
+    assert main(["irn", "--root", str(tiny_voc), "--cams", str(cams), "--out", str(irn), *QUICK]) == 0
+    with pytest.raises(InputError, match=r"not a checkpoint of train\.py classify \(its method is irn\)"):
+        load_classifier(irn / "checkpoint.pt", VOC_CLASSES)
     (tmp_path / "broken.pt").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"broken\.pt"):
         load_irn(tmp_path / "broken.pt")

@@ -84,12 +84,12 @@ def class_activation_maps(
         Maps of the classes present, float32 on the network's device; with a background map if the network has one.
 
     Raises:
-        ValueError: no class is present, or one that the network does not know, or a scale is not positive.
+        ValueError: no class is present, or one that the network does not know, or a scale is not positive and finite.
     """
     classes = tuple(sorted(set(present)))
     if not classes or classes[0] < 1 or classes[-1] > network.num_classes:
         raise ValueError(f"present: expected class ids from 1 to {network.num_classes}, got {list(present)}")
-    if not scales or min(scales) <= 0:
+    if not scales or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales: expected positive numbers, got {list(scales)}")
     weight = network.head.weight
     image = image.to(weight)

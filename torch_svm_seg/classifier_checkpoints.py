@@ -6,7 +6,7 @@ from torch_svm_seg.backbones import RANDOM, load_backbone
 from torch_svm_seg.classifier import Classifier
 from torch_svm_seg.files import InputError, PathLike
 from torch_svm_seg.sipe import SIPE
-from torch_svm_seg.training_checkpoints import load_network, read_checkpoint
+from torch_svm_seg.training_checkpoints import check_classes, load_network, read_checkpoint
 
 METHODS: dict[str, type[Classifier]] = {"cam": Classifier, "sipe": SIPE}
 """The ways to train a classifier by name: plain, or with SIPE's prototypes."""
@@ -23,10 +23,11 @@ def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) ->
         InputError: the file cannot be read, is no checkpoint of a classifier, is of other classes, or the weights do
             not fit the backbone that it names.
     """
-    checkpoint = read_checkpoint(path, class_names)
+    checkpoint = read_checkpoint(path)
     method = checkpoint.settings.get("method")
     if method not in METHODS:
         raise InputError(f"{path}: not a checkpoint of train.py classify (its method is {method})")
+    check_classes(path, checkpoint, class_names)
     name = checkpoint.settings["backbone"]
     network = METHODS[method](load_backbone(name, RANDOM), len(checkpoint.class_names) - 1)
     return load_network(path, checkpoint, network, name)

@@ -222,7 +222,8 @@ def voc2012(
 
     - its list: ``ImageSets/Segmentation/train_aug.txt``, else it is built from the lists of VOC and SBD;
     - its masks: the folder ``VOC2012/SegmentationClassAug``, else VOC's masks where there are any, and for the other
-      images SBD's ``cls/ID.mat``, which need the package scipy. SBD's masks have no void border.
+      images SBD's ``cls/ID.mat``, which need the package scipy. SBD's masks have no void border. With neither, a list
+      opens without masks: image-level labels need none.
 
     Args:
         root: folder that holds ``VOCdevkit``.
@@ -345,14 +346,17 @@ class _AugmentedVOC(PhotographDataset):
 
 def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None) -> PhotographDataset:
     masks = voc / "SegmentationClassAug"
-    if not masks.is_dir():
-        if not (sbd / "cls").is_dir():
-            raise InputError(f"train_aug: no masks, since neither {masks} nor {sbd / 'cls'} exists")
-        _import_optional("scipy.io", f"reading SBD's masks needs it; pip install scipy, or provide {masks}")
-        masks = voc / "SegmentationClass"
     lists = voc / "ImageSets" / "Segmentation"
     source = lists / "train_aug.txt" if list_file is None else Path(list_file)
-    if list_file is not None or source.is_file():
+    listed = list_file is not None or source.is_file()
+    if not masks.is_dir():
+        if not (sbd / "cls").is_dir():
+            if listed:
+                return PhotographDataset(voc / "JPEGImages", None, _read_voc_list(source), source=source)
+            raise InputError(f"train_aug: none of {source}, {masks} and {sbd / 'cls'} exists")
+        _import_optional("scipy.io", f"reading SBD's masks needs it; pip install scipy, or provide {masks}")
+        masks = voc / "SegmentationClass"
+    if listed:
         return _AugmentedVOC(voc, masks, sbd, _read_voc_list(source), source)
     parts = [lists / "train.txt", sbd / "train.txt", sbd / "val.txt"]
     excluded = set(_read_voc_list(lists / "val.txt"))

@@ -40,10 +40,15 @@ def gathered(value: Value) -> list[Value]:
     return values  # type: ignore[return-value]
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes for all."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """Lets the first process through the block before all others: what it downloads there, they find."""
-    first = not distributed.is_initialized() or distributed.get_rank() == 0
+    first = is_first_process()
     if not first:
         gathered(None)
     yield

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torch_svm_seg.backbones import Backbone
 from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.files import InputError, save_mask
+from torch_svm_seg.files import save_mask
 from torch_svm_seg.fusion import fused_stages
 from torch_svm_seg.labelling import Labeller, Labelling, StudyLabeller, label, seeds_of
 from torch_svm_seg.refine import refine
@@ -128,18 +128,21 @@ class ExpansionRun:
         """Expand a batch; where it cannot be, one by one, and skip what spoils it."""
         try:
             self._expand(group)
+            return
         except SPOILT as error:
-            if len(group) > 1:
-                for one in group:
-                    self._expand_or_skip([one])
-            else:
-                self.progress.skipped[group[0].id] = skip_reason(error)
+            reason = skip_reason(error)
+        # Out of the handler, whose error holds on to the whole batch's tensors.
+        if len(group) == 1:
+            self.progress.skipped[group[0].id] = reason
+        else:
+            for one in group:
+                self._expand_or_skip([one])
 
     @torch.inference_mode()
     def _expand(self, group: list[Supervised]) -> None:
         images = torch.stack([one.image for one in group]).to(self.device)
         knowledge, ids = _of_classes_present(torch.stack([one.knowledge for one in group]).to(self.device))
-        done = Progress(images=len(group))
+        done = Progress(images=len(group), unseeded=_unseeded(knowledge))
         for name, labeller in self.baselines.items():
             self._label(name, labeller, group, images, [], knowledge, ids, done)
         wanted = {stage for name in self.features for stage in fused_stages(name)}
@@ -205,6 +208,16 @@ def _of_classes_present(knowledge: Tensor) -> tuple[Tensor, Tensor]:
     return knowledge[:, classes], ids
 
 
+def _unseeded(knowledge: Tensor) -> int:
+    """How many classes of the images have activation (B, K, H, W), but no pixel where it is the largest."""
+    if knowledge.dim() == 3:
+        return 0
+    classes = torch.arange(1, knowledge.shape[1], device=knowledge.device)[:, None]
+    present = (knowledge[:, 1:] > -torch.inf).flatten(2).any(2)
+    shown = (seeds_of(knowledge).flatten(1)[:, None] == classes).any(2)
+    return int((present & ~shown).sum())
+
+
 def _mask_name(base: str, refinement: str) -> str:
     return base if refinement == UNREFINED else f"{base}+{refinement}"
 
@@ -222,8 +235,8 @@ class _Readings(Dataset[Supervised | tuple[str, str]]):
         place = self.places[index]
         try:
             return self.supervision.read(self.dataset, place)
-        except InputError as error:
-            return self.dataset.ids[place], str(error)
+        except SPOILT as error:
+            return self.dataset.ids[place], skip_reason(error)
 
 
 def _as_it_is(reading: Any) -> Any:

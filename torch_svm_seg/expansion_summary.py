@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.expansion_run import mask_path
@@ -35,16 +36,22 @@ def overview_rows(
     out: Path,
     names: Sequence[str],
     supervision: Supervision,
-    labeller: StudyLabeller | SelfTraining,
+    labeller: StudyLabeller | SelfTraining | None,
     device: torch.device,
 ) -> list[PanelRow]:
-    """The first photographs with their samples and masks, as in the paper's Figures 6 and 7."""
+    """The first photographs with their masks, and what a labeller sampled, as in the paper's Figures 6 and 7."""
     rows = []
     for place, id in enumerate(dataset.ids[:ROWS]):
         _, image, knowledge = supervision.read(dataset, place)
-        labels = labeller.training_labels(image[None].to(device), knowledge[None].to(device)).cpu()
         masks = [read_mask(mask_path(out, name, id)) for name in names]
         truth = dataset.mask(place) if dataset.has_mask(place) else None
-        sample = sample_pixels(labels, labeller.expander.samples_per_class, labeller.expander.seed)
-        rows.append(PanelRow(image, masks, truth, sample.as_labels(*labels.shape[1:])[0]))
+        samples = None if labeller is None else _samples(labeller, image.to(device), knowledge.to(device)).cpu()
+        rows.append(PanelRow(image, masks, truth, samples))
     return rows
+
+
+def _samples(labeller: StudyLabeller | SelfTraining, image: Tensor, knowledge: Tensor) -> Tensor:
+    """The class of each pixel that trained the SVM, and 255 at all others, (H, W)."""
+    labels = labeller.training_labels(image[None], knowledge[None])
+    sample = sample_pixels(labels, labeller.expander.samples_per_class, labeller.expander.seed)
+    return sample.as_labels(*labels.shape[1:])[0]

@@ -69,7 +69,10 @@ def labels_from_file(path: PathLike, class_names: Sequence[str]) -> dict[str, tu
     Raises:
         InputError: the file cannot be read, has another form, or names an unknown class.
     """
-    entries = _read_json(path) if Path(path).suffix.lower() == ".json" else _read_csv(path)
+    suffix = Path(path).suffix.lower()
+    if suffix in (".npy", ".npz", ".pkl", ".pth"):
+        raise InputError(f"{path}: expected labels as .json or .csv, got {suffix}")
+    entries = _read_json(path) if suffix == ".json" else _read_csv(path)
     return {
         without_image_suffix(name): _ids(classes, class_names, f"{path}: image {name}") for name, classes in entries
     }
@@ -110,7 +113,9 @@ def _read_json(path: PathLike) -> list[tuple[str, list[str]]]:
 
 
 def _read_csv(path: PathLike) -> list[tuple[str, list[str]]]:
-    rows = csv.reader(read_lines(path), skipinitialspace=True)
+    rows = list(csv.reader(read_lines(path), skipinitialspace=True))
+    if not any(len(row) > 1 for row in rows):
+        raise InputError(f"{path}: expected lines of comma-separated values, NAME,cat,sofa, got no comma in any")
     return [(row[0].strip(), [cell.strip() for cell in row[1:] if cell.strip()]) for row in rows if row]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_svm_seg.kernels import BLOCK_ENTRIES, DecisionFunction, LinearDecision
-from torch_svm_seg.tensors import first_true
+from torch_svm_seg.tensors import first_true, resize
 
 # Up to this many channels, features are interpolated before they are projected; with more, interpolating their
 # projections costs less.
@@ -143,8 +143,7 @@ class PixelScorer:
             self.decision.project(cell_rows(features), channels).mT.unflatten(2, features.shape[2:])
             for features, channels in zip(self.maps, self._channels, strict=True)
         ]
-        dense = [F.interpolate(plane, self.size, mode="bilinear", align_corners=False) for plane in planes]
-        return _sum(dense) + self.decision.intercept.mT[..., None]
+        return _sum([resize(plane, self.size) for plane in planes]) + self.decision.intercept.mT[..., None]
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
@@ -160,8 +159,9 @@ class _Part:
         self.project_first = features.shape[1] > FEW_CHANNELS
         rows = cell_rows(features)
         if self.project_first:
+            rows = decision.centre(rows, channels)
             self._table = decision.project(rows, channels).flatten(0, 1)
-            self._products = _neighbour_products(features)
+            self._products = _neighbour_products(rows.mT.unflatten(2, self._grid))
         else:
             self._table = rows.flatten(0, 1).contiguous()
 
@@ -180,6 +180,7 @@ class _Part:
         read = neighbours.read(self._table)
         if self.project_first:
             return read, _squared_norms(self._products, neighbours)
+        read = self._decision.centre(read, self._channels)
         return self._decision.project(read, self._channels), read.square().sum(2)
 
     def _neighbours(self, positions: Tensor) -> Neighbours:

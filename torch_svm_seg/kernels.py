@@ -1,11 +1,12 @@
 """Kernels, their explicit feature maps, and the decision functions fitted with them.
 
-A decision function first *projects* its input, which is linear, and then *evaluates* the projections. Interpolation
-is linear too, so an image's features may be projected on their own coarse grid and the projections interpolated: the
-dense features of a whole image never need to exist.
+A decision function first *centres* its input and *projects* it, which commutes with interpolation, a weighted mean, and
+then *evaluates* the projections. So an image's features may be projected on their own coarse grid and the projections
+interpolated: the dense features of a whole image never need to exist.
 """
 
 import math
+from copy import copy
 from typing import Protocol
 
 import torch
@@ -64,23 +65,38 @@ class DecisionFunction(nn.Module):
 
     def __init__(self, intercept: Tensor) -> None:
         super().__init__()
-        self.register_buffer("intercept", intercept)  # (B, 1, K)
-        self.intercept: Tensor
+        self.intercept = self._kept("intercept", intercept)  # (B, 1, K)
+
+    def _kept(self, name: str, tensor: Tensor) -> Tensor:
+        """Registers what was fitted as a buffer: it follows the module to a device, but is no part of its state."""
+        self.register_buffer(name, tensor, persistent=False)
+        return tensor
+
+    def without_graph(self) -> "DecisionFunction":
+        """The same decision function, whose tensors have no gradient."""
+        result = copy(self)
+        result._buffers = {name: None if kept is None else kept.detach() for name, kept in self._buffers.items()}
+        return result
 
     @property
     def width(self) -> int:
         """Number of projections P."""
         raise NotImplementedError
 
+    def centre(self, x: Tensor, channels: slice = ALL) -> Tensor:
+        """x, or some of its channels, about the point from which projections and norms lose the least to rounding."""
+        return x
+
     def project(self, x: Tensor, channels: slice = ALL) -> Tensor:
-        """The linear part: projections (B, M, P); of x with some of the channels alone, what these contribute."""
+        """The linear part: projections (B, M, P) of centred x; of some of its channels, what these contribute."""
         raise NotImplementedError
 
     def evaluate(self, projections: Tensor, squared_norms: Tensor) -> Tensor:
-        """Scores (B, M, K) from projections (B, M, P) and the rows' squared norms (B, M)."""
+        """Scores (B, M, K) from projections (B, M, P) and the centred rows' squared norms (B, M)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.centre(x)
         return self.evaluate(self.project(x), x.square().sum(-1))
 
 
@@ -89,8 +105,7 @@ class LinearDecision(DecisionFunction):
 
     def __init__(self, weights: Tensor, intercept: Tensor) -> None:
         super().__init__(intercept)
-        self.register_buffer("weights", weights)
-        self.weights: Tensor
+        self.weights = self._kept("weights", weights)
 
     @property
     def width(self) -> int:
@@ -108,24 +123,25 @@ class GaussianDecision(DecisionFunction):
 
     def __init__(self, centres: Tensor, coefficients: Tensor, gamma: Tensor, intercept: Tensor) -> None:
         super().__init__(intercept)
-        self.register_buffer("centres", centres)
-        self.register_buffer("coefficients", coefficients)
-        self.register_buffer("gamma", gamma)  # (B, 1, 1)
-        self.centres: Tensor
-        self.coefficients: Tensor
-        self.gamma: Tensor
+        self.centres = self._kept("centres", centres)
+        self.coefficients = self._kept("coefficients", coefficients)
+        self.gamma = self._kept("gamma", gamma)  # (B, 1, 1)
+        self._mean = self._kept("_mean", centres.detach().mean(1, keepdim=True))
+        self._norms = self._kept("_norms", (centres - self._mean).square().sum(-1)[:, None])
 
     @property
     def width(self) -> int:
         return self.centres.shape[1]
 
+    def centre(self, x: Tensor, channels: slice = ALL) -> Tensor:
+        return x - self._mean[..., channels]
+
     def project(self, x: Tensor, channels: slice = ALL) -> Tensor:
-        return x @ self.centres[..., channels].mT
+        return x @ (self.centres[..., channels] - self._mean[..., channels]).mT
 
     def evaluate(self, projections: Tensor, squared_norms: Tensor) -> Tensor:
         rate = LOG2_E * self.gamma
-        offset = -rate * self.centres.square().sum(-1)[:, None]
-        exponents = torch.addcmul(offset, projections, 2 * rate) - rate * squared_norms[..., None]
+        exponents = torch.addcmul(-rate * self._norms, projections, 2 * rate) - rate * squared_norms[..., None]
         return exponents.exp2_() @ self.coefficients.mT.contiguous().mT + self.intercept
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,12 +153,9 @@ class FourierDecision(DecisionFunction):
 
     def __init__(self, frequencies: Tensor, phases: Tensor, coefficients: Tensor, intercept: Tensor) -> None:
         super().__init__(intercept)
-        self.register_buffer("frequencies", frequencies)
-        self.register_buffer("phases", phases)
-        self.register_buffer("coefficients", coefficients)
-        self.frequencies: Tensor
-        self.phases: Tensor
-        self.coefficients: Tensor
+        self.frequencies = self._kept("frequencies", frequencies)
+        self.phases = self._kept("phases", phases)
+        self.coefficients = self._kept("coefficients", coefficients)
 
     @property
     def width(self) -> int:

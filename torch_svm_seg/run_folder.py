@@ -32,12 +32,14 @@ class Progress:
         seconds: Time that each name's masks took, from features and knowledge on: fit, prediction, refinement.
         restored: Number of objects that had vanished from each name's masks and were given their seed back.
         skipped: Image id -> why it could not be done.
+        unseeded: Number of classes that images are labelled with and that no pixel of their seed has.
     """
 
     images: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     restored: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    unseeded: int = 0
 
     def add(self, other: "Progress") -> None:
         """Take in what another process, or another part of the same run, did."""
@@ -47,6 +49,7 @@ class Progress:
         for name, restored in other.restored.items():
             self.restored[name] = self.restored.get(name, 0) + restored
         self.skipped |= other.skipped
+        self.unseeded += other.unseeded
 
     def seconds_per_image(self) -> dict[str, float]:
         """Mean time of each name's masks."""
@@ -69,7 +72,7 @@ def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool, files: It
     own = set(files)
     record = _read_record(out / SETTINGS_FILE, overwrite)
     changes = _changes(record, settings)
-    if changes and not overwrite and (record or any(file.is_file() for file in own)):
+    if changes and not overwrite and any(file.is_file() for file in own):
         raise InputError(f"{out}: holds results of other settings ({changes}); give another --out, or overwrite it")
     if changes and (others := _others(out, own)):
         raise InputError(
@@ -79,8 +82,8 @@ def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool, files: It
     for file in own if overwrite else ():
         file.unlink(missing_ok=True)
     earlier = Progress()
-    if record and not overwrite:
-        earlier = Progress(record["images"], record["seconds"], record["restored"])
+    if record and not changes and not overwrite:
+        earlier = Progress(record["images"], record["seconds"], record["restored"], unseeded=record["unseeded"])
     write_record(out, settings, earlier, finished=False)
     return earlier
 
@@ -101,6 +104,7 @@ def write_record(out: Path, settings: dict[str, Any], progress: Progress, finish
         "seconds": progress.seconds,
         "restored": progress.restored,
         "skipped": progress.skipped,
+        "unseeded": progress.unseeded,
     }
     write_text_atomically(out / SETTINGS_FILE, json.dumps(record, indent=2) + "\n")
 
@@ -118,6 +122,14 @@ def folder_digest(folder: PathLike | None) -> str | None:
     return f"{Path(folder or '').name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+def print_skipped(skipped: dict[str, str], most: int = 20) -> None:
+    """Print the first of the images that could not be done, and why."""
+    for id, reason in list(skipped.items())[:most]:
+        print(f"skipped {id}: {reason}")
+    if len(skipped) > most:
+        print(f"skipped {len(skipped) - most} more, which {SETTINGS_FILE} lists")
+
+
 def skip_reason(error: Exception) -> str:
     """Why an image was skipped, in one line."""
     return str(error) if isinstance(error, ValueError) else str(error).splitlines()[0]
@@ -129,7 +141,8 @@ def _read_record(path: Path, overwrite: bool) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_text())
-        return {name: record[name] for name in ("settings", "images", "seconds", "restored")}
+        needed = {name: record[name] for name in ("settings", "images", "seconds", "restored")}
+        return needed | {"unseeded": record.get("unseeded", 0)}
     except (ValueError, KeyError, TypeError) as error:
         if overwrite:
             return {}

@@ -89,6 +89,9 @@ def confident_labels(scores: Tensor, share: float = 0.7, regions: Tensor | None 
     regions = scores.argmax(1) if regions is None else regions.long()
     if regions.shape != scores[:, 0].shape:
         raise ValueError(f"regions: expected {tuple(scores[:, 0].shape)} as scores, got {tuple(regions.shape)}")
+    unknown = regions[(regions < 0) | ((regions >= scores.shape[1]) & (regions != VOID))].unique().tolist()
+    if unknown:
+        raise ValueError(f"regions: expected class ids below {scores.shape[1]} or {VOID}, got {unknown}")
     height, width = regions.shape[1:]
     shuffled = _order(0, height, width, scores.device).argsort()
     by_lead = _leads(scores, regions).flatten(1)[:, shuffled].argsort(dim=1, descending=True, stable=True)

@@ -55,8 +55,10 @@ class SelfTraining(nn.Module):
                 have, which no pixel then gets.
 
         Raises:
-            ValueError: As of ``SVMExpander`` and ``confident_labels``.
+            ValueError: The activation holds nan or +inf; and as of ``SVMExpander`` and ``confident_labels``.
         """
+        if not bool((activation < torch.inf).all()):
+            raise ValueError("activation: expected numbers, or -inf for absent classes, got nan or inf")
         seeds = seeds_of(activation)
         regions = self._regions(images, as_probabilities(activation), seeds, seeds)
         number = activation.shape[1]

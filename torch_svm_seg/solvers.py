@@ -47,8 +47,9 @@ FIRST_WORKING_SET = 1024
 ROUGH_TOLERANCE = 0.1
 # What single precision has not solved after so many steps is solved in double precision.
 SINGLE_PRECISION_STEPS = 200
-# Entries of the kernel matrices that problems solved at once may have on a GPU, 4 GB in single precision, and on a CPU.
-KERNEL_ENTRIES, CACHED_KERNEL_ENTRIES = 2**30, 2**18
+# Entries of the kernel matrices that problems solved at once may have on a GPU, where that is 1 GB in single precision,
+# and the solution takes some seven times as much; and on a CPU.
+KERNEL_ENTRIES, CACHED_KERNEL_ENTRIES = 2**28, 2**18
 
 
 @dataclass
@@ -131,16 +132,17 @@ def solve_in_parts(
 ) -> Solution:
     """``solve`` for a few problems at a time, as many as the device gains by; ``samples`` gives those of any few.
 
-    A CPU takes as many as their kernel matrices would fit its cache even if every sample carried weight, and a GPU as
-    many as would fit its memory.
+    A CPU takes as many as their kernel matrices would fit its cache even if every sample carried weight, and a GPU
+    as many as would fit its memory.
     """
     number, size = problem.targets.shape
     entries = CACHED_KERNEL_ENTRIES if problem.targets.device.type == "cpu" else KERNEL_ENTRIES
     at_once = max(entries // size**2, 1)
     solutions = []
     for part in torch.arange(number, device=problem.targets.device).split(at_once):
-        steps = max_iter if samples(part).dtype == torch.float64 else min(max_iter, SINGLE_PRECISION_STEPS)
-        solution = solve(samples(part), problem.of(part), tol, steps)
+        chosen = samples(part)
+        steps = max_iter if chosen.dtype == torch.float64 else min(max_iter, SINGLE_PRECISION_STEPS)
+        solution = solve(chosen, problem.of(part), tol, steps)
         hard = solution.unfinished(tol).nonzero()[:, 0]
         if len(hard) and steps < max_iter:
             again = part[hard]

@@ -161,11 +161,14 @@ def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
 def solve_positive(system: Tensor, right: Tensor) -> Tensor:
     """Solve positive definite systems; rounding that made one indefinite is met with just enough of a ridge.
 
-    The factor is in the system's precision, the right side (P, n, m) and the solution double.
+    The factor is in the system's precision, the right side (P, n, m) and the solution double. Raises LinAlgError where
+    the system is not finite.
     """
     factor, info = torch.linalg.cholesky_ex(system)
     ridge = torch.finfo(system.dtype).eps * system.diagonal(dim1=1, dim2=2).sum(1)[:, None]
     while bool((info > 0).any()):
+        if not bool(ridge.isfinite().all()):
+            raise torch.linalg.LinAlgError("system: too large for its precision")  # type: ignore[attr-defined]
         system.diagonal(dim1=1, dim2=2).add_(ridge)
         factor, info = torch.linalg.cholesky_ex(system)
         ridge = ridge * 10

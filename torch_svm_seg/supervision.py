@@ -58,6 +58,8 @@ class GroundTruth:
         photograph = dataset[place]
         if photograph.mask is None:
             raise InputError(f"{photograph.id}: has no mask; supervision by ground truth needs one")
+        if bool((photograph.mask == VOID).all()):
+            raise InputError(f"{photograph.id}: no pixel of its mask is labelled")
         return Supervised(photograph.id, photograph.image, photograph.mask)
 
 
@@ -146,8 +148,10 @@ def activation_of(maps: ActivationMaps, background: Background, number: int) -> 
         number: K, of classes.
 
     Raises:
-        ValueError: The rule does not suit the maps.
+        ValueError: The rule does not suit the maps, or these are not finite.
     """
+    if not bool(maps.maps.isfinite().all()):
+        raise ValueError("maps: expected finite activation, got nan or inf")
     # At the image's size, the background is that of the coarse maps, interpolated as they are.
     resized = ActivationMaps(maps.classes, maps.maps, maps.size, background(maps)).resized()
     assert resized.background is not None

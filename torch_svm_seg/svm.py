@@ -1,7 +1,9 @@
 """The one-vs-rest support vector machine, batched over images and classes."""
 
+import math
 import warnings
 from collections.abc import Callable
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -113,7 +115,7 @@ class SVM(nn.Module):
         self.kernel, self.C, self.gamma, self.loss = kernel, C, gamma, loss
         self.approximation, self.components = approximation, components
         self.tol, self.max_iter, self.seed, self.gradient = tol, max_iter, seed, gradient
-        self.register_buffer("classes_", None)
+        self.register_buffer("classes_", None, persistent=False)
 
     def extra_repr(self) -> str:
         return f"kernel={self.kernel!r}, C={self.C}, gamma={self.gamma!r}, loss={self.loss!r}"
@@ -143,6 +145,7 @@ class SVM(nn.Module):
         self._single = x.dim() == 2
         if self._single:
             x, y, weight = x[None], y[None], weight[None]
+        self._fitted = (x.shape[0], x.shape[2])
         with torch.set_grad_enabled(self.gradient is not None and torch.is_grad_enabled()), full_precision(x.device):
             self._fit(x, y, weight, products)
         return self
@@ -151,8 +154,10 @@ class SVM(nn.Module):
         """Decision values (B, M, K), or (M, K), of x (B, M, D), or (M, D); -inf for a class an image does not have."""
         if not hasattr(self, "decision"):
             raise RuntimeError("decision_function: call fit first")
-        if x.dim() != (2 if self._single else 3):
-            raise ValueError(f"x: expected {'(M, D)' if self._single else '(B, M, D)'} as in fit, got {tuple(x.shape)}")
+        images, channels = self._fitted
+        if x.dim() != (2 if self._single else 3) or x.shape[-1] != channels or x.shape[:-2] not in ((), (images,)):
+            expected = f"(M, {channels})" if self._single else f"({images}, M, {channels})"
+            raise ValueError(f"x: expected {expected} as in fit, got {tuple(x.shape)}")
         x = x.to(self.decision.intercept.dtype)
         with full_precision(x.device):
             scores: Tensor = self.decision(x[None] if self._single else x)
@@ -174,7 +179,7 @@ class SVM(nn.Module):
         present = ((y[..., None] == self.classes_) & valid[..., None]).any(1)
         image, index = _problems(present)
         targets = torch.where(y[image] == self.classes_[index][:, None], 1.0, -1.0).to(x)
-        problem = Problem(targets, self.C * weight[image], self.loss == "squared_hinge")
+        problem = Problem(targets, _scalar(self.C, x) * weight[image], self.loss == "squared_hinge")
         gamma = self._gamma(x, weight)
         feature_map = self._feature_map(x, valid, gamma)
         width = gamma if feature_map is None else None
@@ -209,6 +214,10 @@ class SVM(nn.Module):
         unfinished = solution.unfinished(self.tol)
         if bool(unfinished.any()):
             worst = float((solution.gap / solution.objective)[unfinished].max())
+            if math.isnan(worst):
+                raise torch.linalg.LinAlgError(  # type: ignore[attr-defined]
+                    f"SVM: with C={self.C} and gamma={self.gamma}, the sums over the samples are too large"
+                )
             warnings.warn(
                 f"SVM: {int(unfinished.sum())} of {len(unfinished)} problems stopped at max_iter={self.max_iter} with "
                 f"a relative duality gap of up to {worst:.1e} (tol={self.tol:.1e})",
@@ -226,7 +235,7 @@ class SVM(nn.Module):
     def _gamma(self, x: Tensor, weight: Tensor) -> Tensor:
         """Kernel width of each image, (B, 1, 1)."""
         if not isinstance(self.gamma, str):
-            return self.gamma * x.new_ones(x.shape[0], 1, 1)
+            return _scalar(self.gamma, x).expand(x.shape[0], 1, 1)
         share = weight / weight.sum(1, keepdim=True)
         mean = (share * x.mean(2)).sum(1)[:, None, None]
         distances = torch.linalg.vector_norm(x - mean, dim=2)
@@ -301,6 +310,9 @@ def _by_class(values: Tensor, image: Tensor, index: Tensor, present: Tensor, sig
 
 def _checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """The arguments of ``fit``, found to be as documented; weights of 1 where none are given."""
+    for name, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}")
     if x.dim() not in (2, 3) or not x.dtype.is_floating_point:
         raise ValueError(f"x: expected floating point (B, N, D) or (N, D), got {x.dtype} {tuple(x.shape)}")
     if y.shape != x.shape[:-1] or y.dtype.is_floating_point or y.dtype.is_complex:
@@ -343,6 +355,11 @@ def _images_with(found: Tensor) -> list[int]:
     return [image for image, any_found in enumerate(torch.atleast_2d(found).any(1).tolist()) if any_found]
 
 
+def _scalar(value: float | Tensor, x: Tensor) -> Tensor:
+    """A number, or a tensor of one, in the type and on the device of x."""
+    return value.reshape(()).to(x) if isinstance(value, Tensor) else x.new_tensor(float(value))
+
+
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name}: expected one of {choices}, got {value!r}")
@@ -350,5 +367,5 @@ def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None
 
 def _check_positive(name: str, value: float | Tensor | str) -> None:
     number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    if not (isinstance(number, int | float) and number > 0):
-        raise ValueError(f"{name}: expected a number > 0, got {value!r}")
+    if not (isinstance(number, Real) and 0 < number < math.inf):
+        raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")

@@ -39,15 +39,11 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
     write_atomically(path, lambda stream: torch.save(checkpoint.state | own, stream))
 
 
-def read_checkpoint(path: PathLike, class_names: Sequence[str] | None = None) -> Checkpoint:
-    """Reads a checkpoint; code in it is never run.
-
-    Args:
-        path: written by :func:`save_checkpoint`.
-        class_names: the classes it must be of, background first; by default any.
+def read_checkpoint(path: PathLike) -> Checkpoint:
+    """Reads a checkpoint, written by :func:`save_checkpoint`; code in it is never run.
 
     Raises:
-        InputError: the file cannot be read, is no checkpoint, or is of other classes.
+        InputError: the file cannot be read, or is no checkpoint.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -58,14 +54,18 @@ def read_checkpoint(path: PathLike, class_names: Sequence[str] | None = None) ->
     missing = [key for key in _NEEDED if key not in content] if isinstance(content, dict) else list(_NEEDED)
     if missing:
         raise InputError(f"{path}: not a checkpoint of train.py (without {', '.join(missing)})")
-    own = tuple(content["class_names"])
+    state = {key: value for key, value in content.items() if key not in _OWN}
+    return Checkpoint(content["settings"], tuple(content["class_names"]), state, content.get("best"))
+
+
+def check_classes(path: PathLike, checkpoint: Checkpoint, class_names: Sequence[str] | None) -> None:
+    """Raises InputError unless a checkpoint is of these classes, background first; None stands for any."""
+    own = checkpoint.class_names
     if class_names is not None and own != tuple(class_names):
         raise InputError(
             f"{path}: trained on {len(own) - 1} classes ({_some(own[1:])}), but the data set has "
             f"{len(class_names) - 1} ({_some(class_names[1:])})"
         )
-    state = {key: value for key, value in content.items() if key not in _OWN}
-    return Checkpoint(content["settings"], own, state, content.get("best"))
 
 
 def load_network(path: PathLike, checkpoint: Checkpoint, network: Network, name: str) -> Network:

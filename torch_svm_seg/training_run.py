@@ -13,7 +13,7 @@ from typing import Any
 from torch_svm_seg.distributed import gathered
 from torch_svm_seg.files import InputError
 from torch_svm_seg.training import Step, Training
-from torch_svm_seg.training_checkpoints import Checkpoint, read_checkpoint, save_checkpoint
+from torch_svm_seg.training_checkpoints import Checkpoint, check_classes, read_checkpoint, save_checkpoint
 from torch_svm_seg.training_log import CsvLog
 
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
@@ -67,7 +67,8 @@ class TrainingRun:
         if not path.is_file():
             return
         refuse_to_restart(self.out, resume)
-        checkpoint = read_checkpoint(path, self.class_names)
+        checkpoint = read_checkpoint(path)
+        check_classes(path, checkpoint, self.class_names)
         changed = [
             f"{name} was {checkpoint.settings.get(name)!r}, now {value!r}"
             for name, value in self.settings.items()

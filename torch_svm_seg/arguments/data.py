@@ -1,11 +1,12 @@
 """Flags that choose photographs and their labels."""
 
 import argparse
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from torch_svm_seg.datasets import PhotographDataset, embedded_sample, folder, voc2012
-from torch_svm_seg.distributed import first_process_first
+from torch_svm_seg.distributed import first_process_first, is_first_process
 from torch_svm_seg.files import InputError
 from torch_svm_seg.image_labels import (
     LabelledPhotographs,
@@ -98,6 +99,8 @@ def open_dataset(args: argparse.Namespace) -> PhotographDataset:
         dataset = dataset if args.masks is None else dataset.with_masks(args.masks)
     elif args.images is not None:
         dataset = folder(args.images, args.masks, args.class_names, args.list)
+        if args.class_names is None and is_first_process():
+            print("--class-names: not given; class ids are called by VOC's names", file=sys.stderr)
     else:
         dataset = embedded_sample()
     return dataset if args.limit is None else dataset.subset(range(min(args.limit, len(dataset))))

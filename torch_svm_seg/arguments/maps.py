@@ -1,6 +1,7 @@
 """Flags that choose class activation maps."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from torch_svm_seg.files import InputError
@@ -46,6 +47,8 @@ def open_maps(args: argparse.Namespace) -> CamFiles:
     """The maps that the flags of :func:`add_map_arguments` choose.
 
     Raises:
-        InputError: there is no such rule of the background.
+        InputError: there is no such folder, or no such rule of the background.
     """
+    if not Path(args.cams).is_dir():
+        raise InputError(f"--cams: {args.cams}: not a folder")
     return CamFiles(args.cams, open_background(args), args.trust_pickle)

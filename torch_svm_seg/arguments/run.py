@@ -18,6 +18,18 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> Any:
     return run
 
 
+def add_seed_argument(group: Any, text: str) -> None:
+    """Adds ``--seed``, whose help says what it is the seed of."""
+    group.add_argument("--seed", type=_seed, default=0, help=f"{text} (default: %(default)s)")
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**63:
+        raise argparse.ArgumentTypeError(f"expected 0 to 2^63 - 1, got {text}")
+    return seed
+
+
 def add_workers_argument(run: Any) -> None:
     """Adds the flag of runs that can read ahead to those of every run."""
     run.add_argument(

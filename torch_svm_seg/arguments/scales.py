@@ -1,6 +1,7 @@
 """The flag that chooses the scales at which an image is seen."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,6 @@ def add_scales_argument(group: Any, default: Sequence[float], text: str) -> None
 
 
 def check_scales(args: argparse.Namespace) -> None:
-    """Raises InputError unless all of --scales are positive."""
-    if not min(args.scales) > 0:
+    """Raises InputError unless all of --scales are positive and finite."""
+    if not all(0 < scale < math.inf for scale in args.scales):
         raise InputError(f"--scales: expected positive numbers, got {' '.join(map(str, args.scales))}")

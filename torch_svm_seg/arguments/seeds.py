@@ -1,6 +1,7 @@
 """Flags of expansion from seeds, without ground truth."""
 
 import argparse
+from pathlib import Path
 
 from torch_svm_seg.arguments.data import add_label_arguments, open_labels
 from torch_svm_seg.arguments.maps import add_map_arguments, open_background, open_maps
@@ -67,8 +68,11 @@ def add_seed_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_no_seeds(args: argparse.Namespace) -> None:
-    """Raises InputError if there is a flag that asks for seeds: the ground truth was chosen."""
-    given = [*_sources(args), *(["--baselines"] if args.baselines else [])]
+    """Raises InputError if there is a flag of :func:`add_seed_arguments`: the ground truth was chosen."""
+    parser = argparse.ArgumentParser()
+    add_seed_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    given = [f"--{name.replace('_', '-')}" for name, default in defaults.items() if getattr(args, name) != default]
     if given:
         raise InputError(f"{' and '.join(given)}: only with --supervision seed")
 
@@ -92,6 +96,8 @@ def open_seeds(args: argparse.Namespace, dataset: PhotographDataset, classifier:
         InputError: they cannot be opened, or the labels that the classifier's maps need cannot.
     """
     if args.seeds is not None:
+        if not Path(args.seeds).is_dir():
+            raise InputError(f"--seeds: {args.seeds}: not a folder")
         return MaskSeeds(args.seeds)
     if args.cams is not None:
         return open_maps(args)

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from torch_svm_seg.arguments.run import add_seed_argument
 from torch_svm_seg.expander import SVMExpander
 from torch_svm_seg.files import InputError
 
@@ -21,7 +22,7 @@ def add_sample_arguments(group: Any, default: str) -> None:
         help="pixels drawn from each class of an image; smaller classes give all theirs (default: "
         f"{default}; time grows faster than proportionally)",
     )
-    group.add_argument("--seed", type=int, default=0, help="of the sampled pixels (default: %(default)s)")
+    add_seed_argument(group, "of the sampled pixels")
 
 
 def add_svm_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,4 +79,7 @@ def open_expander(args: argparse.Namespace, num_classes: int) -> SVMExpander:
 
 
 def _gamma(text: str) -> float | str:
-    return text if text == "scale" else float(text)
+    try:
+        return text if text == "scale" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number > 0, or scale, got {text!r}") from None

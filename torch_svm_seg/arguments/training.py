@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from torch_svm_seg.arguments.run import add_workers_argument
+from torch_svm_seg.arguments.run import add_seed_argument, add_workers_argument
 from torch_svm_seg.efficientnet_lite import VARIANTS
 from torch_svm_seg.files import InputError
 from torch_svm_seg.training import TrainingSettings
@@ -57,9 +57,7 @@ def add_training_arguments(
         metavar="PIXELS",
         help=f"side of the square crops; {crop} (default: 512, and 320 for efficientnet_lite, which trains on a CPU)",
     )
-    training.add_argument(
-        "--seed", type=int, default=0, help="of new layers, order and augmentation (default: %(default)s)"
-    )
+    add_seed_argument(training, "of new layers, order and augmentation")
 
 
 def add_training_run_arguments(run: Any) -> None:

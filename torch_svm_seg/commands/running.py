@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from torch_svm_seg.datasets import PhotographDataset
 from torch_svm_seg.distributed import gathered
-from torch_svm_seg.run_folder import SPOILT, Progress, claim_folder, skip_reason, write_record
+from torch_svm_seg.run_folder import SPOILT, Progress, claim_folder, print_skipped, skip_reason, write_record
 from torch_svm_seg.training import Step
 from torch_svm_seg.training_run import TrainingRun
 
@@ -70,8 +70,11 @@ def for_each(
         seconds, done = time.perf_counter() - start, merged.images
         progress.add(merged)
         write_record(out, settings, progress, finished=True)
-        for id, reason in progress.skipped.items():
-            print(f"skipped {id}: {reason}")
+        print_skipped(progress.skipped)
         skipped = len(progress.skipped)
-        print(f"{done} images in {seconds:.0f} s, {skipped} skipped; they are {out}/ID{paths[0].suffix}")
+        there = len(paths) - done - skipped
+        print(
+            f"{done} images in {seconds:.0f} s, {there} were there, {skipped} skipped; they are "
+            f"{out}/ID{paths[0].suffix}"
+        )
     return 1 if merged.skipped else 0

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.arguments.run import add_run_arguments
+from torch_svm_seg.arguments.run import add_run_arguments, add_seed_argument
 from torch_svm_seg.arguments.training import add_training_run_arguments, run_settings, training_settings
 from torch_svm_seg.commands.running import train
 from torch_svm_seg.datasets import PhotographDataset
@@ -87,9 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="factor on an image's size before the crop, uniform (default: 0.5 1.5)",
     )
-    training.add_argument(
-        "--seed", type=int, default=0, help="of new layers, order and augmentation (default: %(default)s)"
-    )
+    add_seed_argument(training, "of new layers, order and augmentation")
     validation = parser.add_argument_group(
         "validation",
         "The network with the best mean IoU is kept as best.pt. That choice uses the ground truth of these images: "

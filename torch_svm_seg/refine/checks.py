@@ -1,5 +1,7 @@
 """Checks of what refinement is given."""
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -26,4 +28,6 @@ def checked(image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
     if not bool(((image >= 0) & (image <= 255)).all()):
         least, most = float(image.min()), float(image.max())
         raise ValueError(f"image: expected RGB from 0 to 255, got values from {least:.3g} to {most:.3g}")
+    if 0 < float(image.max()) <= 1:
+        warnings.warn("image: expected RGB from 0 to 255, got none above 1; was it scaled to 0..1?", stacklevel=4)
     return image, probabilities

@@ -86,7 +86,7 @@ class PositionFilter:
 
     def __init__(self, sigma: float, weight: Tensor) -> None:
         self._reach = math.ceil(TRUNCATE * sigma)
-        self._column, self._row = (_kernel(size, sigma).to(weight) for size in weight.shape[2:])
+        self._column, self._row = (_kernel(size, sigma, self._reach).to(weight) for size in weight.shape[2:])
         self._scale = _scale(self._filter(weight), weight)
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -97,14 +97,15 @@ class PositionFilter:
         return _band_product(self._row, _band_product(self._column, values, self._reach).mT, self._reach).mT
 
 
-def _kernel(size: int, sigma: float) -> Tensor:
-    """Gaussian of the distances between the places of a line, (size, size)."""
+def _kernel(size: int, sigma: float, reach: int) -> Tensor:
+    """Gaussian of the distances between the places of a line, (size, size); 0 beyond reach."""
     place = torch.arange(size, dtype=torch.float64)
-    return torch.exp(-((place - place[:, None]) / sigma).square() / 2)
+    distance = (place - place[:, None]).abs()
+    return torch.exp(-(distance / sigma).square() / 2) * (distance <= reach)
 
 
 def _band_product(matrix: Tensor, values: Tensor, reach: int) -> Tensor:
-    """Matrix (n, n) @ values (..., n, m), where entries further than ``reach`` from the diagonal count as 0.
+    """Matrix (n, n) @ values (..., n, m), where entries further than ``reach`` from the diagonal are 0.
 
     Of each block of rows, only the columns within reach are multiplied.
     """
@@ -124,10 +125,10 @@ def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, starts: Tensor 
     return F.embedding_bag(rows, table, starts, per_sample_weights=weights, mode="sum")
 
 
-LinearMap = Callable[[Tensor, bool], Tensor]
+Filtering = Callable[[Tensor, bool], Tensor]
 
 
-def _apply(linear_map: LinearMap, values: Tensor) -> Tensor:
+def _apply(linear_map: Filtering, values: Tensor) -> Tensor:
     result: Tensor = _Linear.apply(values, linear_map, False)
     return result
 
@@ -136,7 +137,7 @@ class _Linear(torch.autograd.Function):
     """A linear map, whose gradient is its transpose."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, linear_map: LinearMap, transpose: bool) -> Tensor:
+    def forward(ctx: Any, values: Tensor, linear_map: Filtering, transpose: bool) -> Tensor:
         ctx.linear_map, ctx.transpose = linear_map, transpose
         return linear_map(values, transpose)
 

@@ -17,7 +17,8 @@ def published_plot(report: Report) -> Markup:
     """Gives the section of a report on PASCAL VOC's classes."""
     ours = [DotRow(rung.name, "", [(OURS, 100 * rung.score.miou)], percent(rung.score.miou)) for rung in report.rungs]
     others = [DotRow(method.name, _origin(method), _marks(method), _figures(method)) for method in PUBLISHED]
-    here = f"Measured here: {report.described}, {len(report.dataset)} photographs, mean over the classes present"
+    scored = max(rung.score.images for rung in report.rungs)
+    here = f"Measured here: {report.described}, {scored} photographs, mean over the classes present"
     there = "Published, not measured here: PASCAL VOC 2012, mean over 21 classes"
     kinds = {
         "measured here": OURS,
