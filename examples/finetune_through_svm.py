@@ -13,6 +13,7 @@ seed that can be trusted; masks only judge.
 
 import argparse
 import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from torch_svm_seg.arguments.maps import add_map_arguments, open_maps
 from torch_svm_seg.backbones import Backbone, load_backbone
 from torch_svm_seg.datasets import PhotographDataset, voc2012
 from torch_svm_seg.expander import z_score
+from torch_svm_seg.files import InputError
 from torch_svm_seg.fusion import fused_stages, weigh_alike
 from torch_svm_seg.interpolation import read_pixels
 from torch_svm_seg.metrics import SegmentationScore
@@ -235,4 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
