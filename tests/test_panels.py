@@ -117,10 +117,15 @@ def test_legend_wraps_and_widens_for_a_long_name() -> None:
     assert (border == 255).all()
 
 
-def test_all_void_has_no_legend_entry() -> None:
-    picture = panel([PanelRow(photograph(), [mask(255)])], ["F1"], NAMES)
-    legend = picture.crop((0, TOP + 120 + GAP, picture.width, picture.height))
-    assert colours(legend) == {(255, 255, 255)}
+def test_void_has_a_legend_entry_where_a_mask_shows_it_but_not_around_samples() -> None:
+    def legend(*rows: PanelRow) -> set[tuple[int, int, int]]:
+        picture = panel(rows, ["F1"], NAMES)
+        return colours(picture.crop((0, TOP + 120 + GAP, picture.width, picture.height)))
+
+    assert len(legend(PanelRow(photograph(), [mask(255)]))) > 2  # its frame and name
+    samples = mask(255)
+    samples[0, 0] = 1
+    assert legend(PanelRow(photograph(), [mask(1)], samples=samples)) == legend(PanelRow(photograph(), [mask(1)]))
 
 
 def test_errors() -> None:

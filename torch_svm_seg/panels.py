@@ -114,9 +114,10 @@ def colours(ids: Tensor) -> NDArray[np.uint8]:
 
 
 def _class_ids(rows: Sequence[PanelRow]) -> list[int]:
-    """The classes that any mask of the panel shows."""
-    masks = [mask for row in rows for mask in (row.truth, row.samples, *row.predictions) if mask is not None]
-    return sorted({id for mask in masks for id in np.unique(mask.cpu().numpy()).tolist()} - {VOID})
+    """The ids that any mask of the panel shows, void last; among sampled pixels, void is the photograph."""
+    masks = [mask for row in rows for mask in (row.truth, *row.predictions) if mask is not None]
+    sampled = [row.samples[row.samples != VOID] for row in rows if row.samples is not None]
+    return sorted({id for mask in (*masks, *sampled) for id in np.unique(mask.cpu().numpy()).tolist()})
 
 
 def _table(titles: Sequence[str], grid: Sequence[Sequence[Image.Image | None]]) -> Image.Image:
@@ -143,7 +144,7 @@ def _table(titles: Sequence[str], grid: Sequence[Sequence[Image.Image | None]]) 
 
 def _legend(class_ids: Sequence[int], class_names: Sequence[str], width: int) -> Image.Image:
     """A coloured square and a name for each class, in as many lines as the width asks for."""
-    entries = [_legend_entry(class_id, class_names[class_id]) for class_id in class_ids]
+    entries = [_legend_entry(id, "no label" if id == VOID else class_names[id]) for id in class_ids]
     width = max([width, *(2 * GAP + entry.width for entry in entries)])
     places, left, top = [], GAP, 0
     for entry in entries:
