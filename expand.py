@@ -178,7 +178,7 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
 
 
 def _choose_defaults(args: argparse.Namespace) -> None:
-    """Fill in what depends on the supervision or on other flags."""
+    """Fill in what depends on the supervision."""
     study = args.supervision == "ground-truth"
     if args.features is None:
         args.features = list(STUDY_FEATURES if study else SEED_FEATURES)
@@ -252,7 +252,7 @@ def _summarize(
             width = shutil.get_terminal_size(fallback=(200, 24)).columns
             print(score_table(scored, args.out, run.names, progress, width) + TABLE_NOTE)
         rows = overview_rows(
-            done, args.out, run.names, run.supervision, run.expander if run.features else None, run.device
+            done, args.out, run.names, run.supervision, run.labeller if run.features else None, run.device
         )
         picture = panel(rows, run.names, dataset.class_names)
         write_atomically(args.out / "overview.png", lambda stream: picture.save(stream, "png"))

@@ -113,7 +113,7 @@ class SVMExpander(nn.Module):
         x, products = read_pixels(maps, sample.positions, size), pixel_products(maps, sample.positions, size)
         self.svm.fit(x, sample.classes, sample_weight, products)
         scores = score_pixels(PixelScorer(self.svm.decision, maps, size), self.every_pixel)
-        self.svm.decision = self.svm.decision.without_graph()  # the scores hold it, as long as somebody needs it
+        self.svm.decision.detach_()  # the scores hold the graph, as long as somebody needs it
         masks = self.svm.classes_[scores.argmax(1)]
         return Expansion(self._by_class_id(scores), masks, sample)
 

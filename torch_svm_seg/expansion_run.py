@@ -60,7 +60,7 @@ class ExpansionRun:
     """
 
     backbone: Backbone
-    expander: StudyLabeller | SelfTraining
+    labeller: StudyLabeller | SelfTraining
     supervision: Supervision
     features: Sequence[str]
     baselines: Mapping[str, Labeller]
@@ -149,7 +149,7 @@ class ExpansionRun:
         stages = self.backbone.stages(images, wanted) if wanted else {}
         for name in self.features:
             maps = [stages[stage] for stage in fused_stages(name)]
-            self._label(name, self.expander, group, images, maps, knowledge, ids, done)
+            self._label(name, self.labeller, group, images, maps, knowledge, ids, done)
         self.progress.add(done)
 
     def _label(

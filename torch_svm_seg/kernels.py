@@ -6,7 +6,6 @@ interpolated: the dense features of a whole image never need to exist.
 """
 
 import math
-from copy import copy
 from typing import Protocol
 
 import torch
@@ -63,20 +62,18 @@ class DecisionFunction(nn.Module):
         Input (B, M, D), output (B, M, K); a class that an image does not have scores -inf.
     """
 
-    def __init__(self, intercept: Tensor) -> None:
+    intercept: Tensor  # (B, 1, K)
+
+    def __init__(self, **fitted: Tensor) -> None:
         super().__init__()
-        self.intercept = self._kept("intercept", intercept)  # (B, 1, K)
+        for name, tensor in fitted.items():
+            # A buffer follows the module to a device; what was fitted to an image is no part of a network's state.
+            self.register_buffer(name, tensor, persistent=False)
 
-    def _kept(self, name: str, tensor: Tensor) -> Tensor:
-        """Registers what was fitted as a buffer: it follows the module to a device, but is no part of its state."""
-        self.register_buffer(name, tensor, persistent=False)
-        return tensor
-
-    def without_graph(self) -> "DecisionFunction":
-        """The same decision function, whose tensors have no gradient."""
-        result = copy(self)
-        result._buffers = {name: None if kept is None else kept.detach() for name, kept in self._buffers.items()}
-        return result
+    def detach_(self) -> None:
+        """Lets go of the graph that the fit has left."""
+        for name, tensor in list(self.named_buffers()):
+            setattr(self, name, tensor.detach())
 
     @property
     def width(self) -> int:
@@ -103,9 +100,10 @@ class DecisionFunction(nn.Module):
 class LinearDecision(DecisionFunction):
     """x . w + b with weights w (B, D, K)."""
 
+    weights: Tensor
+
     def __init__(self, weights: Tensor, intercept: Tensor) -> None:
-        super().__init__(intercept)
-        self.weights = self._kept("weights", weights)
+        super().__init__(weights=weights, intercept=intercept)
 
     @property
     def width(self) -> int:
@@ -121,27 +119,32 @@ class LinearDecision(DecisionFunction):
 class GaussianDecision(DecisionFunction):
     """sum_j coefficients_j exp(-gamma |x - centres_j|^2) + b: centres (B, P, D), coefficients (B, P, K)."""
 
+    centres: Tensor
+    coefficients: Tensor
+    gamma: Tensor  # (B, 1, 1)
+    mean: Tensor  # of the centres, (B, 1, D)
+    norms: Tensor  # of the centres about it, squared, (B, 1, P)
+
     def __init__(self, centres: Tensor, coefficients: Tensor, gamma: Tensor, intercept: Tensor) -> None:
-        super().__init__(intercept)
-        self.centres = self._kept("centres", centres)
-        self.coefficients = self._kept("coefficients", coefficients)
-        self.gamma = self._kept("gamma", gamma)  # (B, 1, 1)
-        self._mean = self._kept("_mean", centres.detach().mean(1, keepdim=True))
-        self._norms = self._kept("_norms", (centres - self._mean).square().sum(-1)[:, None])
+        mean = centres.detach().mean(1, keepdim=True)
+        norms = (centres - mean).square().sum(-1)[:, None]
+        super().__init__(
+            centres=centres, coefficients=coefficients, gamma=gamma, intercept=intercept, mean=mean, norms=norms
+        )
 
     @property
     def width(self) -> int:
         return self.centres.shape[1]
 
     def centre(self, x: Tensor, channels: slice = ALL) -> Tensor:
-        return x - self._mean[..., channels]
+        return x - self.mean[..., channels]
 
     def project(self, x: Tensor, channels: slice = ALL) -> Tensor:
-        return x @ (self.centres[..., channels] - self._mean[..., channels]).mT
+        return x @ (self.centres[..., channels] - self.mean[..., channels]).mT
 
     def evaluate(self, projections: Tensor, squared_norms: Tensor) -> Tensor:
         rate = LOG2_E * self.gamma
-        exponents = torch.addcmul(-rate * self._norms, projections, 2 * rate) - rate * squared_norms[..., None]
+        exponents = torch.addcmul(-rate * self.norms, projections, 2 * rate) - rate * squared_norms[..., None]
         return exponents.exp2_() @ self.coefficients.mT.contiguous().mT + self.intercept
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,11 +154,12 @@ class GaussianDecision(DecisionFunction):
 class FourierDecision(DecisionFunction):
     """sum_j coefficients_j cos(x . frequencies_j + phases_j) + b: frequencies (B, D, P), phases (B, 1, P)."""
 
+    frequencies: Tensor
+    phases: Tensor
+    coefficients: Tensor
+
     def __init__(self, frequencies: Tensor, phases: Tensor, coefficients: Tensor, intercept: Tensor) -> None:
-        super().__init__(intercept)
-        self.frequencies = self._kept("frequencies", frequencies)
-        self.phases = self._kept("phases", phases)
-        self.coefficients = self._kept("coefficients", coefficients)
+        super().__init__(frequencies=frequencies, phases=phases, coefficients=coefficients, intercept=intercept)
 
     @property
     def width(self) -> int:

@@ -145,7 +145,7 @@ class SVM(nn.Module):
         self._single = x.dim() == 2
         if self._single:
             x, y, weight = x[None], y[None], weight[None]
-        self._fitted = (x.shape[0], x.shape[2])
+        self._images, self._channels = x.shape[0], x.shape[2]
         with torch.set_grad_enabled(self.gradient is not None and torch.is_grad_enabled()), full_precision(x.device):
             self._fit(x, y, weight, products)
         return self
@@ -154,10 +154,10 @@ class SVM(nn.Module):
         """Decision values (B, M, K), or (M, K), of x (B, M, D), or (M, D); -inf for a class an image does not have."""
         if not hasattr(self, "decision"):
             raise RuntimeError("decision_function: call fit first")
-        images, channels = self._fitted
-        if x.dim() != (2 if self._single else 3) or x.shape[-1] != channels or x.shape[:-2] not in ((), (images,)):
-            expected = f"(M, {channels})" if self._single else f"({images}, M, {channels})"
-            raise ValueError(f"x: expected {expected} as in fit, got {tuple(x.shape)}")
+        images = () if self._single else (self._images,)
+        if x.dim() < 2 or x.shape[:-2] != images or x.shape[-1] != self._channels:
+            expected = ", ".join(map(str, (*images, "M", self._channels)))
+            raise ValueError(f"x: expected ({expected}) as in fit, got {tuple(x.shape)}")
         x = x.to(self.decision.intercept.dtype)
         with full_precision(x.device):
             scores: Tensor = self.decision(x[None] if self._single else x)

@@ -16,9 +16,9 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seeds PyTorch's generators, of the CPU and of a device, for a block, and leaves them as they were."""
-    with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds PyTorch's generator of the CPU for a block, and leaves it as it was."""
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
