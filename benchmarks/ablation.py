@@ -15,15 +15,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_svm_seg import SVMExpander
-from torch_svm_seg.arguments.data import add_data_arguments, add_label_arguments, open_dataset, open_labels
-from torch_svm_seg.cam import class_activation_maps
-from torch_svm_seg.classifier_checkpoints import load_classifier
-from torch_svm_seg.labelling import Labeller, SeedLabeller, label
-from torch_svm_seg.metrics import SegmentationScore
-from torch_svm_seg.ppmg import PPMG
+from torch_svm_seg.cam.activation import class_activation_maps
+from torch_svm_seg.cam.checkpoints import load_classifier
+from torch_svm_seg.cli.options.data import add_data_arguments, add_label_arguments, open_dataset, open_labels
+from torch_svm_seg.evaluation.metrics import SegmentationScore
+from torch_svm_seg.expansion.labelling import Labeller, SeedLabeller, label
+from torch_svm_seg.expansion.ppmg import PPMG
+from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.pipeline.supervision import activation_of, background_rule
 from torch_svm_seg.refine import DenseCRF, refine
-from torch_svm_seg.self_training import SelfTraining
-from torch_svm_seg.supervision import activation_of, background_rule
 
 
 @dataclass(frozen=True)

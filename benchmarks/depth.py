@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.boundaries import boundary_band
-from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.files import read_mask
-from torch_svm_seg.metrics import SegmentationScore
-from torch_svm_seg.sampling import VOID
+from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.io import read_mask
+from torch_svm_seg.evaluation.boundaries import boundary_band
+from torch_svm_seg.evaluation.metrics import SegmentationScore
 
 
 def build_parser() -> argparse.ArgumentParser:

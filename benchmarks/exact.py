@@ -16,13 +16,14 @@ from sklearn.svm import SVC
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.expander import SVMExpander, z_score
-from torch_svm_seg.interpolation import PixelScorer, read_pixels, score_pixels
-from torch_svm_seg.kernels import GaussianDecision
-from torch_svm_seg.metrics import SegmentationScore
-from torch_svm_seg.sampling import sample_pixels
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.evaluation.metrics import SegmentationScore
+from torch_svm_seg.expansion.expander import SVMExpander, z_score
+from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
+from torch_svm_seg.expansion.sampling import sample_pixels
+from torch_svm_seg.svm.kernels import GaussianDecision
 
 CHECKED_PIXELS = 500
 

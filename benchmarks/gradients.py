@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg import SVM
-from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.expander import z_score
-from torch_svm_seg.interpolation import read_pixels
-from torch_svm_seg.sampling import sample_pixels
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.expansion.expander import z_score
+from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.sampling import sample_pixels
 
 
 def build_parser() -> argparse.ArgumentParser:

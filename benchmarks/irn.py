@@ -26,17 +26,17 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from benchmarks.memory import peak
-from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.expander import SVMExpander
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.evaluation.metrics import SegmentationScore
+from torch_svm_seg.expansion.expander import SVMExpander
+from torch_svm_seg.expansion.labelling import as_probabilities, label
+from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.irn import IRNRefinement, load_irn
-from torch_svm_seg.labelling import as_probabilities, label
-from torch_svm_seg.metrics import SegmentationScore
+from torch_svm_seg.pipeline.supervision import CamFiles, background_rule
 from torch_svm_seg.refine import PAMR, DenseCRF
-from torch_svm_seg.refine.pipeline import refine
-from torch_svm_seg.self_training import SelfTraining
-from torch_svm_seg.supervision import CamFiles, background_rule
+from torch_svm_seg.refine.probabilities import refine
 
 
 def build_parser() -> argparse.ArgumentParser:

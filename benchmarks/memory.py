@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import torch
 
-from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.expander import SVMExpander
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.expansion.expander import SVMExpander
 
 
 def build_parser() -> argparse.ArgumentParser:

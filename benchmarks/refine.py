@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.datasets import PhotographDataset
+from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.dataset import PhotographDataset
 from torch_svm_seg.refine import PAMR, DenseCRF
 from torch_svm_seg.refine.dense_crf import PRESETS
-from torch_svm_seg.sampling import VOID
 
 SHRINK = 8
 BATCH = 8

@@ -34,12 +34,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchkm import TorchKMSVC
 
-from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.expander import SVMExpander, z_score
-from torch_svm_seg.interpolation import read_pixels
-from torch_svm_seg.metrics import SegmentationScore
-from torch_svm_seg.sampling import VOID, sample_pixels
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.evaluation.metrics import SegmentationScore
+from torch_svm_seg.expansion.expander import SVMExpander, z_score
+from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.sampling import sample_pixels
 
 COMPONENTS = 1024
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from torch_svm_seg import SVMExpander
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.datasets import embedded_sample
-from torch_svm_seg.metrics import SegmentationScore
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.data.embedded import embedded_sample
+from torch_svm_seg.evaluation.metrics import SegmentationScore
 
 
 def main(steps: int = 30, clicks: int = 20) -> tuple[float, float]:

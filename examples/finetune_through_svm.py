@@ -25,19 +25,22 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from torch_svm_seg import SVM, SVMExpander
-from torch_svm_seg.arguments.backbone import add_backbone_arguments
-from torch_svm_seg.arguments.maps import add_map_arguments, open_maps
-from torch_svm_seg.backbones import Backbone, load_backbone
-from torch_svm_seg.datasets import PhotographDataset, voc2012
-from torch_svm_seg.expander import z_score
-from torch_svm_seg.files import InputError
-from torch_svm_seg.fusion import fused_stages, weigh_alike
-from torch_svm_seg.interpolation import read_pixels
-from torch_svm_seg.metrics import SegmentationScore
+from torch_svm_seg.backbones.backbone import Backbone
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cli.options.backbone import add_backbone_arguments
+from torch_svm_seg.cli.options.maps import add_map_arguments, open_maps
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.voc import voc2012
+from torch_svm_seg.evaluation.metrics import SegmentationScore
+from torch_svm_seg.expansion.expander import z_score
+from torch_svm_seg.expansion.fusion import fused_stages, weigh_alike
+from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.sampling import sample_pixels
+from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.pipeline.supervision import CamFiles
 from torch_svm_seg.refine import DenseCRF
-from torch_svm_seg.sampling import VOID, sample_pixels
-from torch_svm_seg.self_training import SelfTraining
-from torch_svm_seg.supervision import CamFiles
 
 JUDGED_PIXELS = 4000
 FeatureMaps = Callable[[Tensor], list[Tensor]]

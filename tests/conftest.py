@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from torch_svm_seg.files import voc_palette
-from torch_svm_seg.stages import Backbone, Stage
+from torch_svm_seg.backbones.backbone import Backbone, Stage
+from torch_svm_seg.data.palette import voc_palette
 
 # The tests are small: threads would only wait for each other.
 torch.set_num_threads(1)

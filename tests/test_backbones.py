@@ -19,11 +19,11 @@ import torchvision
 from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
-from torch_svm_seg.backbones import Backbone, load_backbone
-from torch_svm_seg.checkpoints import load_weights, read_state_dict
-from torch_svm_seg.efficientnet_lite import EfficientNetLite, rename_packaged_weights
-from torch_svm_seg.files import InputError
-from torch_svm_seg.stages import Stage, StageReader
+from torch_svm_seg.backbones.backbone import Backbone, Stage, StageReader
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.backbones.efficientnet_lite import EfficientNetLite, rename_packaged_weights
+from torch_svm_seg.backbones.weights import load_weights, read_state_dict
+from torch_svm_seg.data.errors import InputError
 
 DEEP = ("F1", "F2", "F3", "F4", "F5")
 RESNET50 = {"F1": (64, 2), "F2": (256, 4), "F3": (512, 8), "F4": (1024, 16), "F5": (2048, 16)}

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluate import main
-from torch_svm_seg.boundaries import boundary_band, far_from_boundaries, near_boundaries
-from torch_svm_seg.datasets import voc2012
-from torch_svm_seg.files import save_mask
-from torch_svm_seg.sampling import VOID
+from torch_svm_seg.cli.evaluate import main
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.io import save_mask
+from torch_svm_seg.data.voc import voc2012
+from torch_svm_seg.evaluation.boundaries import boundary_band, far_from_boundaries, near_boundaries
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])

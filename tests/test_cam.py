@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import small_backbone
 
-from torch_svm_seg.cam import (
+from torch_svm_seg.cam.activation import (
     ActivationMaps,
     class_activation_maps,
     constant_background,
@@ -12,8 +12,8 @@ from torch_svm_seg.cam import (
     own_background,
     power_background,
 )
-from torch_svm_seg.classifier import Classifier
-from torch_svm_seg.sipe import SIPE
+from torch_svm_seg.cam.classifier import Classifier
+from torch_svm_seg.cam.sipe import SIPE
 
 METHODS = [Classifier, SIPE]
 

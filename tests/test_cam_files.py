@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from torch_svm_seg.cam import ActivationMaps
-from torch_svm_seg.cam_files import cam_path, read_cams, save_cams
-from torch_svm_seg.files import InputError
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
+from torch_svm_seg.data.errors import InputError
 
 NAMES = ("background", "cat", "dog", "sofa")
 SIZE = (50, 61)

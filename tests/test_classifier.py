@@ -7,11 +7,11 @@ from conftest import small_backbone
 from sklearn.metrics import average_precision_score, f1_score
 from torch import nn
 
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.classification import score_logits
-from torch_svm_seg.classifier import Classifier
-from torch_svm_seg.sipe import SIPE
-from torch_svm_seg.stages import Backbone, Stage
+from torch_svm_seg.backbones.backbone import Backbone, Stage
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cam.classifier import Classifier
+from torch_svm_seg.cam.sipe import SIPE
+from torch_svm_seg.cam.training import score_logits
 
 
 def images(number: int = 2, height: int = 64, width: int = 96) -> torch.Tensor:

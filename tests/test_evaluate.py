@@ -10,11 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluate import main
-from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset, voc2012
-from torch_svm_seg.files import InputError, save_mask
-from torch_svm_seg.scoring import score_folder
-from torch_svm_seg.tables import PAPER_TABLE_1
+from torch_svm_seg.cli.evaluate import main
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import save_mask
+from torch_svm_seg.data.voc import voc2012
+from torch_svm_seg.evaluation.scoring import score_folder
+from torch_svm_seg.evaluation.tables import PAPER_TABLE_1
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 

@@ -11,13 +11,14 @@ from torch.nn import functional as F
 from examples import embed, finetune_through_svm
 from examples.finetune_through_svm import LearnedFusion, Projection, held_out_loss, read_lessons
 from torch_svm_seg import SVM, SVMExpander
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.cam import ActivationMaps
-from torch_svm_seg.cam_files import save_cams
-from torch_svm_seg.datasets import VOC_CLASSES, voc2012
-from torch_svm_seg.interpolation import read_pixels
-from torch_svm_seg.sampling import sample_pixels
-from torch_svm_seg.supervision import CamFiles, usual_background
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.io import save_cams
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.voc import voc2012
+from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.sampling import sample_pixels
+from torch_svm_seg.pipeline.supervision import CamFiles, usual_background
 
 STAGES = ["F1", "F3", "F4"]
 SIZE = (24, 33)

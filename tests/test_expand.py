@@ -16,10 +16,10 @@ import torch
 from conftest import TINY_IDS
 from PIL import Image
 
-import torch_svm_seg.expansion_run as expansion_run
-from expand import build_parser, main
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.files import read_mask
+import torch_svm_seg.pipeline.expansion_run as expansion_run
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cli.expand import build_parser, main
+from torch_svm_seg.data.io import read_mask
 
 REPOSITORY = Path(__file__).parent.parent
 QUICK = ["--features", "img", "F3", "--samples-per-class", "50"]

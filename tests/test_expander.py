@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import torch_svm_seg
-import torch_svm_seg.expander
+import torch_svm_seg.expansion.expander
 from torch_svm_seg import Expansion, SVMExpander
-from torch_svm_seg.expander import z_score
-from torch_svm_seg.sampling import VOID, sample_pixels
-from torch_svm_seg.svm import SVM
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.expansion.expander import z_score
+from torch_svm_seg.expansion.sampling import sample_pixels
+from torch_svm_seg.svm.svm import SVM
 
 OPTIONS: list[dict[str, Any]] = [
     {"kernel": "linear"},
@@ -432,10 +433,10 @@ def test_an_expander_under_no_grad_and_inference_mode_gives_the_same_masks(devic
 
 
 def test_the_example_in_the_documentation_runs() -> None:
-    result = doctest.testmod(torch_svm_seg.expander)
+    result = doctest.testmod(torch_svm_seg.expansion.expander)
     assert result.attempted > 0 and result.failed == 0
 
 
 def test_the_package_offers_what_its_modules_define() -> None:
     assert {"SVM", "SVMExpander", "Expansion"} <= set(torch_svm_seg.__all__)
-    assert torch_svm_seg.SVMExpander is torch_svm_seg.expander.SVMExpander
+    assert torch_svm_seg.SVMExpander is torch_svm_seg.expansion.expander.SVMExpander

@@ -11,18 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from torch_svm_seg.files import (
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import (
     TEMPORARY_PATTERN,
-    InputError,
-    colorize,
     read_image,
     read_mask,
     safe_id,
     save_mask,
-    voc_palette,
     write_atomically,
     write_text_atomically,
 )
+from torch_svm_seg.data.palette import colorize, voc_palette
 
 RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4)
 

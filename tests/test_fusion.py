@@ -8,11 +8,12 @@ from conftest import normal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expand import main
 from torch_svm_seg import SVM, SVMExpander
-from torch_svm_seg.expander import z_score
-from torch_svm_seg.fusion import weigh_alike
-from torch_svm_seg.interpolation import FEW_CHANNELS, PixelScorer, read_pixels, score_pixels
+from torch_svm_seg.cli.expand import main
+from torch_svm_seg.expansion.expander import z_score
+from torch_svm_seg.expansion.fusion import weigh_alike
+from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, read_pixels
+from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
 
 SIZE = (24, 33)
 KERNELS = [{"kernel": "linear"}, {"kernel": "rbf"}, {"kernel": "rbf", "approximation": "fourier", "components": 64}]

@@ -6,14 +6,10 @@ import pytest
 import torch
 from conftest import TINY_IDS
 
-from torch_svm_seg.datasets import VOC_CLASSES, voc2012
-from torch_svm_seg.files import InputError
-from torch_svm_seg.image_labels import (
-    labels_from_annotations,
-    labels_from_file,
-    labels_from_masks,
-    with_labels,
-)
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.image_labels import labels_from_annotations, labels_from_file, labels_from_masks, with_labels
+from torch_svm_seg.data.voc import voc2012
 
 NAMES = ("background", "cat", "dining table", "dog")
 

@@ -1,4 +1,4 @@
-"""Reading and scoring pixels against PyTorch's own dense interpolation."""
+"""Reading and scoring pixels against PyTorch's own dense pixel_scores."""
 
 import math
 
@@ -8,10 +8,11 @@ from conftest import normal
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_svm_seg import interpolation
-from torch_svm_seg.interpolation import Neighbours, PixelScorer, read_pixels, score_pixels
-from torch_svm_seg.kernels import DecisionFunction, FourierDecision, GaussianDecision, LinearDecision
-from torch_svm_seg.svm import SVM
+from torch_svm_seg.expansion import pixel_scores
+from torch_svm_seg.expansion.interpolation import Neighbours, read_pixels
+from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
+from torch_svm_seg.svm.kernels import DecisionFunction, FourierDecision, GaussianDecision, LinearDecision
+from torch_svm_seg.svm.svm import SVM
 
 # Grid (h, w) and image (H, W): whole and broken factors, up and down, single rows, columns and cells.
 SIZES = [
@@ -119,7 +120,7 @@ def test_squared_norms_of_interpolated_features_are_exact(
     features = normal(0, 3, 6, *grid).to(device)
     positions = torch.arange(size[0] * size[1], device=device).expand(3, -1)
     neighbours = Neighbours.of(positions, grid, size, torch.float64)
-    found = interpolation._squared_norms(interpolation._neighbour_products(features), neighbours)
+    found = pixel_scores._squared_norms(pixel_scores._neighbour_products(features), neighbours)
     torch.testing.assert_close(found, dense(features, size).square().sum(-1), rtol=1e-11, atol=1e-11)
 
 
@@ -134,7 +135,7 @@ def test_scored_pixels_have_the_scores_of_dense_features(
     device: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(interpolation, "FEW_CHANNELS", 0 if project_first else 1000)
+    monkeypatch.setattr(pixel_scores, "FEW_CHANNELS", 0 if project_first else 1000)
     features = normal(0, 3, 6, *grid).to(device)
     decision = random_decision(kind, 6, device, torch.float64)
     positions = torch.randint(size[0] * size[1], (3, 100), generator=torch.Generator().manual_seed(1)).to(device)
@@ -143,7 +144,7 @@ def test_scored_pixels_have_the_scores_of_dense_features(
     torch.testing.assert_close(PixelScorer(decision, features, size)(positions), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("channels", [1, 3, interpolation.FEW_CHANNELS, interpolation.FEW_CHANNELS + 1])
+@pytest.mark.parametrize("channels", [1, 3, pixel_scores.FEW_CHANNELS, pixel_scores.FEW_CHANNELS + 1])
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_and_many_channels_are_scored_alike(kind: str, channels: int, dtype: torch.dtype, device: str) -> None:
     features = normal(0, 3, channels, 5, 7).to(device, dtype)
@@ -166,7 +167,7 @@ def test_scoring_in_blocks_equals_the_whole(
     decision = random_decision(kind, channels, device, torch.float64)
     positions = torch.arange(11 * 13, device=device).expand(3, -1)
     whole = PixelScorer(decision, features, (11, 13))(positions)
-    monkeypatch.setattr(interpolation, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(pixel_scores, "BLOCK_ENTRIES", entries)
     blocks = PixelScorer(decision, features, (11, 13))
     widths = []
     plain = blocks._score
@@ -244,7 +245,7 @@ def test_all_pixels_are_evaluated_where_cells_are_small(size: tuple[int, int], d
 
 def test_unsure_pixels_are_evaluated_from_coarse_to_fine(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, where no margin is safe: the scores are exact then."""
-    monkeypatch.setattr(interpolation, "SAFE_MARGIN", math.inf)
+    monkeypatch.setattr(pixel_scores, "SAFE_MARGIN", math.inf)
     features = smooth_features(device, 3, (12, 16))
     scorer = PixelScorer(fitted(features).decision, features, (97, 130))
     torch.testing.assert_close(score_pixels(scorer), score_pixels(scorer, every_pixel=True), rtol=1e-9, atol=1e-9)
@@ -260,9 +261,9 @@ def test_pixels_between_others_are_evaluated_where_those_disagree_or_are_unsure(
     scorer = PixelScorer(decision, features, (height, width))
     monkeypatch.setattr(scorer, "_score", lambda part: torch.full((*part.shape, 3), 99.0).to(features))
     coarse = 1.5 * normal(0, 2, 3, (height + 1) // 2, (width + 1) // 2).to(device)
-    finer = interpolation._refine(scorer, coarse, interpolation._positions(height, width, 1, features.device))
+    finer = pixel_scores._refine(scorer, coarse, pixel_scores._positions(height, width, 1, features.device))
     best, second = coarse.topk(2, dim=1).values.unbind(1)
-    sure = best - second >= interpolation.SAFE_MARGIN
+    sure = best - second >= pixel_scores.SAFE_MARGIN
     label = coarse.argmax(1)
     for image in range(2):
         for y in range(height):

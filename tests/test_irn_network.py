@@ -12,7 +12,7 @@ from torch_svm_seg.irn import IRNet
 from torch_svm_seg.irn.losses import Pair, pair_kinds, pair_losses
 from torch_svm_seg.irn.paths import Paths, path_maxima
 from torch_svm_seg.irn.training import centre_displacements
-from torch_svm_seg.trainable import Crops
+from torch_svm_seg.training.trainable import Crops
 
 
 def direct_losses(boundary: Tensor, displacement: Tensor, labels: Tensor, paths: Paths) -> tuple[float, float]:

@@ -10,8 +10,8 @@ from irn_references import random
 from torch import Tensor
 
 from torch_svm_seg.irn import IRNet, IRNRefinement
-from torch_svm_seg.irn.labels import label_by_activation, sure_labels
 from torch_svm_seg.irn.refinement import refine_activation
+from torch_svm_seg.irn.training import label_by_activation, sure_labels
 from torch_svm_seg.refine import DenseCRF
 
 

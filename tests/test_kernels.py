@@ -9,8 +9,8 @@ import torch
 from conftest import normal
 from sklearn.metrics.pairwise import rbf_kernel  # type: ignore[import-untyped]
 
-from torch_svm_seg import kernels
-from torch_svm_seg.kernels import (
+from torch_svm_seg.svm import kernels
+from torch_svm_seg.svm.kernels import (
     DecisionFunction,
     FourierDecision,
     FourierMap,

@@ -5,11 +5,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from torch_svm_seg.calibration import calibrated, held_out
-from torch_svm_seg.labelling import SeedLabeller, as_probabilities, label, seeds_of
-from torch_svm_seg.ppmg import PPMG, smooth
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.expansion.calibration import calibrated, held_out
+from torch_svm_seg.expansion.labelling import SeedLabeller, as_probabilities, label, seeds_of
+from torch_svm_seg.expansion.ppmg import PPMG, smooth
+from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
 from torch_svm_seg.refine import PAMR, DenseCRF, refine
-from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
 
 
 def test_the_slope_is_that_of_logistic_regression() -> None:

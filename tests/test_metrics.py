@@ -6,7 +6,7 @@ from sklearn import metrics as reference  # type: ignore[import-untyped]
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from torch_svm_seg.metrics import SegmentationScore, confusion_matrix, summarize
+from torch_svm_seg.evaluation.metrics import SegmentationScore, confusion_matrix, summarize
 
 CLASSES = 6
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torch_svm_seg.panels import CELL, GAP, TEXT, PanelRow, panel
+from torch_svm_seg.evaluation.panels import CELL, GAP, TEXT, PanelRow, panel
 
 NAMES = ["background", "aeroplane", "a class with quite a long name for a small panel"]
 TOP = TEXT + 2 * GAP  # of the first row of pictures

@@ -10,10 +10,12 @@ from conftest import normal
 from test_interpolation import SIZES, dense
 from torch import Tensor
 
-from torch_svm_seg import SVMExpander, expander, mapped_samples, pixel_products, solvers, svm
-from torch_svm_seg.interpolation import FEW_CHANNELS, read_pixels
-from torch_svm_seg.pixel_products import PixelProducts
-from torch_svm_seg.svm import SVM
+from torch_svm_seg import SVMExpander
+from torch_svm_seg.expansion import expander, pixel_samples
+from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, read_pixels
+from torch_svm_seg.expansion.pixel_samples import PixelProducts
+from torch_svm_seg.svm import solver, svm
+from torch_svm_seg.svm.svm import SVM
 
 SIZE = (40, 50)
 
@@ -77,11 +79,11 @@ def test_an_svm_decides_alike_with_and_without_products(
     """Also with working sets that grow, kernel matrices in blocks, and two problems at a time."""
     monkeypatch.setattr(svm, "MANY_CHANNELS", 0)
     if in_parts:
-        monkeypatch.setattr(mapped_samples, "COLUMNS", 7)
-        monkeypatch.setattr(mapped_samples, "BLOCK_ENTRIES", 200)
-        monkeypatch.setattr(solvers, "FIRST_WORKING_SET", 20)
+        monkeypatch.setattr(pixel_samples, "COLUMNS", 7)
+        monkeypatch.setattr(pixel_samples, "BLOCK_ENTRIES", 200)
+        monkeypatch.setattr(solver, "FIRST_WORKING_SET", 20)
         for name in ("CACHED_KERNEL_ENTRIES", "KERNEL_ENTRIES"):
-            monkeypatch.setattr(solvers, name, 2 * 80**2)
+            monkeypatch.setattr(solver, name, 2 * 80**2)
     x, y, products = pixel_problem(device)
     weight = torch.linspace(0, 2, 80, dtype=x.dtype, device=device).expand(3, -1)
     plain = SVM(loss=loss, tol=1e-10, **options).fit(x, y, weight)
@@ -97,7 +99,7 @@ def test_what_single_precision_does_not_solve_is_solved_in_double(
     kernel: Any, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(svm, "MANY_CHANNELS", 0)
-    monkeypatch.setattr(solvers, "SINGLE_PRECISION_STEPS", 1)
+    monkeypatch.setattr(solver, "SINGLE_PRECISION_STEPS", 1)
     x, y, products = pixel_problem(device, torch.float32)
     double, asked = PixelProducts.double, []
     monkeypatch.setattr(PixelProducts, "double", lambda products: asked.append(products) or double(products))
@@ -137,8 +139,8 @@ def test_products_of_other_samples_are_refused(device: str) -> None:
 )
 def test_products_are_made_for_many_channels_on_few_cells(channels: int, number: int, pays: bool) -> None:
     features, positions = normal(0, 1, channels, 4, 5), torch.zeros(1, number, dtype=torch.long)
-    assert (pixel_products.pixel_products([features], positions, (8, 8)) is not None) == pays
-    assert pixel_products.pixel_products([features, features], positions, (8, 8)) is None
+    assert (pixel_samples.pixel_products([features], positions, (8, 8)) is not None) == pays
+    assert pixel_samples.pixel_products([features, features], positions, (8, 8)) is None
 
 
 @pytest.mark.parametrize("options", [{}, {"kernel": "linear"}])

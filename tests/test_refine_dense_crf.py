@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from torch_svm_seg.datasets import embedded_sample, voc2012
+from torch_svm_seg.data.embedded import embedded_sample
+from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.refine import PAMR, DenseCRF
 from torch_svm_seg.refine.dense_crf import PRESETS
-from torch_svm_seg.refine.labels import label_probabilities
+from torch_svm_seg.refine.probabilities import label_probabilities
 
 
 def noisy(seed: int, images: int, classes: int, height: int, width: int) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_svm_seg.datasets import embedded_sample
+from torch_svm_seg.data.embedded import embedded_sample
 from torch_svm_seg.refine import PAMR, pamr
 
 KINDS = ["pamr", "par"]

@@ -11,14 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluate import main
-from torch_svm_seg.cam import ActivationMaps
-from torch_svm_seg.cam_files import save_cams
-from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset, voc2012
-from torch_svm_seg.files import InputError, save_mask, voc_palette
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.io import save_cams
+from torch_svm_seg.cli.evaluate import main
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import save_mask
+from torch_svm_seg.data.palette import voc_palette
+from torch_svm_seg.data.voc import voc2012
+from torch_svm_seg.evaluation.scoring import score_folder, score_folders
+from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.report import pictures
-from torch_svm_seg.sampling import sample_pixels
-from torch_svm_seg.scoring import score_folder, score_folders
 
 CAT, PERSON, VOID = 8, 15, 255
 HOSTILE = """<img src=x onerror="alert('x')">&amp;</script><script>$alert"""

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from evaluate import main
-from torch_svm_seg.datasets import VOC_CLASSES, voc2012
-from torch_svm_seg.files import save_mask
+from torch_svm_seg.cli.evaluate import main
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.io import save_mask
+from torch_svm_seg.data.voc import voc2012
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE = {"width": 390, "height": 844}

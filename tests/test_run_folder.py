@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from torch_svm_seg.files import InputError
-from torch_svm_seg.run_folder import SPOILT, claim_folder, folder_digest, print_skipped, skip_reason
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.pipeline.run_folder import SPOILT, claim_folder, folder_digest, print_skipped, skip_reason
 
 
 def make(out: Path, *names: str) -> list[Path]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_svm_seg.sampling import VOID, PixelSample, sample_pixels
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
 from torch_svm_seg.tensors import hash_integers, position_hash
 
 

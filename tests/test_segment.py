@@ -12,16 +12,18 @@ from conftest import CAT, PERSON, TINY_IDS
 from PIL import Image
 from training_files import rows, same, weights
 
-import evaluate
-import expand
-from torch_svm_seg.augmentation import random_masked_crop
-from torch_svm_seg.cam_files import read_cams
-from torch_svm_seg.datasets import VOC_CLASSES, voc2012
-from torch_svm_seg.files import InputError, read_mask, save_mask, voc_palette
-from torch_svm_seg.segmentation import survey_masks
+from torch_svm_seg.cam.io import read_cams
+from torch_svm_seg.cli import evaluate, expand
+from torch_svm_seg.cli.train import main
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import read_mask, save_mask
+from torch_svm_seg.data.palette import voc_palette
+from torch_svm_seg.data.transforms import random_masked_crop
+from torch_svm_seg.data.voc import voc2012
+from torch_svm_seg.evaluation.voc_archive import write_voc_archive
 from torch_svm_seg.segmenters import Segmenter, load_segmenter
-from torch_svm_seg.voc_archive import write_voc_archive
-from train import main
+from torch_svm_seg.segmenters.training import survey_masks
 
 REPOSITORY = Path(__file__).parent.parent
 QUICK = ["--crop-size", "48", "--batch-size", "2", "--steps", "4", "--check-every", "2"]

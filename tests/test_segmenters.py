@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import ResNet101_Weights, resnet50
 
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.files import InputError
+from torch_svm_seg.backbones.backbone import Backbone, Stage
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.segmenters import (
     DeepLabV2,
     LiteSegmenter,
@@ -19,7 +20,6 @@ from torch_svm_seg.segmenters import (
     probability_maps,
 )
 from torch_svm_seg.segmenters.deeplab_v2 import dilated_resnet
-from torch_svm_seg.stages import Backbone, Stage
 
 
 def images(height: int = 65, width: int = 81, number: int = 2) -> Tensor:

@@ -11,20 +11,20 @@ import torch
 from conftest import small_backbone
 from torch import Tensor
 
-import expand
-import train
 from torch_svm_seg import SVMExpander
-from torch_svm_seg.cam import ActivationMaps
-from torch_svm_seg.cam_files import cam_path, read_cams, save_cams
-from torch_svm_seg.datasets import VOC_CLASSES, PhotographDataset, voc2012
-from torch_svm_seg.expansion_run import ExpansionRun, _of_classes_present
-from torch_svm_seg.files import read_mask, save_mask
-from torch_svm_seg.labelling import StudyLabeller
-from torch_svm_seg.panels import PanelRow, panel
-from torch_svm_seg.refine import DenseCRF
-from torch_svm_seg.sampling import VOID, confident_labels
-from torch_svm_seg.self_training import SelfTraining
-from torch_svm_seg.supervision import (
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
+from torch_svm_seg.cli import expand, train
+from torch_svm_seg.data.constants import VOC_CLASSES, VOID
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.io import read_mask, save_mask
+from torch_svm_seg.data.voc import voc2012
+from torch_svm_seg.evaluation.panels import PanelRow, panel
+from torch_svm_seg.expansion.labelling import StudyLabeller
+from torch_svm_seg.expansion.sampling import confident_labels
+from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.pipeline.expansion_run import ExpansionRun, _of_classes_present
+from torch_svm_seg.pipeline.supervision import (
     CamFiles,
     GroundTruth,
     Supervised,
@@ -32,6 +32,7 @@ from torch_svm_seg.supervision import (
     background_rule,
     usual_background,
 )
+from torch_svm_seg.refine import DenseCRF
 
 
 def test_the_pixels_that_lead_the_most_are_confident() -> None:

@@ -5,7 +5,7 @@ import torch
 from conftest import small_backbone
 from torch import Tensor
 
-from torch_svm_seg.sipe import (
+from torch_svm_seg.cam.sipe import (
     SIPE,
     consistency_loss,
     image_specific_maps,

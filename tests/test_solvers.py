@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_svm_seg import solvers, spaces
-from torch_svm_seg.kernels import gaussian_kernel
-from torch_svm_seg.mapped_samples import FeatureSamples, GaussianSamples, Samples
-from torch_svm_seg.solvers import Problem, Solution, solve, solve_in_parts
-from torch_svm_seg.spaces import FeatureSpace, KernelSpace, Space
+from torch_svm_seg.svm import solver, spaces
+from torch_svm_seg.svm.kernels import gaussian_kernel
+from torch_svm_seg.svm.samples import FeatureSamples, GaussianSamples, Samples
+from torch_svm_seg.svm.solver import Problem, Solution, solve, solve_in_parts
+from torch_svm_seg.svm.spaces import FeatureSpace, KernelSpace, Space
 from torch_svm_seg.tensors import first_true, spread_rows, take_rows
 
 
@@ -156,7 +156,7 @@ def test_the_gap_bounds_the_error_whenever_it_stops(
     first: int, squared: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """objective - gap <= optimum <= objective, from the first step, with some samples as with all."""
-    monkeypatch.setattr(solvers, "FIRST_WORKING_SET", first)
+    monkeypatch.setattr(solver, "FIRST_WORKING_SET", first)
     features, problem = random_problem(device, squared, number=100)
     exact = solve(FeatureSamples(features), problem, 1e-10)
     for max_iter in (1, 2, 3, 5, 8, 13):
@@ -177,8 +177,8 @@ def test_growing_working_sets_reach_the_solution_of_all_samples(
     gamma = torch.full((3, 1, 1), 0.3, dtype=x.dtype, device=device)
     samples: Samples = FeatureSamples(x) if kind == "features" else GaussianSamples(x, gamma)
     at_once = solve(samples, problem, 1e-8)
-    monkeypatch.setattr(solvers, "FIRST_WORKING_SET", 10)
-    chosen, whole = solvers._first_working_set(problem.costs)
+    monkeypatch.setattr(solver, "FIRST_WORKING_SET", 10)
+    chosen, whole = solver._first_working_set(problem.costs)
     assert not whole and int(chosen.sum(1).max()) < 100
     assert bool((problem.costs[chosen] > 0).all())
     grown = solve(samples, problem, 1e-8)
@@ -195,14 +195,14 @@ def test_a_class_that_the_first_working_set_misses_is_found(
     squared: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sample of 400 with the target +1, wherever it is."""
-    monkeypatch.setattr(solvers, "FIRST_WORKING_SET", 10)
+    monkeypatch.setattr(solver, "FIRST_WORKING_SET", 10)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(400, 3, generator=generator, dtype=torch.float64)
     places = torch.arange(0, 400, 57)
     targets = torch.full((len(places), 400), -1.0, dtype=torch.float64)
     targets[torch.arange(len(places)), places] = 1
     problem = Problem(targets.to(device), torch.full_like(targets, 2.0).to(device), squared)
-    chosen, _ = solvers._first_working_set(problem.costs)
+    chosen, _ = solver._first_working_set(problem.costs)
     in_first = chosen[torch.arange(len(places)), places.to(device)]
     assert bool((~in_first).any())
     features = x.to(device).expand(len(places), -1, -1)
@@ -384,8 +384,8 @@ def test_a_narrow_smoothing_zone_does_not_stall_the_solver(
     last_width: float, deviation: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A warm start far from the solution leaves few samples in a narrow zone, and Newton's steps next to nothing."""
-    monkeypatch.setattr(solvers, "LAST_WIDTH", last_width)
-    monkeypatch.setattr(solvers, "FIRST_WORKING_SET", 20)
+    monkeypatch.setattr(solver, "LAST_WIDTH", last_width)
+    monkeypatch.setattr(solver, "FIRST_WORKING_SET", 20)
     generator = torch.Generator().manual_seed(0)
     features = deviation * torch.randn(2, 300, 30, generator=generator)
     targets = torch.where(features[..., :3].sum(2) + torch.randn(2, 300, generator=generator) > 0, 1.0, -1.0)

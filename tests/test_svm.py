@@ -22,15 +22,15 @@ from hypothesis import strategies as st
 from sklearn import datasets  # type: ignore[import-untyped]
 from sklearn.svm import SVC  # type: ignore[import-untyped]
 
-import torch_svm_seg.svm
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.datasets import embedded_sample
-from torch_svm_seg.expander import z_score
-from torch_svm_seg.interpolation import read_pixels
-from torch_svm_seg.kernels import GaussianDecision
-from torch_svm_seg.sampling import sample_pixels
-from torch_svm_seg.solvers import SINGLE_PRECISION_STEPS
-from torch_svm_seg.svm import LOW_RANK, SVM
+import torch_svm_seg.svm.svm
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.data.embedded import embedded_sample
+from torch_svm_seg.expansion.expander import z_score
+from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.sampling import sample_pixels
+from torch_svm_seg.svm.kernels import GaussianDecision
+from torch_svm_seg.svm.solver import SINGLE_PRECISION_STEPS
+from torch_svm_seg.svm.svm import LOW_RANK, SVM
 
 KERNELS: list[dict[str, Any]] = [
     {"kernel": "linear"},
@@ -765,5 +765,5 @@ def test_copies_and_saved_svms_decide_alike(options: dict[str, Any], device: str
 
 
 def test_the_example_in_the_documentation_runs() -> None:
-    result = doctest.testmod(torch_svm_seg.svm)
+    result = doctest.testmod(torch_svm_seg.svm.svm)
     assert result.attempted > 0 and result.failed == 0

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from torch_svm_seg.datasets import VOC_CLASSES
-from torch_svm_seg.tables import (
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.evaluation.tables import (
     PAPER_TABLE_1,
     SHORT_NAMES,
     Row,

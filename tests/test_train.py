@@ -11,13 +11,14 @@ import torch
 from conftest import TINY_IDS
 from training_files import rows, same, weights
 
-import torch_svm_seg.training as training
-from torch_svm_seg.augmentation import random_crop
-from torch_svm_seg.cam_files import read_cams
-from torch_svm_seg.classifier_checkpoints import load_classifier
-from torch_svm_seg.datasets import VOC_CLASSES, voc2012
-from torch_svm_seg.files import InputError
-from train import main
+import torch_svm_seg.training.trainer as training
+from torch_svm_seg.cam.checkpoints import load_classifier
+from torch_svm_seg.cam.io import read_cams
+from torch_svm_seg.cli.train import main
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.transforms import random_crop
+from torch_svm_seg.data.voc import voc2012
 
 REPOSITORY = Path(__file__).parent.parent
 QUICK = ["--crop-size", "48", "--batch-size", "2", "--epochs", "2", "--learning-rate", "0.01"]
@@ -214,7 +215,7 @@ def test_checkpoints_of_other_classes_or_of_nothing_are_refused(tiny_voc: Path, 
 
 
 def test_trained_weights_serve_as_a_backbone(tiny_voc: Path, tmp_path: Path) -> None:
-    from torch_svm_seg.backbones import load_backbone
+    from torch_svm_seg.backbones.builder import load_backbone
 
     assert classify(tiny_voc, tmp_path, "--epochs", "1") == 0
     trained = load_backbone("efficientnet_lite0", tmp_path / "checkpoint.pt").state_dict()

@@ -10,15 +10,17 @@ import torch
 from conftest import CAT, PERSON, TINY_IDS
 from training_files import rows, same, weights
 
-import torch_svm_seg.training as training
-from expand import main as expand
-from torch_svm_seg.cam import ActivationMaps
-from torch_svm_seg.cam_files import cam_path, read_cams, save_cams
-from torch_svm_seg.classifier_checkpoints import load_classifier
-from torch_svm_seg.datasets import VOC_CLASSES, voc2012
-from torch_svm_seg.files import InputError, read_mask, save_mask
+import torch_svm_seg.training.trainer as training
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.checkpoints import load_classifier
+from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
+from torch_svm_seg.cli.expand import main as expand
+from torch_svm_seg.cli.train import main
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import read_mask, save_mask
+from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.irn import load_irn
-from train import main
 
 REPOSITORY = Path(__file__).parent.parent
 QUICK = ["--crop-size", "64", "--batch-size", "2", "--epochs", "2"]

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torch_svm_seg.distributed import process_number, sum_over_processes
+from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.irn.paths import Line, Paths, path_maxima
-from torch_svm_seg.sampling import VOID
+from torch_svm_seg.training.distributed import process_number, sum_over_processes
 
 _EPSILON = 1e-5
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.irn.losses import pair_losses
 from torch_svm_seg.irn.paths import Paths
-from torch_svm_seg.stages import Backbone
 from torch_svm_seg.tensors import full_precision, resize, seeded
-from torch_svm_seg.trainable import Trainable
+from torch_svm_seg.training.trainable import Trainable
 
 STRIDE = 4
 """Side of the image square that a cell of the output stands for, in pixels."""
@@ -39,7 +39,7 @@ class IRNet(Trainable):
         displacement_mean: what :meth:`forward` takes off the displacement in evaluation, (2,); the training's end sets
             it to the mean over all images, since the losses see differences only.
 
-    >>> from torch_svm_seg.backbones import load_backbone
+    >>> from torch_svm_seg.backbones.builder import load_backbone
     >>> boundary, displacement = IRNet(load_backbone("resnet18", "random"))(torch.zeros(1, 3, 64, 96))
     >>> boundary.shape, displacement.shape
     (torch.Size([1, 16, 24]), torch.Size([1, 2, 16, 24]))

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_svm_seg.cam import ActivationMaps
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.expansion.labelling import present_classes
 from torch_svm_seg.irn.network import STRIDE, IRNet
 from torch_svm_seg.irn.paths import Paths
 from torch_svm_seg.irn.walk import RandomWalk
-from torch_svm_seg.labelling import present_classes
-from torch_svm_seg.refine.checks import checked
+from torch_svm_seg.refine.probabilities import checked
 from torch_svm_seg.tensors import full_precision
 
 _TINY = 1e-12

@@ -2,6 +2,6 @@
 
 from torch_svm_seg.refine.dense_crf import DenseCRF
 from torch_svm_seg.refine.pamr import PAMR
-from torch_svm_seg.refine.pipeline import refine
+from torch_svm_seg.refine.probabilities import refine
 
 __all__ = ["PAMR", "DenseCRF", "refine"]

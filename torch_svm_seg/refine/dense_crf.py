@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torch_svm_seg.refine.checks import checked
 from torch_svm_seg.refine.filters import ExactFilter, LatticeFilter, PositionFilter
+from torch_svm_seg.refine.probabilities import checked
 from torch_svm_seg.tensors import full_precision
 
 # Probabilities are at least this in the unary term, as in pydensecrf's `unary_from_softmax`.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_svm_seg.refine.checks import checked
+from torch_svm_seg.refine.probabilities import checked
 from torch_svm_seg.tensors import full_precision
 
 DILATIONS = (1, 2, 4, 8, 12, 24)

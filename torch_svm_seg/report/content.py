@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch_svm_seg.cam import ActivationMaps
-from torch_svm_seg.datasets import PhotographDataset
-from torch_svm_seg.metrics import summarize
-from torch_svm_seg.scoring import FolderScore
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.evaluation.metrics import summarize
+from torch_svm_seg.evaluation.scoring import FolderScore
 
 
 @dataclass(frozen=True)

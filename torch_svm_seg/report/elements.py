@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from torch_svm_seg.panels import colours
+from torch_svm_seg.evaluation.panels import colours
 from torch_svm_seg.report.markup import Markup, tag
 
 NO_VALUE = "-"

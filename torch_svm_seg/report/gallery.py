@@ -5,14 +5,14 @@ from functools import partial
 
 from torch import Tensor
 
-from torch_svm_seg.files import read_mask
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.io import read_mask
 from torch_svm_seg.report import pictures
 from torch_svm_seg.report.content import Report
 from torch_svm_seg.report.elements import chip, percent
 from torch_svm_seg.report.markup import Markup, join, tag
 from torch_svm_seg.report.pictures import Picture
 from torch_svm_seg.report.settings import run_record
-from torch_svm_seg.sampling import VOID
 
 MOST_COLUMNS = 7  # pictures side by side
 

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from torch_svm_seg.datasets import VOC_CLASSES
-from torch_svm_seg.files import write_text_atomically
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.io import write_text_atomically
 from torch_svm_seg.report.content import Report
 from torch_svm_seg.report.elements import gain_text, percent
 from torch_svm_seg.report.gallery import gallery

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from torch_svm_seg.cam import ActivationMaps
-from torch_svm_seg.files import InputError
-from torch_svm_seg.panels import colours, draw_samples, shown_size
-from torch_svm_seg.sampling import VOID, sample_pixels
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.evaluation.panels import colours, draw_samples, shown_size
+from torch_svm_seg.expansion.sampling import sample_pixels
 
 JPEG_QUALITY = 82
 

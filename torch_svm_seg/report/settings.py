@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch_svm_seg.pipeline.run_folder import SETTINGS_FILE
 from torch_svm_seg.report.content import Report
 from torch_svm_seg.report.elements import scroll_box
 from torch_svm_seg.report.markup import Markup, join, tag
-from torch_svm_seg.run_folder import SETTINGS_FILE
 
 LONGEST_SETTING = 400  # characters
 

@@ -5,8 +5,7 @@ light network have no BatchNorm, so several processes train like one; those of t
 segmentation-models-pytorch use the statistics of the batch, on several processes each of its own share.
 """
 
-from torch_svm_seg.segmenters.builder import build_segmenter
-from torch_svm_seg.segmenters.checkpoints import load_segmenter
+from torch_svm_seg.segmenters.builder import build_segmenter, load_segmenter
 from torch_svm_seg.segmenters.deeplab_v2 import DeepLabV2
 from torch_svm_seg.segmenters.lite import LiteSegmenter
 from torch_svm_seg.segmenters.packaged import PackagedSegmenter

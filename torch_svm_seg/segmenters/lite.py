@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from torch_svm_seg.backbones.backbone import Backbone, train_only_deep_stages
 from torch_svm_seg.segmenters.segmenter import Segmenter
-from torch_svm_seg.stages import Backbone, train_only_deep_stages
 from torch_svm_seg.tensors import resize, seeded
 
 

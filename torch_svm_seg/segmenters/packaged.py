@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model  # type: ignore[import-untyped]
 
-from torch_svm_seg.backbones import RANDOM
-from torch_svm_seg.checkpoints import load_weights, one_line
-from torch_svm_seg.files import InputError, PathLike
+from torch_svm_seg.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
+from torch_svm_seg.backbones.builder import RANDOM
+from torch_svm_seg.backbones.weights import load_weights, one_line
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.segmenters.segmenter import Segmenter
-from torch_svm_seg.stages import IMAGENET_MEAN, IMAGENET_STD
 from torch_svm_seg.tensors import resize
 
 # The deepest stride of the encoders of segmentation-models-pytorch; most networks there refuse other sides.

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
 
-from torch_svm_seg.cam import STRIDE, ActivationMaps
-from torch_svm_seg.classifier import merge_views, views
+from torch_svm_seg.cam.activation import STRIDE, ActivationMaps
+from torch_svm_seg.cam.classifier import merge_views, views
 from torch_svm_seg.segmenters.segmenter import Segmenter
 from torch_svm_seg.tensors import resize
 

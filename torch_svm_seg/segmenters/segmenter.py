@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from torch_svm_seg.distributed import mean_over_processes
-from torch_svm_seg.sampling import VOID
+from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.tensors import resize
-from torch_svm_seg.trainable import Trainable
+from torch_svm_seg.training.distributed import mean_over_processes
+from torch_svm_seg.training.trainable import Trainable
 
 # Of DeepLab.
 _NEW_LAYER_RATE = 10.0

@@ -1,0 +1,1 @@
+"""Networks whose features are read at their stages."""

@@ -1,0 +1,1 @@
+"""Class activation maps: the classifiers that give them, and their files."""

@@ -1,0 +1,168 @@
+"""Class activation maps of a whole image, and the seeds made of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
+
+from torch_svm_seg.cam.classifier import Classifier
+from torch_svm_seg.tensors import resize
+
+SCALES = (1.0, 0.5, 1.5, 2.0)
+"""Scales whose activation is summed by default, as IRN and SIPE do."""
+
+STRIDE = 4
+"""Side of the image square that a value of an activation map stands for, in pixels."""
+
+# Images are resized to multiples of the deepest stride, so that its grid ends where the image ends.
+_DEEPEST_STRIDE = 16
+_EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class ActivationMaps:
+    """Where an image's classes are, by a network.
+
+    Attributes:
+        classes: ids of the classes present, ascending, from 1; absent classes have no map.
+        maps: activation from 0 to 1, (classes, h, w); a classifier's have their maximum at 1 unless they are zero
+            everywhere.
+        size: the image's height and width; the maps are usually coarser and stretch over all of it.
+        background: activation of the background from 0 to 1, (h, w), where the method has one of its own.
+    """
+
+    classes: tuple[int, ...]
+    maps: Tensor
+    size: tuple[int, int]
+    background: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.maps.ndim != 3 or len(self.maps) != len(self.classes) or not self.classes:
+            raise ValueError(f"maps: expected ({len(self.classes)} classes, h, w), got {tuple(self.maps.shape)}")
+        if min(self.classes) < 1 or list(self.classes) != sorted(set(self.classes)):
+            raise ValueError(f"classes: expected ascending ids from 1, got {self.classes}")
+        if self.background is not None and self.background.shape != self.maps.shape[1:]:
+            raise ValueError(
+                f"background: expected the maps' shape {tuple(self.maps.shape[1:])}, got {tuple(self.background.shape)}"
+            )
+
+    @property
+    def silent(self) -> tuple[int, ...]:
+        """Classes present by their label whose map is zero everywhere: the classifier sees them nowhere."""
+        return tuple(id for id, map in zip(self.classes, self.maps, strict=True) if not map.any())
+
+    def resized(self) -> "ActivationMaps":
+        """Gives the maps at the image's size, by bilinear interpolation."""
+        background = None if self.background is None else resize(self.background[None, None], self.size)[0, 0]
+        return ActivationMaps(self.classes, resize(self.maps[None], self.size)[0], self.size, background)
+
+
+@torch.no_grad()
+def class_activation_maps(
+    network: Classifier,
+    image: Tensor,
+    present: Sequence[int],
+    scales: Sequence[float] = SCALES,
+    flip: bool = True,
+) -> ActivationMaps:
+    """Computes the class activation maps of one image.
+
+    The activations at several scales, of the image and its mirror image, are brought to a quarter of the image's size,
+    summed and divided by each class's maximum.
+
+    Args:
+        network: a trained classifier; it runs on its own device.
+        image: RGB 0..255 of shape (3, H, W).
+        present: ids of the classes in the image, from 1 to the network's number of classes.
+        scales: factors on the image's size.
+        flip: whether to use the mirror image too.
+
+    Returns:
+        Maps of the classes present, float32 on the network's device; with a background map if the network has one.
+
+    Raises:
+        ValueError: no class is present, or one that the network does not know, or a scale is not positive and finite.
+    """
+    classes = tuple(sorted(set(present)))
+    if not classes or classes[0] < 1 or classes[-1] > network.num_classes:
+        raise ValueError(f"present: expected class ids from 1 to {network.num_classes}, got {list(present)}")
+    if not scales or not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"scales: expected positive numbers, got {list(scales)}")
+    weight = network.head.weight
+    image = image.to(weight)
+    chosen = torch.zeros(network.num_classes, dtype=torch.bool, device=weight.device)
+    chosen[[id - 1 for id in classes]] = True
+    height, width = image.shape[-2:]
+    grid = (math.ceil(height / STRIDE), math.ceil(width / STRIDE))
+    total = sum(
+        (resize(network.activation_maps(_rescaled(image, scale), chosen, flip)[None], grid)[0] for scale in scales),
+        start=torch.zeros((), device=weight.device),
+    )
+    total = total / total.amax((1, 2), keepdim=True).clamp_min(_EPSILON)
+    background, maps = (total[0], total[1:]) if network.has_background else (None, total)
+    return ActivationMaps(classes, maps, (height, width), background)
+
+
+def constant_background(maps: ActivationMaps, threshold: float) -> Tensor:
+    """Gives a background that wins wherever no class reaches a threshold.
+
+    Args:
+        maps: the classes' activation.
+        threshold: from 0 to 1.
+
+    Returns:
+        (h, w), of the maps' resolution.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: expected 0 to 1, got {threshold}")
+    return torch.full_like(maps.maps[0], threshold)
+
+
+def power_background(maps: ActivationMaps, exponent: float) -> Tensor:
+    """Gives the background as (1 - the largest activation) to a power (Ahn and Kwak, CVPR 2018, equation 1).
+
+    Args:
+        maps: the classes' activation.
+        exponent: positive; larger ones leave less to the background.
+
+    Returns:
+        Activation from 0 to 1, (h, w), of the maps' resolution.
+    """
+    if exponent <= 0:
+        raise ValueError(f"exponent: expected a positive number, got {exponent}")
+    return (1 - maps.maps.amax(0)).clamp(0, 1) ** exponent
+
+
+def own_background(maps: ActivationMaps) -> Tensor:
+    """Gives the background that the method activates itself, as SIPE does.
+
+    Raises:
+        ValueError: the maps have none.
+    """
+    if maps.background is None:
+        raise ValueError("maps: have no background of their own; use a threshold or a power")
+    return maps.background
+
+
+def make_seed(maps: ActivationMaps, background: Tensor) -> Tensor:
+    """Gives each pixel to the strongest of the background and the classes present.
+
+    Args:
+        maps: the classes' activation.
+        background: what it competes with, (h, w), of the maps' resolution.
+
+    Returns:
+        Class ids, int64 of the image's size (H, W); among equals the background, then the lowest id.
+    """
+    strongest = resize(torch.cat([background[None], maps.maps])[None], maps.size)[0].argmax(0)
+    return torch.tensor([0, *maps.classes], device=strongest.device)[strongest]
+
+
+def _rescaled(image: Tensor, scale: float) -> Tensor:
+    """Resizes an image to about `scale` times its size, both sides multiples of the deepest stride."""
+    size = [max(1, round(side * scale / _DEEPEST_STRIDE)) * _DEEPEST_STRIDE for side in image.shape[-2:]]
+    resized: Tensor = transforms.resize(image, size, antialias=True)
+    return resized

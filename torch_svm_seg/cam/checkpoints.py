@@ -1,0 +1,34 @@
+"""Classifiers built again from the checkpoints of their training, for their activation maps."""
+
+from collections.abc import Sequence
+
+from torch_svm_seg.backbones.builder import RANDOM, load_backbone
+from torch_svm_seg.cam.classifier import Classifier
+from torch_svm_seg.cam.sipe import SIPE
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import PathLike
+from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint
+
+METHODS: dict[str, type[Classifier]] = {"cam": Classifier, "sipe": SIPE}
+"""The ways to train a classifier by name: plain, or with SIPE's prototypes."""
+
+
+def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> Classifier:
+    """Builds a trained classifier from its checkpoint, in evaluation mode on the CPU.
+
+    Args:
+        path: of train.py classify.
+        class_names: the classes it must be of, background first; by default any.
+
+    Raises:
+        InputError: the file cannot be read, is no checkpoint of a classifier, is of other classes, or the weights do
+            not fit the backbone that it names.
+    """
+    checkpoint = read_checkpoint(path)
+    method = checkpoint.settings.get("method")
+    if method not in METHODS:
+        raise InputError(f"{path}: not a checkpoint of train.py classify (its method is {method})")
+    check_classes(path, checkpoint, class_names)
+    name = checkpoint.settings["backbone"]
+    network = METHODS[method](load_backbone(name, RANDOM), len(checkpoint.class_names) - 1)
+    return load_network(path, checkpoint, network, name)

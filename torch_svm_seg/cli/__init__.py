@@ -1,0 +1,1 @@
+"""The three commands: their options, settings and summaries."""

@@ -1,0 +1,284 @@
+"""Score folders of predicted masks: IoU of each class and its mean, side by side with the paper's Table 1.
+
+How to run, after ``expand.py --out runs/voc``:
+
+    python evaluate.py --root /data --predictions runs/voc
+    python evaluate.py --root /data --predictions runs/voc/F1 other/masks --out results --json results.json
+
+One HTML page of what each step gains over the one before, in the order given:
+
+    python evaluate.py --root /data --predictions runs/weak/seed runs/weak/F3 runs/weak/F3+crf --report runs/report
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.io import read_cams
+from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import write_text_atomically
+from torch_svm_seg.evaluation.boundaries import far_from_boundaries, near_boundaries
+from torch_svm_seg.evaluation.prediction_folders import find_folders
+from torch_svm_seg.evaluation.scoring import FolderScore, score_folders
+from torch_svm_seg.evaluation.tables import (
+    PAPER_TABLE_1,
+    Row,
+    csv_table,
+    latex_table,
+    markdown_table,
+    paper_row,
+    text_table,
+)
+from torch_svm_seg.report import Report, Rung, write_report
+from torch_svm_seg.report.settings import run_record
+
+PAPER_NOTE = (
+    "(paper): published by Lyu et al., ICPRAM 2024, Table 1, not measured here; all 1,464 images of VOC 2012 train,"
+    " ResNet-50 trained with SIPE; mean over all 21 classes."
+)
+EXIT_CODES = (
+    "exit code: 0 if every photograph was scored in every folder; 1 if a prediction is missing or bad, and the figures"
+    " are over the others; 2 if the arguments or the data cannot be used"
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Score folders of predicted masks (ID.png, class ids, 255 for unsure) against the ground truth: "
+        "one confusion matrix a folder over the whole data set, void pixels left out, mean over the classes present.",
+        epilog=EXIT_CODES,
+    )
+    add_data_arguments(parser)
+    group = parser.add_argument_group("scoring")
+    group.add_argument(
+        "--predictions",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="folders that hold ID.png for each photograph; a folder of such folders, as expand.py writes it, stands "
+        "for all of them. A folder named img or F1 to F5 is shown with the paper's row if the classes are VOC's",
+    )
+    group.add_argument(
+        "--boundary",
+        type=int,
+        metavar="PIXELS",
+        help="also show the mean IoU of the pixels this near to boundaries of the ground truth, and of the others",
+    )
+    group.add_argument("--out", type=Path, metavar="DIR", help="write results.md, results.csv and results.tex here")
+    group.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the figures here, from 0 to 1, null for a class that is in neither masks nor predictions: "
+        '{"NAME": {"miou": ..., "per_class": {"CLASS": ...}, "images": scored, "missing": ..., "bad": ...}}',
+    )
+    report = parser.add_argument_group("report")
+    report.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write DIR/report.html, one page that needs nothing else: each of --predictions against the one before it",
+    )
+    report.add_argument(
+        "--rung",
+        metavar="NAME",
+        help="which of --predictions, by its name in the table, ranks the photographs of the report and is shown as "
+        "confusion matrix (default: the last)",
+    )
+    report.add_argument(
+        "--gallery",
+        type=int,
+        default=3,
+        metavar="N",
+        help="photographs to show of each kind, best, median and worst (default: %(default)s; one takes about 100 kB)",
+    )
+    report.add_argument("--cams", type=Path, metavar="DIR", help="show these class activation maps, too")
+    report.add_argument(
+        "--trust-pickle", action="store_true", help="read the ID.npy that other code bases write into --cams"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        return evaluate(args)
+    except (InputError, OSError) as error:
+        print(f"evaluate.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Score, print, write; returns the exit code."""
+    dataset = open_dataset(args)
+    folders = find_folders(args.predictions, dataset.ids)
+    _check_flags(args, folders)
+    scores = _score_all(dataset, folders)
+    rows = _rows(scores, dataset.class_names, folders)
+    if args.boundary is not None:
+        rows = _with_boundaries(rows, dataset, folders, args.boundary)
+    notes = _notes(rows, scores, len(dataset))
+    width = shutil.get_terminal_size(fallback=(200, 24)).columns  # the fallback is for files and pipes
+    print("\n".join([text_table(rows, dataset.class_names, width), "", *notes]))
+    if args.out:
+        _write_tables(args.out, rows, dataset.class_names, notes)
+    if args.json:
+        write_text_atomically(args.json, json.dumps(_figures(scores, dataset.class_names), indent=2) + "\n")
+    if args.report:
+        path = args.report / "report.html"
+        write_report(path, _report(args, dataset, folders, scores))
+        print(f"report: {path}")
+    return 0 if all(score.complete for score in scores.values()) else 1
+
+
+def _check_flags(args: argparse.Namespace, folders: dict[str, Path]) -> None:
+    if args.report is None:
+        for flag in ("rung", "cams", "trust_pickle"):
+            if getattr(args, flag):
+                raise InputError(f"--{flag.replace('_', '-')}: works only together with --report")
+    if args.rung is not None and args.rung not in folders:
+        raise InputError(f"--rung: expected one of {', '.join(folders)}, got {args.rung!r}")
+    if args.cams is not None and not args.cams.is_dir():
+        raise InputError(f"--cams: {args.cams}: not a folder")
+    if args.boundary is not None and args.boundary < 1:
+        raise InputError(f"--boundary: expected at least 1, got {args.boundary}")
+    if args.gallery < 0:
+        raise InputError(f"--gallery: expected at least 0, got {args.gallery}")
+
+
+def _report(
+    args: argparse.Namespace, dataset: PhotographDataset, folders: dict[str, Path], scores: dict[str, FolderScore]
+) -> Report:
+    def cams(id: str, size: tuple[int, int]) -> ActivationMaps:
+        return read_cams(args.cams, id, size, dataset.class_names, args.trust_pickle)
+
+    rungs = {name: Rung(name, folder, scores[name]) for name, folder in folders.items()}
+    return Report(
+        dataset,
+        _described(args),
+        list(rungs.values()),
+        rungs[args.rung] if args.rung else list(rungs.values())[-1],
+        args.gallery,
+        None if args.cams is None else cams,
+        _problems(scores, len(dataset)) or ["Every photograph was scored in every folder."],
+    )
+
+
+def _described(args: argparse.Namespace) -> str:
+    """What to call the photographs."""
+    if args.root is None and args.images is None:
+        return "one photograph of PASCAL VOC 2012"
+    source = Path(args.images).resolve().name if args.images else f"PASCAL VOC 2012 {args.split or 'train'}"
+    return f"{source}, {Path(args.list).name}" if args.list else source
+
+
+def _score_all(dataset: PhotographDataset, folders: dict[str, Path]) -> dict[str, FolderScore]:
+    with tqdm(total=len(folders) * len(dataset), unit="mask", disable=None, leave=False) as bar:
+        scores = score_folders(dataset, list(folders.values()), bar.update)
+    return dict(zip(folders, scores, strict=True))
+
+
+def _rows(scores: dict[str, FolderScore], class_names: Sequence[str], folders: dict[str, Path]) -> list[Row]:
+    """A row for each folder, followed by the paper's where there is one: it is an upper bound, not for seeds."""
+    rows = []
+    for name, score in scores.items():
+        rows.append(Row(name, score.per_class.tolist(), score.miou, {"images": str(score.images)}))
+        feature = name.split("/")[-1]
+        comparable = tuple(class_names) == tuple(VOC_CLASSES) and not _from_seeds(folders[name])
+        if feature in PAPER_TABLE_1 and comparable:
+            rows.append(replace(paper_row(feature), extra={"images": "1464"}))
+    return rows
+
+
+def _from_seeds(folder: Path) -> bool:
+    """Whether a folder's record says that its masks were not made from ground truth."""
+    _, record = run_record(folder)
+    settings = record.get("settings")
+    return isinstance(settings, dict) and settings.get("supervision") == "seed"
+
+
+def _with_boundaries(
+    rows: Sequence[Row], dataset: PhotographDataset, folders: dict[str, Path], width: int
+) -> list[Row]:
+    """The rows with the mean IoU near boundaries and far from them."""
+    parts = {f"up to {width} px": near_boundaries, f"over {width} px": far_from_boundaries}
+    extra: dict[str, dict[str, str]] = {name: {} for name in folders}
+    for head, part in parts.items():
+        scores = score_folders(dataset, list(folders.values()), scored=partial(part, width=width))
+        for name, score in zip(folders, scores, strict=True):
+            extra[name][head] = f"{100 * score.miou:.2f}"
+    return [replace(row, extra={**row.extra, **extra.get(row.name, {})}) for row in rows]
+
+
+def _notes(rows: Sequence[Row], scores: dict[str, FolderScore], images: int) -> list[str]:
+    """What a reader of the table has to know."""
+    notes = ["IoU in percent; mean: over the classes in masks or predictions; images: number scored."]
+    if any(row.published for row in rows):
+        notes.append(PAPER_NOTE)
+    return [*notes, *_problems(scores, images)]
+
+
+def _problems(scores: dict[str, FolderScore], images: int) -> list[str]:
+    """What could not be scored, or was not asked for."""
+    problems = []
+    for name, score in scores.items():
+        if not score.complete:
+            problems.append(f"{name}: only {score.images} of {images} photographs scored, the others left out.")
+        if score.missing:
+            problems.append(f"{name}: missing predictions ({len(score.missing)}): {_shortened(score.missing)}")
+        if score.problems:
+            reasons = [f"{id} ({reason})" for id, reason in score.problems.items()]
+            problems.append(f"{name}: bad predictions ({len(reasons)}): {_shortened(reasons)}")
+        if score.extra:
+            problems.append(f"{name}: ignored PNGs of no photograph ({len(score.extra)}): {_shortened(score.extra)}")
+    return problems
+
+
+def _shortened(items: Sequence[str], most: int = 5) -> str:
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")
+
+
+def _write_tables(folder: Path, rows: Sequence[Row], class_names: Sequence[str], notes: Sequence[str]) -> None:
+    markdown = markdown_table(rows, class_names) + "".join(f"\n{note}\n" for note in notes)
+    latex = "".join(f"% {note}\n" for note in notes) + latex_table(rows, class_names)
+    write_text_atomically(folder / "results.md", markdown)
+    write_text_atomically(folder / "results.csv", csv_table(rows, class_names))
+    write_text_atomically(folder / "results.tex", latex)
+
+
+def _figures(scores: dict[str, FolderScore], class_names: Sequence[str]) -> dict[str, dict[str, object]]:
+    """What --json writes."""
+    return {
+        name: {
+            "miou": _number(score.miou),
+            "per_class": dict(zip(class_names, map(_number, score.per_class.tolist()), strict=True)),
+            "images": score.images,
+            "missing": len(score.missing),
+            "bad": len(score.problems),
+        }
+        for name, score in scores.items()
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

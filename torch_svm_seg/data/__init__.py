@@ -1,0 +1,1 @@
+"""Data sets, image-level labels, and reading and writing files."""

@@ -1,0 +1,133 @@
+"""The random crops that networks train on, by the recipes of IRN (CVPR 2019), SIPE (CVPR 2022) and DeepLab."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode  # type: ignore[import-untyped]
+from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
+
+from torch_svm_seg.data.constants import VOID
+
+# The longest side becomes 320 to 640 for crops of 512.
+_LONGEST = (0.625, 1.25)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a square shows an image: resized, mirrored or not, and cut or padded.
+
+    Attributes:
+        size: side of the square, in pixels.
+        resized: height and width that the image gets.
+        mirrored: whether left and right are exchanged.
+        shown: rows and columns of the resized image that are in the square.
+        place: rows and columns of the square where they are.
+    """
+
+    size: int
+    resized: tuple[int, int]
+    mirrored: bool
+    shown: tuple[slice, slice]
+    place: tuple[slice, slice]
+
+    def apply(self, image: Tensor, fill: Tensor, nearest: bool = False) -> Tensor:
+        """Makes the square.
+
+        Args:
+            image: (C, H, W).
+            fill: what the image does not cover, (C, 1, 1).
+            nearest: whether to resize to the nearest pixel's value, as labels must be.
+
+        Returns:
+            (C, size, size), of the fill's type.
+        """
+        mode = InterpolationMode.NEAREST_EXACT if nearest else InterpolationMode.BILINEAR
+        image = transforms.resize(image, self.resized, mode, antialias=not nearest)
+        if self.mirrored:
+            image = image.flip(-1)
+        square = fill.expand(-1, self.size, self.size).clone()
+        square[(slice(None), *self.place)] = image[(slice(None), *self.shown)].to(square)
+        return square
+
+
+def random_placement(
+    image_size: Sequence[int], size: int, longest: tuple[float, float], generator: torch.Generator
+) -> Placement:
+    """Resizes an image at random, mirrors it or not, and cuts a square at a random place.
+
+    Args:
+        image_size: height and width of the image.
+        size: side of the square, in pixels.
+        longest: least and largest length of the image's longest side, in sides of the square.
+        generator: source of the choices.
+    """
+    least, largest = longest
+    factor = least + (largest - least) * float(torch.rand((), generator=generator))
+    resized = _longest_side(image_size, round(size * factor))
+    mirrored = bool(torch.rand((), generator=generator) < 0.5)
+    rows, columns = (_overlap(side, size, generator) for side in resized)
+    return Placement(size, resized, mirrored, (rows[0], columns[0]), (rows[1], columns[1]))
+
+
+def random_crop(image: Tensor, size: int, fill: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Shows an image in a square, at random, by the recipe of SIPE and of IRN's classifier.
+
+    What the image does not cover is padded. Filled with the mean that a network subtracts, it is zero after
+    normalisation, as in the recipe.
+
+    Args:
+        image: RGB 0..255, uint8 of shape (3, H, W).
+        size: side of the square, in pixels; the image's longest side becomes 0.625 to 1.25 times as long.
+        fill: colour of the padding, (3, 1, 1).
+        generator: source of the choices.
+
+    Returns:
+        The crop, RGB 0..255, float32 of shape (3, size, size), and where it is not padding, bool (size, size).
+    """
+    placement = random_placement(image.shape[1:], size, _LONGEST, generator)
+    valid = torch.zeros(size, size, dtype=torch.bool)
+    valid[placement.place] = True
+    return placement.apply(image, fill.float()), valid
+
+
+def random_masked_crop(
+    image: Tensor, mask: Tensor, size: int, scales: tuple[float, float], fill: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Shows an image and its mask in a square, at random, by the recipe of DeepLab.
+
+    Args:
+        image: RGB 0..255, uint8 of shape (3, H, W).
+        mask: class ids, int64 of shape (H, W).
+        size: side of the square, in pixels.
+        scales: smallest and largest factor on the image's size.
+        fill: colour of the padding, (3, 1, 1).
+        generator: source of the choices.
+
+    Returns:
+        The crop, RGB 0..255, float32 of shape (3, size, size), and its class ids, int64 (size, size), 255 in padding.
+    """
+    longest = max(mask.shape) / size
+    placement = random_placement(mask.shape, size, (scales[0] * longest, scales[1] * longest), generator)
+    unlabelled = torch.full((1, 1, 1), VOID)
+    return placement.apply(image, fill.float()), placement.apply(mask[None], unlabelled, nearest=True)[0]
+
+
+def resize_longest_side(image: Tensor, length: int, multiple: int = 1) -> Tensor:
+    """Resizes an image (3, H, W) so that its longest side has a length, and both sides are multiples of a number."""
+    resized: Tensor = transforms.resize(image, _longest_side(image.shape[1:], length, multiple), antialias=True)
+    return resized
+
+
+def _longest_side(image_size: Sequence[int], length: int, multiple: int = 1) -> tuple[int, int]:
+    height, width = image_size
+    factor = length / max(height, width) / multiple
+    return max(1, round(height * factor)) * multiple, max(1, round(width * factor)) * multiple
+
+
+def _overlap(side: int, size: int, generator: torch.Generator) -> tuple[slice, slice]:
+    """Where an image side and a crop side of other length overlap, the shorter one at a random place of the longer."""
+    start = int(torch.randint(abs(side - size) + 1, (), generator=generator))
+    whole, part = slice(0, min(side, size)), slice(start, start + min(side, size))
+    return (part, whole) if side > size else (whole, part)

@@ -1,0 +1,1 @@
+"""Scores of folders of masks, and tables and panels of them."""

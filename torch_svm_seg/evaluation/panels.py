@@ -1,0 +1,176 @@
+"""Pictures that show a photograph, its ground truth, its training pixels and the masks made from it side by side."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.palette import colorize
+
+CELL = 320  # longest side of a picture, in pixels
+GAP = 12
+TEXT = 20  # size of the letters and of the legend's squares
+DOT = 2  # side of the square that a sampled pixel becomes
+FADED = 0.6  # how far the photograph under the sampled pixels goes to white
+BLACK, GREY, WHITE = (0, 0, 0), (150, 150, 150), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class PanelRow:
+    """One photograph and what belongs to it; masks hold class ids, int64 (H, W), and 255 where there is none.
+
+    Attributes:
+        photograph: uint8 (3, H, W).
+        predictions: a mask for each of the panel's columns.
+        truth: the ground truth, if known.
+        samples: the class of each pixel that trained the classifier and 255 at all others, if known.
+    """
+
+    photograph: Tensor
+    predictions: Sequence[Tensor]
+    truth: Tensor | None = None
+    samples: Tensor | None = None
+
+
+def panel(rows: Sequence[PanelRow], columns: Sequence[str], class_names: Sequence[str]) -> Image.Image:
+    """Draw a row of pictures for each photograph, with titles above and the colours of the classes below.
+
+    Pixels of class 255 are white. Large photographs are scaled down. A column that no row can fill is left out.
+
+    Args:
+        rows: the photographs.
+        columns: a title for each prediction.
+        class_names: the name of each class id.
+
+    Raises:
+        ValueError: there are no rows, or a row has more or fewer predictions than columns.
+    """
+    if not rows:
+        raise ValueError("rows: expected at least one photograph, got none")
+    for row in rows:
+        if len(row.predictions) != len(columns):
+            raise ValueError(f"rows: expected {len(columns)} predictions a photograph, got {len(row.predictions)}")
+    titles = ["photograph", "ground truth", "sampled pixels", *columns]
+    grid = [_pictures(row) for row in rows]
+    used = [index for index in range(len(titles)) if any(pictures[index] for pictures in grid)]
+    table = _table([titles[i] for i in used], [[pictures[i] for i in used] for pictures in grid])
+    return _above(table, _legend(_class_ids(rows), class_names, table.width))
+
+
+def _pictures(row: PanelRow) -> list[Image.Image | None]:
+    """The row's pictures from left to right, None where something is unknown."""
+    return [
+        _photograph(row.photograph),
+        None if row.truth is None else _mask(row.truth),
+        None if row.samples is None else draw_samples(row.photograph, row.samples),
+        *map(_mask, row.predictions),
+    ]
+
+
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """(width, height) on the panel of a picture of this size."""
+    scale = min(1.0, CELL / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _photograph(image: Tensor) -> Image.Image:
+    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    return picture.resize(shown_size(*image.shape[1:]), Image.Resampling.LANCZOS)
+
+
+def _mask(mask: Tensor) -> Image.Image:
+    picture = Image.fromarray(colours(mask)).resize(shown_size(*mask.shape), Image.Resampling.NEAREST)
+    # Void at the border is as white as the page.
+    ImageDraw.Draw(picture).rectangle((0, 0, picture.width - 1, picture.height - 1), outline=GREY)
+    return picture
+
+
+def draw_samples(image: Tensor, samples: Tensor) -> Image.Image:
+    """A dot of one size for each sampled pixel, however much the photograph was scaled down."""
+    grey = _photograph(image).convert("L").convert("RGB")
+    canvas = np.array(Image.blend(grey, Image.new("RGB", grey.size, WHITE), FADED))
+    rows, columns = np.nonzero(samples.cpu().numpy() != VOID)
+    dots = colours(samples)[rows, columns]
+    for down in range(DOT):
+        for right in range(DOT):
+            top = np.minimum(rows * grey.height // samples.shape[0] + down, grey.height - 1)
+            left = np.minimum(columns * grey.width // samples.shape[1] + right, grey.width - 1)
+            canvas[top, left] = dots
+    return Image.fromarray(canvas)
+
+
+def colours(ids: Tensor) -> NDArray[np.uint8]:
+    """The colour of each class id, uint8 (..., 3); void is white."""
+    painted = colorize(ids)
+    painted[ids.cpu().numpy() == VOID] = WHITE
+    return painted
+
+
+def _class_ids(rows: Sequence[PanelRow]) -> list[int]:
+    """The ids that any mask of the panel shows, void last; among sampled pixels, void is the photograph."""
+    masks = [mask for row in rows for mask in (row.truth, *row.predictions) if mask is not None]
+    sampled = [row.samples[row.samples != VOID] for row in rows if row.samples is not None]
+    return sorted({id for mask in (*masks, *sampled) for id in np.unique(mask.cpu().numpy()).tolist()})
+
+
+def _table(titles: Sequence[str], grid: Sequence[Sequence[Image.Image | None]]) -> Image.Image:
+    """Titled columns of pictures, each as wide as its widest picture or title."""
+    font = ImageFont.load_default(size=TEXT)
+    widths = [
+        max(math.ceil(font.getlength(title)), *(picture.width for picture in column if picture))
+        for title, column in zip(titles, zip(*grid, strict=True), strict=True)
+    ]
+    heights = [max(picture.height for picture in pictures if picture) for pictures in grid]
+    *lefts, right = accumulate((width + GAP for width in widths), initial=GAP)
+    *tops, bottom = accumulate((height + GAP for height in heights), initial=TEXT + 2 * GAP)
+
+    canvas = Image.new("RGB", (right, bottom), WHITE)
+    draw = ImageDraw.Draw(canvas)
+    for title, left, width in zip(titles, lefts, widths, strict=True):
+        draw.text((left + width // 2, GAP + TEXT // 2), title, fill=BLACK, font=font, anchor="mm")
+    for pictures, top in zip(grid, tops, strict=True):
+        for picture, left, width in zip(pictures, lefts, widths, strict=True):
+            if picture:
+                canvas.paste(picture, (left + (width - picture.width) // 2, top))
+    return canvas
+
+
+def _legend(class_ids: Sequence[int], class_names: Sequence[str], width: int) -> Image.Image:
+    """A coloured square and a name for each class, in as many lines as the width asks for."""
+    entries = [_legend_entry(id, "no label" if id == VOID else class_names[id]) for id in class_ids]
+    width = max([width, *(2 * GAP + entry.width for entry in entries)])
+    places, left, top = [], GAP, 0
+    for entry in entries:
+        if left + entry.width + GAP > width:
+            left, top = GAP, top + TEXT + GAP
+        places.append((left, top))
+        left += entry.width + 2 * GAP
+    canvas = Image.new("RGB", (width, top + TEXT + GAP), WHITE)
+    for entry, place in zip(entries, places, strict=True):
+        canvas.paste(entry, place)
+    return canvas
+
+
+def _legend_entry(class_id: int, name: str) -> Image.Image:
+    font = ImageFont.load_default(size=TEXT)
+    red, green, blue = colours(torch.tensor([[class_id]]))[0, 0].tolist()
+    entry = Image.new("RGB", (TEXT + GAP // 2 + math.ceil(font.getlength(name)), TEXT + GAP // 2), WHITE)
+    draw = ImageDraw.Draw(entry)
+    draw.rectangle((0, 0, TEXT - 1, TEXT - 1), fill=(red, green, blue), outline=GREY)
+    draw.text((TEXT + GAP // 2, TEXT // 2), name, fill=BLACK, font=font, anchor="lm")
+    return entry
+
+
+def _above(upper: Image.Image, lower: Image.Image) -> Image.Image:
+    """Two pictures, one above the other."""
+    canvas = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), WHITE)
+    canvas.paste(upper, (0, 0))
+    canvas.paste(lower, (0, upper.height))
+    return canvas

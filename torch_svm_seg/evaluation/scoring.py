@@ -1,0 +1,159 @@
+"""Scoring a folder of predicted masks against a data set's ground truth."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import read_mask
+from torch_svm_seg.evaluation.metrics import confusion_matrix, summarize
+
+
+@dataclass(frozen=True)
+class FolderScore:
+    """The IoUs of a folder of predictions, and what could not be scored.
+
+    Missing and bad predictions are left out of the IoUs: neither right nor wrong. A score is only comparable with
+    another one if both are ``complete``.
+
+    Attributes:
+        per_class: IoU of each class from 0 to 1, float64 (classes,); NaN for a class with an empty union.
+        miou: mean of the IoUs that are not NaN; NaN if nothing was scored.
+        images: number of predictions scored.
+        missing: photographs of the data set without a prediction.
+        extra: predictions whose name is no photograph of the data set; not scored, and harmless.
+        problems: photograph -> why its prediction could not be scored.
+        confusion: the counts behind the IoUs, see ``torch_svm_seg.evaluation.metrics.confusion_matrix``.
+        per_image: photograph -> mean IoU of its prediction alone, over the classes of its ground truth (Csurka et al.,
+            BMVC 2013); NaN for one that is all void.
+    """
+
+    per_class: Tensor
+    miou: float
+    images: int
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    problems: dict[str, str]
+    confusion: Tensor
+    per_image: dict[str, float]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every photograph of the data set was scored."""
+        return not self.missing and not self.problems
+
+
+def score_folder(
+    dataset: PhotographDataset,
+    folder: str | Path,
+    on_image: Callable[[], object] | None = None,
+    scored: Callable[[Tensor], Tensor] | None = None,
+) -> FolderScore:
+    """Score ``folder/ID.png`` for each photograph of a data set.
+
+    Args:
+        dataset: the photographs with their ground truth.
+        folder: index PNGs of class ids, 255 for "unsure" (see ``torch_svm_seg.evaluation.metrics``).
+        on_image: called after each photograph, for a progress bar.
+        scored: gives of a ground truth (H, W) the part to score, with 255 elsewhere; by default all of it.
+
+    Raises:
+        InputError: ``folder`` is not a folder, or a ground-truth mask cannot be read.
+    """
+    return score_folders(dataset, [folder], on_image, scored)[0]
+
+
+def score_folders(
+    dataset: PhotographDataset,
+    folders: Sequence[str | Path],
+    on_mask: Callable[[], object] | None = None,
+    scored: Callable[[Tensor], Tensor] | None = None,
+) -> list[FolderScore]:
+    """Score several folders like :func:`score_folder`, reading the ground truth once for all of them.
+
+    Args:
+        dataset: the photographs with their ground truth.
+        folders: what to score.
+        on_mask: called after each photograph in each folder, for a progress bar.
+        scored: gives of a ground truth (H, W) the part to score, with 255 elsewhere; by default all of it.
+
+    Raises:
+        InputError: one of ``folders`` is not a folder, or a ground-truth mask cannot be read.
+    """
+    paths = [Path(folder) for folder in folders]
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"{path}: not a folder")
+    tallies = [_Tally(len(dataset.class_names)) for _ in paths]
+
+    def count(index: int) -> list[Tensor | str | None]:
+        return _counts(dataset, index, [path / f"{dataset.ids[index]}.png" for path in paths], scored)
+
+    # Reading a PNG is most of the work, and frees the interpreter lock. The threads hand back counts, not masks, so
+    # that memory does not grow with the data set.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for id, counts in zip(dataset.ids, pool.map(count, range(len(dataset))), strict=True):
+            for tally, counted in zip(tallies, counts, strict=True):
+                tally.add(id, counted)
+                if on_mask:
+                    on_mask()
+    return [tally.score(dataset, path) for tally, path in zip(tallies, paths, strict=True)]
+
+
+class _Tally:
+    """The score of one folder while it is gathered."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.confusion = torch.zeros(num_classes, num_classes + 1, dtype=torch.long)
+        self.per_image: dict[str, float] = {}
+        self.missing: list[str] = []
+        self.problems: dict[str, str] = {}
+
+    def add(self, id: str, counted: Tensor | str | None) -> None:
+        if counted is None:
+            self.missing.append(id)
+        elif isinstance(counted, str):
+            self.problems[id] = counted
+        else:
+            self.confusion += counted
+            self.per_image[id] = float(summarize(counted).per_class[counted.any(dim=1)].mean())
+
+    def score(self, dataset: PhotographDataset, folder: Path) -> FolderScore:
+        found = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png")}
+        result = summarize(self.confusion)
+        return FolderScore(
+            per_class=result.per_class,
+            miou=result.miou,
+            images=len(self.per_image),
+            missing=tuple(self.missing),
+            extra=tuple(sorted(found.difference(dataset.ids))),
+            problems=self.problems,
+            confusion=self.confusion,
+            per_image=self.per_image,
+        )
+
+
+def _counts(
+    dataset: PhotographDataset, index: int, paths: Sequence[Path], scored: Callable[[Tensor], Tensor] | None
+) -> list[Tensor | str | None]:
+    """For each prediction its confusion matrix, why there is none, or None where there is no prediction."""
+    if not any(path.is_file() for path in paths):
+        return [None] * len(paths)
+    target = dataset.mask(index)
+    target = target if scored is None else scored(target)
+    return [_count(path, target, len(dataset.class_names)) for path in paths]
+
+
+def _count(path: Path, target: Tensor, num_classes: int) -> Tensor | str | None:
+    if not path.is_file():
+        return None
+    try:
+        return confusion_matrix(read_mask(path), target, num_classes)
+    except ValueError as error:  # an InputError of the file, or a size or class id that does not fit
+        return str(error)

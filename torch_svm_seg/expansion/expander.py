@@ -1,0 +1,171 @@
+"""The expansion: each image trains its own pixel classifier, which re-labels all of its pixels."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.expansion.fusion import weigh_alike
+from torch_svm_seg.expansion.interpolation import feature_maps, read_pixels
+from torch_svm_seg.expansion.pixel_samples import pixel_products
+from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
+from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
+from torch_svm_seg.svm.svm import SVM, Approximation, Gradient, Kernel, Loss
+from torch_svm_seg.tensors import full_precision
+
+
+class Expansion(NamedTuple):
+    """What ``SVMExpander`` returns.
+
+    Attributes:
+        scores: One-vs-rest decision values, (B, K, H, W); -inf for a class that an image does not have.
+        masks: Class ids, (B, H, W), long.
+        sample: The pixels the SVMs were trained on.
+    """
+
+    scores: Tensor
+    masks: Tensor
+    sample: PixelSample
+
+
+class SVMExpander(nn.Module):
+    """Trains one SVM an image on sampled labelled pixels and scores every pixel with it (the paper's section 3).
+
+    Features are z-scored: for each image and channel, by the mean and the standard deviation over the features' own
+    grid, before they are interpolated to the image's size (both are linear, so only the statistics could differ).
+    The dense interpolated features of a whole image are never made. Several feature maps, each on a grid of its own,
+    are fused: one SVM learns from all of them, and each weighs alike (``torch_svm_seg.expansion.fusion``).
+
+    Args:
+        kernel, C, gamma, loss, approximation, components, tol, max_iter: Of the ``SVM``.
+        samples_per_class: Pixels drawn from each class of an image, n in the paper.
+        num_classes: Number of score planes K; by default 1 + the largest class id in the labels.
+        seed: Of the sampled pixels and of the SVM's approximation.
+        every_pixel: Score every pixel exactly, instead of interpolating scores where neighbouring pixels agree.
+        normalize: Z-score the features, and let several maps weigh alike. Without, they are taken as they are, such as
+            those of a learned projection.
+        gradient: ``"implicit"`` or ``"unrolled"``, as of the ``SVM``: the scores' gradient with respect to the features
+            then runs through the fit too, and not only through the features that are scored.
+
+    Example:
+        >>> features, labels = torch.rand(2, 8, 12, 16), torch.randint(0, 3, (2, 48, 64))
+        >>> scores, masks, _ = SVMExpander(samples_per_class=100)(features, labels)
+        >>> tuple(scores.shape), tuple(masks.shape)
+        ((2, 3, 48, 64), (2, 48, 64))
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel = "rbf",
+        C: float | Tensor = 1.0,
+        gamma: float | Tensor | Literal["scale"] = "scale",
+        loss: Loss = "hinge",
+        approximation: Approximation | None = "auto",
+        components: int = 1024,
+        samples_per_class: int = 2500,
+        num_classes: int | None = None,
+        tol: float = 1e-3,
+        max_iter: int = 1000,
+        seed: int = 0,
+        every_pixel: bool = False,
+        normalize: bool = True,
+        gradient: Gradient | None = None,
+    ) -> None:
+        super().__init__()
+        if samples_per_class < 1:
+            raise ValueError(f"samples_per_class: expected at least 1, got {samples_per_class}")
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+        self.svm = SVM(kernel, C, gamma, loss, approximation, components, tol, max_iter, seed, gradient)
+        self.samples_per_class, self.num_classes = samples_per_class, num_classes
+        self.seed, self.every_pixel, self.normalize = seed, every_pixel, normalize
+
+    def forward(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Expansion:
+        """Expand the labels of a batch of images of one size.
+
+        Args:
+            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
+            labels: Class ids (B, H, W), integer; 255 is void and trains nothing.
+            weights: Confidence >= 0 of each label, (B, H, W); 0 is as good as void.
+
+        Raises:
+            ValueError: Naming the argument, where shapes do not fit, ids reach ``num_classes``, features are not
+                finite, or an image has no labelled pixel.
+        """
+        if not labels.dtype.is_floating_point:
+            labels = labels.long()  # small types could not be compared with the void id
+        maps = feature_maps(features)
+        self._check(maps, labels, weights)
+        with full_precision(labels.device):
+            return self._expand(maps, labels, weights)
+
+    def _expand(self, maps: list[Tensor], labels: Tensor, weights: Tensor | None) -> Expansion:
+        size = (labels.shape[1], labels.shape[2])
+        dtype = torch.float64 if any(features.dtype == torch.float64 for features in maps) else torch.float32
+        maps = [features.to(dtype) for features in maps]
+        if self.normalize:
+            maps = weigh_alike([z_score(features) for features in maps])
+        if weights is not None:
+            labels = torch.where(weights > 0, labels, VOID)
+            self._check_labelled(labels)
+        sample = sample_pixels(labels, self.samples_per_class, self.seed)
+        sample_weight = None if weights is None else weights.flatten(1).gather(1, sample.positions)
+        x, products = read_pixels(maps, sample.positions, size), pixel_products(maps, sample.positions, size)
+        self.svm.fit(x, sample.classes, sample_weight, products)
+        scores = score_pixels(PixelScorer(self.svm.decision, maps, size), self.every_pixel)
+        self.svm.decision.detach_()  # the scores hold the graph, as long as somebody needs it
+        masks = self.svm.classes_[scores.argmax(1)]
+        return Expansion(self._by_class_id(scores), masks, sample)
+
+    def _by_class_id(self, scores: Tensor) -> Tensor:
+        """Scores of the batch's classes as planes of all class ids."""
+        number = self.num_classes or int(self.svm.classes_[-1]) + 1
+        planes = scores.new_full((scores.shape[0], number, *scores.shape[2:]), -torch.inf)
+        return planes.index_copy(1, self.svm.classes_, scores)
+
+    def _check(self, maps: list[Tensor], labels: Tensor, weights: Tensor | None) -> None:
+        if not maps:
+            raise ValueError("features: expected at least one map, got none")
+        for features in maps:
+            if features.dim() != 4 or not features.dtype.is_floating_point or len(features) != len(maps[0]):
+                raise ValueError(
+                    "features: expected, with one B, floating point (B, C, h, w), got "
+                    + ", ".join(f"{found.dtype} {tuple(found.shape)}" for found in maps)
+                )
+        if labels.dim() != 3 or labels.dtype.is_floating_point or len(labels) != len(maps[0]):
+            raise ValueError(
+                f"labels: expected integer (B, H, W) with B = {len(maps[0])}, got {labels.dtype} {tuple(labels.shape)}"
+            )
+        if weights is not None:
+            if weights.shape != labels.shape:
+                raise ValueError(f"weights: expected {tuple(labels.shape)} as labels, got {tuple(weights.shape)}")
+            if not bool((weights.isfinite() & (weights >= 0)).all()):
+                raise ValueError("weights: expected finite weights >= 0, got a negative or non-finite one")
+        wrong = labels[(labels < 0) | (labels > VOID if self.num_classes is None else labels >= self.num_classes)]
+        wrong = wrong[wrong != VOID].unique().tolist()
+        if wrong:
+            raise ValueError(f"labels: expected class ids below {self.num_classes or VOID} or {VOID}, got {wrong}")
+        finite = torch.stack([features.isfinite().flatten(1).all(1) for features in maps]).all(0)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"features: expected finite values, got nan or inf in image(s) {(~finite).nonzero()[:, 0].tolist()}"
+            )
+        self._check_labelled(labels)
+
+    def _check_labelled(self, labels: Tensor) -> None:
+        unlabelled = (labels == VOID).flatten(1).all(1)
+        if bool(unlabelled.any()):
+            images = unlabelled.nonzero()[:, 0].tolist()
+            raise ValueError(f"labels: expected a labelled pixel of weight > 0 in every image, got none in {images}")
+
+
+def z_score(features: Tensor) -> Tensor:
+    """Each image's channels (B, C, h, w) moved to mean 0 and scaled to standard deviation 1; constant ones become 0."""
+    centred = features - features.mean((2, 3), keepdim=True)
+    variance = centred.square().mean((2, 3), keepdim=True)
+    # A constant channel's mean is rounded: what is left then is no signal.
+    noise = 10 * torch.finfo(features.dtype).eps * features.abs().amax((2, 3), keepdim=True)
+    varies = variance > noise.square()
+    return varies * centred / torch.where(varies, variance, 1).sqrt()

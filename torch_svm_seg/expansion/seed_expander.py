@@ -1,0 +1,114 @@
+"""The expansion from uncertain labels: seeds of image-level supervision (the paper's section 3, Figure 5a)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.expansion.calibration import calibrated, held_out
+from torch_svm_seg.expansion.expander import Expansion, SVMExpander
+from torch_svm_seg.expansion.labelling import Labelling, as_probabilities, label, seeds_of
+from torch_svm_seg.expansion.sampling import confident_labels
+from torch_svm_seg.refine.probabilities import refine
+
+
+class SelfTraining(nn.Module):
+    """Trains each image's SVM on the pixels of a seed that can be trusted, then on those of its own labels, and so on.
+
+    The paper trains on the pixels that the activation maps, the seed and shallow features agree on, without giving the
+    rule. Here ``agreement`` first fits the seed to the shallowest feature of all, colour: its labels are the regions of
+    which a share is trained on, the pixels whose activation speaks most clearly for their region
+    (:func:`~torch_svm_seg.expansion.sampling.confident_labels`). A class that has pixels in the seed and would lose
+    them keeps its seed, here and in the result.
+
+    Args:
+        expander: Trains and applies the SVMs.
+        agreement: Refines probabilities (B, K, H, W) by images (B, 3, H, W), such as ``refine.DenseCRF``; ``None``
+            leaves the regions as they are in the seed.
+        share: Of each region's pixels that is trained on.
+        rounds: SVMs to train at most; fewer if masks stop changing.
+
+    Example:
+        >>> images, features, activation = torch.zeros(1, 3, 48, 64), torch.rand(1, 8, 12, 16), torch.rand(1, 3, 48, 64)
+        >>> SelfTraining(SVMExpander(samples_per_class=100))(images, features, activation).masks.shape
+        torch.Size([1, 48, 64])
+    """
+
+    def __init__(
+        self, expander: SVMExpander, agreement: nn.Module | None = None, share: float = 0.7, rounds: int = 1
+    ) -> None:
+        super().__init__()
+        if not 0 < share <= 1:
+            raise ValueError(f"share: expected more than 0 and at most 1, got {share}")
+        if rounds < 1:
+            raise ValueError(f"rounds: expected at least 1, got {rounds}")
+        self.expander, self.agreement, self.share, self.rounds = expander, agreement, share, rounds
+
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
+        """Expand the seeds of a batch of images of one size.
+
+        Args:
+            images: RGB 0..255, (B, 3, H, W).
+            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
+            activation: Of the classes by id, background included, (B, K, H, W); -inf for a class that an image does not
+                have, which no pixel then gets.
+
+        Raises:
+            ValueError: The activation holds nan or +inf; and as of ``SVMExpander`` and ``confident_labels``.
+        """
+        if not bool((activation < torch.inf).all()):
+            raise ValueError("activation: expected numbers, or -inf for absent classes, got nan or inf")
+        seeds = seeds_of(activation)
+        regions = self._regions(images, as_probabilities(activation), seeds, seeds)
+        number = activation.shape[1]
+        labelling, scores = self._train(features, confident_labels(activation, self.share, regions), seeds, number)
+        settled = torch.zeros(len(seeds), dtype=torch.bool, device=seeds.device)
+        for _ in range(1, self.rounds):
+            regions = self._regions(images, labelling.probabilities, labelling.masks, seeds)
+            found, scores = self._train(features, confident_labels(scores, self.share, regions), seeds, number)
+            # An image whose mask has settled keeps it, however long others of its batch go on.
+            settled |= (found.masks == labelling.masks).flatten(1).all(1)
+            if settled.all():
+                break
+            labelling = _unless(settled, labelling, found)
+        return labelling
+
+    def _train(
+        self, features: Tensor | Sequence[Tensor], labels: Tensor, seeds: Tensor, number: int
+    ) -> tuple[Labelling, Tensor]:
+        """Expand labels, 255 where not confident; gives the labelling and the SVMs' scores of so many classes."""
+        expansion: Expansion = self.expander(features, labels)
+        # The expander's planes end at its own number of classes, or at the last class that trained.
+        scores = F.pad(
+            expansion.scores[:, :number], (0, 0, 0, 0, 0, max(number - expansion.scores.shape[1], 0)), value=-torch.inf
+        )
+        sample = held_out(labels, expansion.sample, self.expander.seed)
+        return label(calibrated(scores, sample), seeds), scores
+
+    def training_labels(self, images: Tensor, activation: Tensor) -> Tensor:
+        """The pixels that the first SVM may train on: class ids (B, H, W), and 255 where not confident.
+
+        Args:
+            images: RGB 0..255, (B, 3, H, W).
+            activation: As of :meth:`forward`.
+        """
+        seeds = seeds_of(activation)
+        regions = self._regions(images, as_probabilities(activation), seeds, seeds)
+        return confident_labels(activation, self.share, regions)
+
+    def _regions(self, images: Tensor, probabilities: Tensor, masks: Tensor, seeds: Tensor) -> Tensor:
+        """The class of each pixel as the agreement has it, 255 where the mask has none."""
+        if self.agreement is None:
+            return masks
+        agreed = label(refine([self.agreement], images, probabilities), seeds).masks
+        return torch.where(masks == VOID, VOID, agreed)
+
+
+def _unless(settled: Tensor, labelling: Labelling, found: Labelling) -> Labelling:
+    """What is found, but for the images that have settled, (B,)."""
+    masks = torch.where(settled[:, None, None], labelling.masks, found.masks)
+    probabilities = torch.where(settled[:, None, None, None], labelling.probabilities, found.probabilities)
+    pairs = zip(settled.tolist(), labelling.restored, found.restored, strict=True)
+    return Labelling(masks, probabilities, tuple(before if done else now for done, before, now in pairs))

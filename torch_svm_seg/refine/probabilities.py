@@ -1,0 +1,91 @@
+"""Class probabilities: from labels, checked before refinement, and refined step by step."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from torch_svm_seg.data.constants import VOID
+
+
+def checked(image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """An image (B, 3, H, W) and probabilities (B, K, H, W), found to be fit for refinement, in the same precision.
+
+    Raises:
+        ValueError: Naming the argument, what was expected and what came.
+    """
+    if probabilities.dim() != 4 or not probabilities.dtype.is_floating_point or 0 in probabilities.shape:
+        shape = tuple(probabilities.shape)
+        raise ValueError(f"probabilities: expected floating point (B, K, H, W), got {probabilities.dtype} {shape}")
+    expected = (probabilities.shape[0], 3, *probabilities.shape[2:])
+    if image.shape != expected:
+        raise ValueError(f"image: expected {expected} to match probabilities, got {tuple(image.shape)}")
+    if not bool(probabilities.isfinite().all()):
+        raise ValueError("probabilities: expected finite values, got nan or inf")
+    if bool((probabilities < 0).any()):
+        raise ValueError(f"probabilities: expected values >= 0, got {float(probabilities.min()):.3g}")
+    if probabilities.dtype != torch.float64:
+        probabilities = probabilities.float()
+    image = image.detach().to(probabilities.dtype)
+    if not bool(((image >= 0) & (image <= 255)).all()):
+        least, most = float(image.min()), float(image.max())
+        raise ValueError(f"image: expected RGB from 0 to 255, got values from {least:.3g} to {most:.3g}")
+    if 0 < float(image.max()) <= 1:
+        warnings.warn("image: expected RGB from 0 to 255, got none above 1; was it scaled to 0..1?", stacklevel=4)
+    return image, probabilities
+
+
+def label_probabilities(labels: Tensor, number: int, confidence: float = 0.7, present: Tensor | None = None) -> Tensor:
+    """Probabilities that trust labels to a degree, as in pydensecrf's ``unary_from_labels``.
+
+    Args:
+        labels: Class ids from 0 to number - 1, and 255 where nothing is known, (B, H, W).
+        number: K, of classes.
+        confidence: Probability of a label, > 0 and < 1; the other classes present share the rest. IRN's is 0.7.
+        present: Which classes each image has, those of its labels among them, (B, K) of bool; by default all.
+
+    Returns:
+        (B, K, H, W), summing to 1 over K; 0 for absent classes, equal for all others where nothing is known, and 1 for
+        a single class.
+
+    Raises:
+        ValueError: Naming the argument, where values are not as above.
+    """
+    if labels.dim() != 3 or labels.dtype.is_floating_point:
+        raise ValueError(f"labels: expected integers (B, H, W), got {labels.dtype} {tuple(labels.shape)}")
+    if not 1 <= number <= VOID:
+        raise ValueError(f"number: expected 1 to {VOID} classes, got {number}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a number > 0 and < 1, got {confidence}")
+    labels = labels[:, None].long()
+    unsure = labels == VOID
+    unknown = labels[((labels < 0) | (labels >= number)) & ~unsure].unique().tolist()
+    if unknown:
+        raise ValueError(f"labels: expected 0 to {number - 1} or {VOID}, got {unknown}")
+    present = labels.new_ones(len(labels), number) if present is None else present
+    present = present.float()[:, :, None, None]
+    count = present.sum(1, keepdim=True)
+    classes = torch.arange(number, device=labels.device)[:, None, None]
+    probabilities = torch.where(labels == classes, confidence, (1 - confidence) / (count - 1).clamp_min(1))
+    return present * torch.where(unsure | (count == 1), 1 / count, probabilities)
+
+
+def refine(steps: Sequence[nn.Module], images: Tensor, probabilities: Tensor) -> Tensor:
+    """Refine probabilities of which only those of the classes present take part.
+
+    Args:
+        steps: Modules that refine probabilities (B, K, H, W) by images (B, 3, H, W): ``DenseCRF``, ``PAMR``, ...
+        images: RGB 0..255, (B, 3, H, W).
+        probabilities: Of classes by id, (B, K, H, W); 0 at all pixels of an image for a class that it does not have.
+
+    Returns:
+        (B, K, H, W); still 0 for absent classes, which the steps saw only where another image of the batch has them.
+    """
+    present = probabilities.amax((2, 3), keepdim=True) > 0
+    used = present.flatten(1).any(0).nonzero()[:, 0]
+    refined = probabilities[:, used]
+    for step in steps:
+        refined = step(images, refined) * present[:, used]
+        refined = refined / refined.sum(1, keepdim=True)  # those of PAR sum to 1.01^steps
+    return probabilities.new_zeros(probabilities.shape).index_copy(1, used, refined.to(probabilities))

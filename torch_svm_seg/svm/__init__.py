@@ -1,0 +1,1 @@
+"""Batched support vector machines on tensors, which know nothing of images."""

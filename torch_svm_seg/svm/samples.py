@@ -1,0 +1,148 @@
+"""All samples of binary problems: they give the space of any few of them, and evaluate its elements at all."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from torch_svm_seg.svm.kernels import gaussian_kernel, multiply_by_kernel
+from torch_svm_seg.svm.spaces import FeatureSpace, KernelSpace, Space, product, solve_gram, solve_positive
+from torch_svm_seg.tensors import first_true, spread_rows, take_rows
+
+
+class Samples(Protocol):
+    """All N samples of P problems: gives the space of any few of them, and evaluates its elements at all of them."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the samples and of the matrices made from them."""
+
+    def double(self) -> "Samples":
+        """The same samples in double precision."""
+
+    def space(self, rows: Tensor) -> Space:
+        """The space of the samples ``rows`` (P, n)."""
+
+    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
+        """Inner products (P, N) of an element of ``space(rows)`` with all samples."""
+
+    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
+        """An element of ``space(rows)`` as one of the space of all samples."""
+
+    def part(self, rows: Tensor, element: Tensor) -> Tensor:
+        """An element of the space of all samples as one of ``space(rows)``, as far as that holds it."""
+
+
+class DifferentiableSamples(Samples, Protocol):
+    """Samples through which a solution has a gradient (``torch_svm_seg.svm.implicit_diff``)."""
+
+    def detach(self) -> "DifferentiableSamples":
+        """The same samples without a graph."""
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """The element sum_i coefficients_i phi(x_i) of the space of all samples; coefficients (P, N)."""
+
+    def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
+        """Inner products (P, n) of the samples ``rows`` (P, n) with an element of the space of all samples."""
+
+    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+        """Solve (M + diag(diagonal)) s = right, M the inner products of few samples, in double precision.
+
+        Args:
+            rows: The samples, (P, A).
+            diagonal: > 0, (P, A).
+            real: Which of them take part, bool (P, A).
+            right: (P, A, m), 0 where not real, as the solution is.
+        """
+
+
+@dataclass
+class FeatureSamples:
+    """Samples with explicit features (P, N, E)."""
+
+    features: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.features.dtype
+
+    def double(self) -> "FeatureSamples":
+        return FeatureSamples(self.features.double())
+
+    def detach(self) -> "FeatureSamples":
+        return FeatureSamples(self.features.detach())
+
+    def space(self, rows: Tensor) -> FeatureSpace:
+        return FeatureSpace(take_rows(self.features, rows))
+
+    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
+        return product(self.features, element)
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        return product(self.features.mT, coefficients)
+
+    def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
+        return product(take_rows(self.features, rows), element)
+
+    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+        chosen = take_rows(self.features, rows).double() * real[..., None]
+        if chosen.shape[1] <= chosen.shape[2]:
+            return solve_gram(chosen @ chosen.mT, diagonal, real, right)
+        # Fewer features than samples: their own system is the smaller one (Woodbury's identity).
+        scaled = chosen / diagonal[..., None]
+        system = chosen.mT @ scaled
+        system.diagonal(dim1=1, dim2=2).add_(1)
+        return right / diagonal[..., None] - scaled @ solve_positive(system, scaled.mT @ right)
+
+    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
+        return element
+
+    def part(self, rows: Tensor, element: Tensor) -> Tensor:
+        return element
+
+
+@dataclass
+class GaussianSamples:
+    """Samples x (P, N, D) under the kernel exp(-gamma |x - z|^2), gamma (P, 1, 1)."""
+
+    x: Tensor
+    gamma: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.x.dtype
+
+    def double(self) -> "GaussianSamples":
+        return GaussianSamples(self.x.double(), self.gamma.double())
+
+    def detach(self) -> "GaussianSamples":
+        return GaussianSamples(self.x.detach(), self.gamma.detach())
+
+    def space(self, rows: Tensor) -> KernelSpace:
+        chosen = take_rows(self.x, rows)
+        return KernelSpace(gaussian_kernel(chosen, chosen, self.gamma))
+
+    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
+        return self._evaluate(self.x, self.whole(rows, element))
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        return coefficients
+
+    def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
+        return self._evaluate(take_rows(self.x, rows), element)
+
+    def _evaluate(self, points: Tensor, element: Tensor) -> Tensor:
+        carrying, _ = first_true(element != 0)
+        coefficients = element.gather(1, carrying)[..., None].to(self.x.dtype)
+        return multiply_by_kernel(points, take_rows(self.x, carrying), self.gamma, coefficients)[..., 0].double()
+
+    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+        chosen = take_rows(self.x, rows).double()
+        return solve_gram(gaussian_kernel(chosen, chosen, self.gamma.double()), diagonal, real, right)
+
+    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
+        return spread_rows(element, rows, self.x.shape[1])
+
+    def part(self, rows: Tensor, element: Tensor) -> Tensor:
+        return element.gather(1, rows)

@@ -1,0 +1,1 @@
+"""Training of networks: resumable, on one process or several."""

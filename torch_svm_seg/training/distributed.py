@@ -1,0 +1,90 @@
+"""One run on several processes, as ``torchrun`` starts them: each takes its share of the images."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+from torch_svm_seg.data.errors import InputError
+
+Value = TypeVar("Value")
+
+# Processes wait for the slowest share of a run, by default for no more than half an hour.
+_PATIENCE = timedelta(days=30)
+
+
+@contextmanager
+def processes() -> Iterator[tuple[int, int]]:
+    """Joins the processes of a ``torchrun`` for the time of the block; gives (rank, number of processes)."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield 0, 1
+        return
+    # Gloo serves on any machine, also where processes share a GPU.
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield distributed.get_rank(), distributed.get_world_size()
+    finally:
+        distributed.destroy_process_group()
+
+
+def gathered(value: Value) -> list[Value]:
+    """The value of every process, in the order of ranks, on every process; waits for all of them."""
+    if not distributed.is_initialized():
+        return [value]
+    values: list[Value | None] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes for all."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Lets the first process through the block before all others: what it downloads there, they find."""
+    first = is_first_process()
+    if not first:
+        gathered(None)
+    yield
+    if first:
+        gathered(None)
+
+
+def process_number() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes, on every process, on the CPU."""
+    total = values.detach().cpu().clone()
+    if distributed.is_initialized():
+        distributed.all_reduce(total)
+    return total
+
+
+def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes, on every process, on the CPU."""
+    return sum_over_processes(values) / process_number()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one, as is ``cuda``.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    if name not in ("auto", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("cpu")
