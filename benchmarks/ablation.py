@@ -1,4 +1,4 @@
-"""What each choice in weak mode is worth: one change at a time, on the same photographs and activation maps.
+"""What each choice in weak mode is worth: one change at a time, on the same images and activation maps.
 
     python -m benchmarks.ablation --root DIR --split val --checkpoint runs/cam/checkpoint.pt
 
@@ -70,11 +70,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="classifier of train.py classify")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 0.5], help="of the maps (default: 1 0.5)")
     parser.add_argument("--background", default="power:4", help="rule of the variants (default: %(default)s)")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth photograph (default: all)")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth image (default: all)")
     parser.add_argument("--only", nargs="+", choices=tuple(CHANGES), default=list(CHANGES), help="choices to vary")
     args = parser.parse_args(argv)
     data = open_labels(args, open_dataset(args))
-    names = data.photographs.class_names
+    names = data.dataset.class_names
     network = load_classifier(args.checkpoint, names)
     default = Variant(background=args.background)
     variants = {"default": default} | {
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     board = Board(len(names))
     places = range(0, len(data), args.every)
     for place in tqdm(places, unit="image"):
-        image, truth = data.photographs.image(place), data.photographs.mask(place)
+        image, truth = data.dataset.image(place), data.dataset.mask(place)
         images = image[None]
         with torch.inference_mode():
             maps = class_activation_maps(network, image, data.classes(place), args.scales)
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if name == "default":
                     board.add("PPMG", PPMG(), images, images, activation, truth)
                 board.add(name, variant.labeller(len(names)), images, stages[variant.feature], activation, truth)
-    print(f"{len(places)} photographs, {args.checkpoint}, scales {args.scales}, default {default}\n")
+    print(f"{len(places)} images, {args.checkpoint}, scales {args.scales}, default {default}\n")
     print(board.table(len(places)))
 
 
@@ -113,7 +113,7 @@ class Board:
     def add(
         self, name: str, labeller: Labeller, images: Tensor, features: Tensor, activation: Tensor, truth: Tensor
     ) -> None:
-        """Label a photograph in one way."""
+        """Label an image in one way."""
         start = time.perf_counter()
         labelling = labeller(images, features, activation)
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask
 from torch_svm_seg.evaluation.boundaries import boundary_band
 from torch_svm_seg.evaluation.metrics import SegmentationScore
@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def wrong_pixels(dataset: PhotographDataset, places: Sequence[int], folder: Path, width: int) -> tuple[Tensor, float]:
+def wrong_pixels(dataset: ImageDataset, places: Sequence[int], folder: Path, width: int) -> tuple[Tensor, float]:
     """Wrong pixels in the band and inside, as shares of all labelled pixels; and the mean IoU."""
     score, wrong, labelled = SegmentationScore(len(dataset.class_names)), torch.zeros(2), 0
     for place in tqdm(places, desc=folder.name, leave=False, disable=None):
@@ -60,12 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
     dataset = open_dataset(args)
-    # The photographs that all folders have, so that an unfinished run compares too.
+    # The images that all folders have, so that an unfinished run compares too.
     places = [p for p, id in enumerate(dataset.ids) if all((f / f"{id}.png").is_file() for f in args.predictions)]
     if not places:
-        raise SystemExit("--predictions: no photograph has its mask in all of these folders")
+        raise SystemExit("--predictions: no image has its mask in all of these folders")
     shares = {}
-    print(f"{len(places)} photographs\n\n| feature | wrong, up to {args.boundary} px | wrong, inside | mIoU |")
+    print(f"{len(places)} images\n\n| feature | wrong, up to {args.boundary} px | wrong, inside | mIoU |")
     print("|---|---|---|---|")
     for folder in args.predictions:
         shares[folder.name], miou = wrong_pixels(dataset, places, folder, args.boundary)

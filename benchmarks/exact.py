@@ -2,8 +2,8 @@
 
     python -m benchmarks.exact --root DIR --list benchmarks/lists/animals_train.txt --limit 20
 
-For each photograph and feature, one SVC(C=1, gamma="scale") a class against the rest (LIBSVM) is trained on the pixels
-that the expander samples. SVC needs 10 to 200 s to label all pixels of a photograph; its decision function, the sum of
+For each image and feature, one SVC(C=1, gamma="scale") a class against the rest (LIBSVM) is trained on the pixels
+that the expander samples. SVC needs 10 to 200 s to label all pixels of an image; its decision function, the sum of
 its support vectors' kernels, is therefore evaluated in PyTorch, and compared with SVC's own on some pixels ("check").
 """
 
@@ -80,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     agree, seconds, fits, errors = ({feature: [] for feature in args.features} for _ in range(4))
     with torch.inference_mode():
         for place in tqdm(range(len(dataset)), unit="image"):
-            photograph = dataset[place]
+            item = dataset[place]
             labels = dataset.mask(place)
-            stages = backbone.stages(photograph.image[None], args.features)
+            stages = backbone.stages(item.image[None], args.features)
             for feature in args.features:
                 start = time.perf_counter()
                 mask = expander(stages[feature], labels[None]).masks[0]

@@ -1,4 +1,4 @@
-"""What a gradient through the fit costs, on the sampled pixels of photographs.
+"""What a gradient through the fit costs, on the sampled pixels of images.
 
     python -m benchmarks.gradients --root DIR --list FILE
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     dataset, backbone = open_dataset(args), load_backbone(args.backbone)
     modes: tuple[Literal["implicit", "unrolled"] | None, ...] = (None, "implicit", "unrolled")
-    print("| photograph | feature | SVM | fit, s | implicit: fit, s | backward, s | unrolled: fit, s | backward, s |")
+    print("| image | feature | SVM | fit, s | implicit: fit, s | backward, s | unrolled: fit, s | backward, s |")
     print("|---|---|---|---|---|---|---|---|")
     for place, id in enumerate(dataset.ids):
         image, labels = dataset.image(place), dataset.mask(place)

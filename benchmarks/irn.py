@@ -2,13 +2,13 @@
 
     python -m benchmarks.irn --root DIR --cams runs/cams --irn runs/irn/checkpoint.pt
 
-Each photograph goes through every order of steps from its class activation maps to a mask. "seed" is the maps' own mask
+Each image goes through every order of steps from its class activation maps to a mask. "seed" is the maps' own mask
 and the stage's name is the SVM: alone it trains on the confident pixels of the seed, after "crf>" or "irn>" on those
 of the seed's regions as that refinement fits them to the image, and after "irn+" on those of the walk's result.
 Refinements get probabilities; "unnormalised" is the walk of the maps as they are, "threshold" IRN's own way with the
 background.
 
-The first table is the growth of a process's largest resident size in one refinement of a photograph resized to 500x500,
+The first table is the growth of a process's largest resident size in one refinement of an image resized to 500x500,
 with 3 classes, after one of 64x64 that loads what is loaded once. The second one has the IoU of each class, in percent,
 and the mean seconds of each order's last step.
 """
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from benchmarks.memory import peak
 from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.expansion.labelling import as_probabilities, label
@@ -49,12 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", default="efficientnet_lite0", help="of the SVM (default: %(default)s)")
     parser.add_argument("--feature", default="F4", help="of the SVM (default: %(default)s)")
     parser.add_argument("--samples-per-class", type=int, default=500, help="of the SVM (default: %(default)s)")
-    parser.add_argument("--every", type=int, default=1, help="take one photograph of so many (default: 1)")
+    parser.add_argument("--every", type=int, default=1, help="take one image of so many (default: 1)")
     return parser
 
 
 class Orders:
-    """The orders of steps, applied to one photograph after the other.
+    """The orders of steps, applied to one image after the other.
 
     Attributes:
         scores: what their masks are worth, by the order's name.
@@ -111,7 +111,7 @@ class Orders:
         return probabilities
 
 
-def measure(args: argparse.Namespace, dataset: PhotographDataset) -> None:
+def measure(args: argparse.Namespace, dataset: ImageDataset) -> None:
     """Print the second table."""
     places = [place for place, id in enumerate(dataset.ids) if (args.cams / f"{id}.npz").is_file()][:: args.every]
     cams, orders = CamFiles(args.cams, background_rule(args.background)), Orders(args, len(dataset.class_names))

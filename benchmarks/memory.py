@@ -1,4 +1,4 @@
-"""Peak memory of expanding one photograph, above what the backbone needs, for each stage.
+"""Peak memory of expanding one image, above what the backbone needs, for each stage.
 
     python -m benchmarks.memory --backbone resnet50 --weights random
 
@@ -19,7 +19,7 @@ from torch_svm_seg.expansion.expander import SVMExpander
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Peak memory of the expansion of the first photograph of a data set.")
+    parser = argparse.ArgumentParser(description="Peak memory of the expansion of the first image of a data set.")
     add_data_arguments(parser)
     parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
     parser.add_argument("--weights", help="random is enough to measure memory (default: ImageNet)")
@@ -37,10 +37,10 @@ def measure(args: argparse.Namespace, feature: str) -> None:
     """Print one stage's row."""
     torch.manual_seed(0)
     dataset = open_dataset(args)
-    photograph, labels = dataset[0], dataset.mask(0)
+    item, labels = dataset[0], dataset.mask(0)
     with torch.inference_mode():
         backbone = load_backbone(args.backbone, args.weights)
-        features = backbone.stages(photograph.image[None], [feature])[feature]
+        features = backbone.stages(item.image[None], [feature])[feature]
         before = peak()
         SVMExpander(kernel=args.kernel)(features, labels[None])
         print(f"| {feature} | {features.shape[1]} | {tuple(labels.shape)} | {before:.0f} | {peak() - before:.0f} |")

@@ -6,7 +6,7 @@ The probabilities are made from the ground truth: its classes, one-hot, void as 
 disturbed by noise of two sizes, 32 pixels and 1, before a softmax. Both sides get the same arrays, take turns on each
 image, and run on one thread, as pydensecrf does; times include everything from image and probabilities to marginals.
 The label of a pixel is its largest marginal. The second table compares with all pairs of pixels, on copies of as many
-photographs (or ``--all-pairs N``) made 8 times smaller, where that is feasible; "closer" is how much smaller our mean
+images (or ``--all-pairs N``) made 8 times smaller, where that is feasible; "closer" is how much smaller our mean
 difference is than theirs, with the standard error of that mean. With a GPU, a third one times batches of 8.
 """
 
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.refine import PAMR, DenseCRF
 from torch_svm_seg.refine.dense_crf import PRESETS
 
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Time and compare refinement by DenseCRF and PAMR.")
     add_data_arguments(parser)
     parser.add_argument("--classes", type=int, help="pad or cut the image's classes to this number")
-    parser.add_argument("--all-pairs", type=int, metavar="N", help="photographs to compare with all pairs of pixels")
+    parser.add_argument("--all-pairs", type=int, metavar="N", help="images to compare with all pairs of pixels")
     return parser
 
 
@@ -114,7 +114,7 @@ def timed(function: Callable[[Tensor, Tensor], Tensor], image: Tensor, probabili
     return time.perf_counter() - start, result
 
 
-def compare(dataset: PhotographDataset, classes: int | None) -> dict[str, Tensor]:
+def compare(dataset: ImageDataset, classes: int | None) -> dict[str, Tensor]:
     """For each method, (images, 4): seconds of ours and theirs, share of equal labels, mean absolute difference."""
     pairs = {f"DenseCRF {name}": (DenseCRF.preset(name), partial(pydensecrf, name)) for name in PRESETS}
     pairs |= {kind.upper(): (PAMR(kind), partial(straightforward, kind)) for kind in ("pamr", "par")}
@@ -135,7 +135,7 @@ def difference(first: Tensor, second: Tensor) -> tuple[float, float]:
     return float(same), float((first - second).abs().mean())
 
 
-def compare_with_all_pairs(dataset: PhotographDataset) -> dict[str, Tensor]:
+def compare_with_all_pairs(dataset: ImageDataset) -> dict[str, Tensor]:
     """For each preset, (images, 4): share of equal labels and mean difference to exact inference, ours and theirs."""
     found = {name: [] for name in PRESETS}
     for place in tqdm(range(len(dataset)), unit="small image"):
@@ -151,8 +151,8 @@ def compare_with_all_pairs(dataset: PhotographDataset) -> dict[str, Tensor]:
     return {name: torch.tensor(rows) for name, rows in found.items()}
 
 
-def gpu_rates(dataset: PhotographDataset) -> dict[str, float]:
-    """Images a second of each method, in batches of 8 photographs resized to 375x500, with 3 classes."""
+def gpu_rates(dataset: ImageDataset) -> dict[str, float]:
+    """Images a second of each method, in batches of 8 images resized to 375x500, with 3 classes."""
     places = [place % len(dataset) for place in range(BATCH)]
     image = torch.cat([F.interpolate(dataset[place].image[None].float(), (375, 500)) for place in places]).cuda()
     masks = [F.interpolate(dataset.mask(place)[None, None].float(), (375, 500))[0, 0].long() for place in places]

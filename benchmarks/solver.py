@@ -1,10 +1,10 @@
-"""The SVM against its peers, on the same sampled pixels of the same photographs, in one run.
+"""The SVM against its peers, on the same sampled pixels of the same images, in one run.
 
     python -m benchmarks.solver --root DIR --limit 3
     python -m benchmarks.solver --growth
 
 Each method trains one classifier a class against the rest (one alone where there are two classes) on the pixels that
-the expander samples, and labels all pixels of the photograph; each runs in a process of its own. To prepare is to
+the expander samples, and labels all pixels of the image; each runs in a process of its own. To prepare is to
 z-score, to sample and to interpolate the sample, and for peers also all pixels, which they need as float64 rows; "times
 ours" is given with it and, for fit and prediction alone, without. With C = 1 and gamma = "scale", SVC (LIBSVM) defines
 what is right: "agreement" is the share of pixels labelled as by SVC; TorchKM, which is binary, and cross-validates with
@@ -47,7 +47,7 @@ COMPONENTS = 1024
 
 @dataclass
 class Task:
-    """One photograph's feature map (C, h, w) and labels (H, W)."""
+    """One image's feature map (C, h, w) and labels (H, W)."""
 
     features: Tensor
     labels: Tensor

@@ -1,12 +1,12 @@
-"""Learn a metric through the SVM: fitted on sampled pixels of a photograph, it shall classify the others.
+"""Learn a metric through the SVM: fitted on sampled pixels of an image, it shall classify the others.
 
     python -m examples.finetune_through_svm --root DIR --samples-per-class 20          (needs matplotlib)
     python -m examples.finetune_through_svm --root DIR --samples-per-class 20 --cams runs/cams
 
-Each step takes one photograph, fits its SVM on --samples-per-class pixels of each class and takes the multi-class hinge
+Each step takes one image, fits its SVM on --samples-per-class pixels of each class and takes the multi-class hinge
 loss of other pixels. Its gradient runs through the fit to a linear projection of each stage, and with
 --backbone-rate on into the backbone. (Lee et al., CVPR 2019, learn features for few images of a class so.) It starts
-as the identity, which is fixed fusion, and is judged on photographs of another split, by the same loss and by the masks
+as the identity, which is fixed fusion, and is judged on images of another split, by the same loss and by the masks
 of their SVMs. With --cams no mask is learned from: the labels, in both splits, are those pixels of the activation maps'
 seed that can be trusted; masks only judge.
 """
@@ -30,12 +30,12 @@ from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.cli.options.backbone import add_backbone_arguments
 from torch_svm_seg.cli.options.maps import add_map_arguments, open_maps
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import z_score
-from torch_svm_seg.expansion.fusion import fused_stages, weigh_alike
+from torch_svm_seg.expansion.fusion import equalize_maps, fused_stages
 from torch_svm_seg.expansion.interpolation import read_pixels
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
@@ -48,7 +48,7 @@ FeatureMaps = Callable[[Tensor], list[Tensor]]
 
 
 class Lesson(NamedTuple):
-    """A photograph to learn from or to judge on.
+    """An image to learn from or to judge on.
 
     Attributes:
         image: RGB 0..255, (3, H, W).
@@ -89,7 +89,7 @@ class LearnedFusion(nn.Module):
     def fixed(self, images: Tensor) -> list[Tensor]:
         """Maps (B, C, h, w) of images (B, 3, H, W), RGB 0..255, as fixed fusion weighs them."""
         stages = self.backbone.stages(images, self.stages)
-        return weigh_alike([z_score(stages[name]) for name in self.stages])
+        return equalize_maps([z_score(stages[name]) for name in self.stages])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The same maps in the learned metric."""
@@ -146,8 +146,8 @@ def judge(
     return float(torch.stack(losses).mean()), score.compute().miou
 
 
-def read_lessons(dataset: PhotographDataset, limit: int, seeds: CamFiles | None) -> list[Lesson]:
-    """Photographs, evenly spread, whose labels are of at least two classes: one has nothing to tell apart."""
+def read_lessons(dataset: ImageDataset, limit: int, seeds: CamFiles | None) -> list[Lesson]:
+    """Images, evenly spread, whose labels are of at least two classes: one has nothing to tell apart."""
     trust = SelfTraining(SVMExpander(), agreement=DenseCRF.preset("psa"))
     lessons = []
     for place in tqdm(range(0, len(dataset), max(len(dataset) // limit, 1))[:limit], unit="image", disable=None):
@@ -179,8 +179,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", required=True, help="folder that holds VOCdevkit")
     parser.add_argument("--split", default="train", help="to learn from (default: %(default)s)")
     parser.add_argument("--val-split", default="val", help="to judge on (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=100, help="photographs to learn from (default: %(default)s)")
-    parser.add_argument("--val-limit", type=int, default=20, help="photographs to judge on (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=100, help="images to learn from (default: %(default)s)")
+    parser.add_argument("--val-limit", type=int, default=20, help="images to judge on (default: %(default)s)")
     add_backbone_arguments(parser)
     add_map_arguments(parser)
     parser.add_argument("--features", default="F1+F2+F3+F4+F5", help="stages to fuse (default: %(default)s)")
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     torch.save(model.projection.state_dict(), args.out / "projection.pt")
     plot(losses, args.out / "loss.png")
-    print(f"{args.val_split}, {len(tests)} photographs | held-out loss | mIoU")
+    print(f"{args.val_split}, {len(tests)} images | held-out loss | mIoU")
     for name, (loss, miou) in results.items():
         print(f"{name} | {loss:.4f} | {100 * miou:.2f}")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -46,7 +46,7 @@ def moved(projection: Projection) -> Projection:
 
 @pytest.fixture
 def cams(tiny_voc: Path, tmp_path: Path) -> Path:
-    """A folder with maps of every photograph that take the cat, on the left, for a person and the person for a cat."""
+    """A folder with maps of every image that take the cat, on the left, for a person and the person for a cat."""
     for id in TINY_IDS:
         maps = torch.zeros(2, 6, 8)
         maps[1, 1:4, 1:3] = maps[0, 2:5, 5:7] = 0.9
@@ -61,10 +61,10 @@ def test_a_head_learns_from_pseudo_labels(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_projection_starts_as_fixed_fusion(tiny_voc: Path) -> None:
-    photograph = voc2012(tiny_voc, "train")[0]
-    assert photograph.mask is not None
+    item = voc2012(tiny_voc, "train")[0]
+    assert item.mask is not None
     model = LearnedFusion(small_backbone(), STAGES)
-    images, labels = photograph.image[None], photograph.mask[None]
+    images, labels = item.image[None], item.mask[None]
     stages = model.backbone.stages(images, STAGES)
     fixed = SVMExpander(samples_per_class=40)([stages[name] for name in STAGES], labels)
     learned = SVMExpander(samples_per_class=40, normalize=False)(model(images), labels)
@@ -107,12 +107,12 @@ def test_gradient_through_the_fit_reaches_the_projection() -> None:
 def test_held_out_loss_has_its_gradient_in_projection_and_backbone(tiny_voc: Path) -> None:
     """Against central differences along the gradient."""
     torch.manual_seed(0)
-    photograph = voc2012(tiny_voc, "train")[0]
-    assert photograph.mask is not None
+    item = voc2012(tiny_voc, "train")[0]
+    assert item.mask is not None
     model = LearnedFusion(load_backbone("efficientnet_lite0"), ["F1", "F3"]).double()
 
     def loss() -> Tensor:
-        return held_out_loss(model(photograph.image[None]), photograph.mask, samples=60, seed=0, tol=1e-10)
+        return held_out_loss(model(item.image[None]), item.mask, samples=60, seed=0, tol=1e-10)
 
     loss().backward()
     first_layer = next(model.backbone.parameters())

@@ -1,4 +1,4 @@
-"""A network read at its stages: the features between the picture and the class scores."""
+"""A network read at its stages: the features between the image and the class scores."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 PICTURE = "img"
-"""Name of the stage that is the picture itself."""
+"""Name of the stage that is the image itself."""
 
 # In units of 0..255.
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -91,7 +91,7 @@ class _AllRead(Exception):
 
 
 class Backbone(nn.Module):
-    """A classification network, how it wants its pictures, and where its stages come out.
+    """A classification network, how it wants its images, and where its stages come out.
 
     BatchNorm stays on its running statistics in training too, as SIPE and the segmentation networks of the field have
     it: their batches are too small for statistics of their own.
@@ -119,7 +119,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         if PICTURE in stages:
-            raise ValueError(f"stages: {PICTURE!r} is the picture itself, got it as a stage of the network")
+            raise ValueError(f"stages: {PICTURE!r} is the image itself, got it as a stage of the network")
         self.network = network
         self._stages = dict(stages)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -141,7 +141,7 @@ class Backbone(nn.Module):
         return {PICTURE: 1} | {name: stage.stride for name, stage in self._stages.items()}
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turns pictures into the network's input.
+        """Turns images into the network's input.
 
         Args:
             images: RGB 0..255, uint8 or floating point, of shape (B, 3, H, W).
@@ -155,7 +155,7 @@ class Backbone(nn.Module):
         return (self._picture(images) - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        """Gives the class scores of pictures, RGB 0..255 of shape (B, 3, H, W)."""
+        """Gives the class scores of images, RGB 0..255 of shape (B, 3, H, W)."""
         scores: Tensor = self.network(self.normalize(images))
         return scores
 

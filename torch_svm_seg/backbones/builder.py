@@ -1,6 +1,6 @@
 """The backbones there are: classification networks with ImageNet weights, and where their stages come out.
 
-Every backbone names its stages alike. ``img`` is the picture itself; ``F1`` to ``F5`` are the outputs of the network's
+Every backbone names its stages alike. ``img`` is the image itself; ``F1`` to ``F5`` are the outputs of the network's
 stages from shallow to deep, at 1/2, 1/4, 1/8, 1/16 and 1/16 of its size (the seed paper's choice, after SIPE). A
 network of timm may lack some of them, and keeps its own 1/32 as ``F5``.
 """

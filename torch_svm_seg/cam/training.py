@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision, binary_f1_score
 
 from torch_svm_seg.cam.classifier import Classifier
-from torch_svm_seg.data.image_labels import LabelledPhotographs
+from torch_svm_seg.data.image_labels import LabelledImages
 from torch_svm_seg.data.transforms import random_crop, resize_longest_side
 from torch_svm_seg.training.distributed import gathered
 from torch_svm_seg.training.trainable import Crops
@@ -17,16 +17,16 @@ _STRIDE = 16
 
 
 class LabelledCrops(Crops):
-    """A random crop of each photograph, with where it is not padding and its labels.
+    """A random crop of each image, with where it is not padding and its labels.
 
     Args:
-        data: the labelled photographs.
+        data: the labelled images.
         size: side of the crops, in pixels.
         fill: colour of the padding, (3, 1, 1).
         seed: of the choices.
     """
 
-    def __init__(self, data: LabelledPhotographs, size: int, fill: Tensor, seed: int) -> None:
+    def __init__(self, data: LabelledImages, size: int, fill: Tensor, seed: int) -> None:
         super().__init__(seed)
         self._data, self._size, self._fill = data, size, fill
 
@@ -34,7 +34,7 @@ class LabelledCrops(Crops):
         return len(self._data)
 
     def __getitem__(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
-        image = self._data.photographs.image(place)
+        image = self._data.dataset.image(place)
         crop, valid = random_crop(image, self._size, self._fill, self.generator(place))
         return crop, valid, self._data.present[place]
 
@@ -64,13 +64,13 @@ def score_logits(logits: Tensor, present: Tensor) -> ClassificationScore:
 
 @torch.inference_mode()
 def validate(
-    network: Classifier, data: LabelledPhotographs, length: int, rank: int = 0, processes: int = 1
+    network: Classifier, data: LabelledImages, length: int, rank: int = 0, processes: int = 1
 ) -> ClassificationScore:
     """Scores a classifier on whole images, each process its share.
 
     Args:
         network: the classifier.
-        data: labelled photographs.
+        data: labelled images.
         length: what the images' longest side is resized to, in pixels.
         rank: number of this process.
         processes: number of processes.
@@ -78,7 +78,7 @@ def validate(
     network.eval()
     logits = {}
     for place in range(rank, len(data), processes):
-        image = resize_longest_side(data.photographs.image(place), length, _STRIDE)
+        image = resize_longest_side(data.dataset.image(place), length, _STRIDE)
         logits[place] = network(image[None].to(network.head.weight)).float().cpu()[0]
     merged = {place: row for part in gathered(logits) for place, row in part.items()}
     return score_logits(torch.stack([merged[place] for place in range(len(data))]), data.present)

@@ -43,20 +43,20 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Write the class activation maps of images; returns the exit code."""
     check_scales(args)
     data = open_labelled(args, rank)
-    class_names = data.photographs.class_names
+    class_names = data.dataset.class_names
     network = _load(args.checkpoint, class_names).to(choose_device(args.device))
     settings = {"checkpoint": digest(args.checkpoint), "scales": args.scales, "flip": not args.no_flip}
     settings |= {"labels": digest(args.labels)}
 
     def write(place: int) -> None:
-        image, classes = data.photographs.image(place), data.classes(place)
+        image, classes = data.dataset.image(place), data.classes(place)
         maps = _maps(network, image, classes, args.scales, not args.no_flip)
         if not all(found.isfinite().all() for found in (maps.maps, maps.background) if found is not None):
             raise InputError(f"{args.checkpoint}: gives activation that is not finite")
-        save_cams(cam_path(args.out, data.photographs.ids[place]), maps, class_names)
+        save_cams(cam_path(args.out, data.dataset.ids[place]), maps, class_names)
 
-    paths = [cam_path(args.out, id) for id in data.photographs.ids]
-    return for_each(data.photographs, write, paths, args.out, settings, args.overwrite, rank, number)
+    paths = [cam_path(args.out, id) for id in data.dataset.ids]
+    return for_each(data.dataset, write, paths, args.out, settings, args.overwrite, rank, number)
 
 
 def _load(path: str, class_names: Sequence[str]) -> Classifier | Segmenter:

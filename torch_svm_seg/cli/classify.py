@@ -17,7 +17,7 @@ from torch_svm_seg.cli.options.training import (
     training_settings,
 )
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.image_labels import LabelledPhotographs
+from torch_svm_seg.data.image_labels import LabelledImages
 from torch_svm_seg.pipeline.runner import train
 from torch_svm_seg.training.distributed import choose_device
 from torch_svm_seg.training.run import CHECKPOINT_FILE, TrainingRun
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     data = open_labelled(args, rank)
     validation = _validation(args, rank)
     settings = training_settings(args, crop_size_of(args), args.epochs)
-    class_names = data.photographs.class_names
+    class_names = data.dataset.class_names
     backbone = load_backbone(args.backbone, args.weights)
     network = METHODS[args.method](backbone, len(class_names) - 1, args.seed).to(choose_device(args.device))
     crops = LabelledCrops(data, settings.crop_size, backbone.mean.cpu(), settings.seed)
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     return 0
 
 
-def _validation(args: argparse.Namespace, rank: int) -> LabelledPhotographs | None:
+def _validation(args: argparse.Namespace, rank: int) -> LabelledImages | None:
     if args.val_split is None and args.val_list is None:
         return None
     if args.val_split is not None and args.root is None:

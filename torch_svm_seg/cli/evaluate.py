@@ -26,7 +26,7 @@ from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.cam.io import read_cams
 from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
 from torch_svm_seg.data.constants import VOC_CLASSES
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import write_text_atomically
 from torch_svm_seg.evaluation.boundaries import far_from_boundaries, near_boundaries
@@ -49,7 +49,7 @@ PAPER_NOTE = (
     " ResNet-50 trained with SIPE; mean over all 21 classes."
 )
 EXIT_CODES = (
-    "exit code: 0 if every photograph was scored in every folder; 1 if a prediction is missing or bad, and the figures"
+    "exit code: 0 if every image was scored in every folder; 1 if a prediction is missing or bad, and the figures"
     " are over the others; 2 if the arguments or the data cannot be used"
 )
 
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="DIR",
-        help="folders that hold ID.png for each photograph; a folder of such folders, as expand.py writes it, stands "
+        help="folders that hold ID.png for each image; a folder of such folders, as expand.py writes it, stands "
         "for all of them. A folder named img or F1 to F5 is shown with the paper's row if the classes are VOC's",
     )
     group.add_argument(
@@ -96,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--rung",
         metavar="NAME",
-        help="which of --predictions, by its name in the table, ranks the photographs of the report and is shown as "
+        help="which of --predictions, by its name in the table, ranks the images of the report and is shown as "
         "confusion matrix (default: the last)",
     )
     report.add_argument(
@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         default=3,
         metavar="N",
-        help="photographs to show of each kind, best, median and worst (default: %(default)s; one takes about 100 kB)",
+        help="images to show of each kind, best, median and worst (default: %(default)s; one takes about 100 kB)",
     )
     report.add_argument("--cams", type=Path, metavar="DIR", help="show these class activation maps, too")
     report.add_argument(
@@ -162,7 +162,7 @@ def _check_flags(args: argparse.Namespace, folders: dict[str, Path]) -> None:
 
 
 def _report(
-    args: argparse.Namespace, dataset: PhotographDataset, folders: dict[str, Path], scores: dict[str, FolderScore]
+    args: argparse.Namespace, dataset: ImageDataset, folders: dict[str, Path], scores: dict[str, FolderScore]
 ) -> Report:
     def cams(id: str, size: tuple[int, int]) -> ActivationMaps:
         return read_cams(args.cams, id, size, dataset.class_names, args.trust_pickle)
@@ -175,19 +175,19 @@ def _report(
         rungs[args.rung] if args.rung else list(rungs.values())[-1],
         args.gallery,
         None if args.cams is None else cams,
-        _problems(scores, len(dataset)) or ["Every photograph was scored in every folder."],
+        _problems(scores, len(dataset)) or ["Every image was scored in every folder."],
     )
 
 
 def _described(args: argparse.Namespace) -> str:
-    """What to call the photographs."""
+    """What to call the images."""
     if args.root is None and args.images is None:
-        return "one photograph of PASCAL VOC 2012"
+        return "one image of PASCAL VOC 2012"
     source = Path(args.images).resolve().name if args.images else f"PASCAL VOC 2012 {args.split or 'train'}"
     return f"{source}, {Path(args.list).name}" if args.list else source
 
 
-def _score_all(dataset: PhotographDataset, folders: dict[str, Path]) -> dict[str, FolderScore]:
+def _score_all(dataset: ImageDataset, folders: dict[str, Path]) -> dict[str, FolderScore]:
     with tqdm(total=len(folders) * len(dataset), unit="mask", disable=None, leave=False) as bar:
         scores = score_folders(dataset, list(folders.values()), bar.update)
     return dict(zip(folders, scores, strict=True))
@@ -212,9 +212,7 @@ def _from_seeds(folder: Path) -> bool:
     return isinstance(settings, dict) and settings.get("supervision") == "seed"
 
 
-def _with_boundaries(
-    rows: Sequence[Row], dataset: PhotographDataset, folders: dict[str, Path], width: int
-) -> list[Row]:
+def _with_boundaries(rows: Sequence[Row], dataset: ImageDataset, folders: dict[str, Path], width: int) -> list[Row]:
     """The rows with the mean IoU near boundaries and far from them."""
     parts = {f"up to {width} px": near_boundaries, f"over {width} px": far_from_boundaries}
     extra: dict[str, dict[str, str]] = {name: {} for name in folders}
@@ -238,14 +236,14 @@ def _problems(scores: dict[str, FolderScore], images: int) -> list[str]:
     problems = []
     for name, score in scores.items():
         if not score.complete:
-            problems.append(f"{name}: only {score.images} of {images} photographs scored, the others left out.")
+            problems.append(f"{name}: only {score.images} of {images} images scored, the others left out.")
         if score.missing:
             problems.append(f"{name}: missing predictions ({len(score.missing)}): {_shortened(score.missing)}")
         if score.problems:
             reasons = [f"{id} ({reason})" for id, reason in score.problems.items()]
             problems.append(f"{name}: bad predictions ({len(reasons)}): {_shortened(reasons)}")
         if score.extra:
-            problems.append(f"{name}: ignored PNGs of no photograph ({len(score.extra)}): {_shortened(score.extra)}")
+            problems.append(f"{name}: ignored PNGs of no image ({len(score.extra)}): {_shortened(score.extra)}")
     return problems
 
 

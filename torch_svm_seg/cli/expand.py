@@ -2,7 +2,7 @@
 
 How to run:
 
-    python expand.py                                     one photograph, a minute, nothing to prepare
+    python expand.py                                     one image, a minute, nothing to prepare
     python expand.py --root /data --out runs/voc         the study of the paper's Table 1 on VOC 2012 train
     python expand.py --images photos --masks masks       a folder of your own
     python expand.py --root /data --supervision seed --checkpoint runs/sipe/checkpoint.pt --features F4 --refine crf
@@ -37,7 +37,7 @@ from torch_svm_seg.cli.options.seeds import (
     open_self_training,
 )
 from torch_svm_seg.cli.options.svm import add_sample_arguments, add_svm_arguments, open_expander
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import digest, write_atomically
 from torch_svm_seg.evaluation.panels import panel
@@ -45,7 +45,7 @@ from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path, unfinished
-from torch_svm_seg.pipeline.run_folder import Progress, claim_folder, folder_digest, print_skipped, write_record
+from torch_svm_seg.pipeline.run_folder import Progress, folder_digest, open_run, print_skipped, write_record
 from torch_svm_seg.pipeline.supervision import GroundTruth, Supervision
 from torch_svm_seg.training.checkpoints import read_checkpoint
 from torch_svm_seg.training.distributed import choose_device, gathered, processes
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--features",
         nargs="+",
         metavar="STAGE",
-        help="stages to compare, one SVM an image each: img is the RGB picture, F1 to F5 the backbone's stages from "
+        help="stages to compare, one SVM an image each: img is the RGB image, F1 to F5 the backbone's stages from "
         "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each weighing alike; none is only "
         "--baselines (default: all six; F4 with seeds)",
     )
@@ -153,7 +153,7 @@ def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     settings = _settings(args, dataset)
     if rank == 0:
         files = (mask_path(args.out, name, id) for name in run.names for id in dataset.ids)
-        progress = claim_folder(args.out, settings, args.overwrite, files)
+        progress = open_run(args.out, settings, args.overwrite, files)
     gathered(None)  # no process looks before old masks are gone
     share = unfinished(args.out, run.names, dataset.ids)[rank::number]
     gathered(None)  # and none writes before all have looked
@@ -200,7 +200,7 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise InputError("--batch-size and --workers: expected at least 1 and 0")
 
 
-def _supervision(args: argparse.Namespace, dataset: PhotographDataset, classifier: Classifier | None) -> Supervision:
+def _supervision(args: argparse.Namespace, dataset: ImageDataset, classifier: Classifier | None) -> Supervision:
     if args.supervision == "seed":
         return open_seeds(args, dataset, classifier)
     if not dataset.has_masks:
@@ -224,7 +224,7 @@ def _check_features(args: argparse.Namespace, backbone: Backbone) -> None:
             raise InputError(f"--features: expected each stage once in a fusion, got {name}")
 
 
-def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, dataset: ImageDataset) -> dict[str, Any]:
     """What the masks depend on: a run continues only with the same."""
     backbone = args.backbone or DEFAULT_BACKBONE
     if args.checkpoint is not None:
@@ -244,7 +244,7 @@ def _settings(args: argparse.Namespace, dataset: PhotographDataset) -> dict[str,
 
 
 def _summarize(
-    args: argparse.Namespace, dataset: PhotographDataset, run: ExpansionRun, progress: Progress, images: int
+    args: argparse.Namespace, dataset: ImageDataset, run: ExpansionRun, progress: Progress, images: int
 ) -> None:
     """Print the table, what was skipped and where everything lies; draw the overview."""
     done = dataset.subset(place for place, id in enumerate(dataset.ids) if id not in progress.skipped)
@@ -264,7 +264,7 @@ def _summarize(
     restored = [f"{name} {number}" for name, number in progress.restored.items() if number]
     if restored:
         print(f"objects that had vanished and were given their seed back: {', '.join(restored)}")
-    written = f"; masks in {args.out}/NAME/ID.png, pictures in {args.out}/overview.png" if len(done) else ""
+    written = f"; masks in {args.out}/NAME/ID.png, images in {args.out}/overview.png" if len(done) else ""
     print(f"{images} images expanded, {len(done) - images} were there, {len(progress.skipped)} skipped{written}")
 
 

@@ -1,4 +1,4 @@
-"""What a run of the expansion shows at its end: a table of scores, and pictures of the first photographs."""
+"""What a run of the expansion shows at its end: a table of scores, and images of the first images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask
 from torch_svm_seg.evaluation.panels import PanelRow
 from torch_svm_seg.evaluation.scoring import score_folders
@@ -21,7 +21,7 @@ from torch_svm_seg.pipeline.supervision import Supervision
 ROWS = 4
 
 
-def score_table(dataset: PhotographDataset, out: Path, names: Sequence[str], progress: Progress, width: int) -> str:
+def score_table(dataset: ImageDataset, out: Path, names: Sequence[str], progress: Progress, width: int) -> str:
     """A table like the paper's Table 1, a row for the masks of each name and a column for each class."""
     rows, seconds = [], progress.seconds_per_image()
     scores = score_folders(dataset, [out / name for name in names])
@@ -32,14 +32,14 @@ def score_table(dataset: PhotographDataset, out: Path, names: Sequence[str], pro
 
 
 def overview_rows(
-    dataset: PhotographDataset,
+    dataset: ImageDataset,
     out: Path,
     names: Sequence[str],
     supervision: Supervision,
     labeller: StudyLabeller | SelfTraining | None,
     device: torch.device,
 ) -> list[PanelRow]:
-    """The first photographs with their masks, and what a labeller sampled, as in the paper's Figures 6 and 7."""
+    """The first images with their masks, and what a labeller sampled, as in the paper's Figures 6 and 7."""
     rows = []
     for place, id in enumerate(dataset.ids[:ROWS]):
         _, image, knowledge = supervision.read(dataset, place)

@@ -15,7 +15,7 @@ from torch_svm_seg.cli.options.training import (
     run_settings,
     training_settings,
 )
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.irn import IRNet
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     if (args.cams is None) == (args.sure_labels is None):
         raise InputError("--cams and --sure-labels: give one of them, maps to label by or labels")
     refuse_to_restart(args.out, args.resume)
-    photographs = open_dataset(args)
+    dataset = open_dataset(args)
     settings = training_settings(args, crop_size_of(args), args.epochs)
     if settings.crop_size % IRN_CROP_MULTIPLE:
         raise InputError(f"--crop-size: expected a multiple of {IRN_CROP_MULTIPLE}, got {settings.crop_size}")
@@ -82,17 +82,15 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     folder, code = args.sure_labels, 0
     if folder is None:
         folder = args.out / "labels"
-        code = _write_sure_labels(args, photographs, folder, rank, number)
-    photographs = photographs.subset(
-        [place for place, id in enumerate(photographs.ids) if label_path(folder, id).is_file()]
-    )
-    if not len(photographs):
+        code = _write_sure_labels(args, dataset, folder, rank, number)
+    dataset = dataset.subset([place for place, id in enumerate(dataset.ids) if label_path(folder, id).is_file()])
+    if not len(dataset):
         raise InputError(f"{folder}: no image has sure labels, ID.png")
-    crops = SureCrops(photographs, folder, settings.crop_size, backbone.mean.cpu(), settings.seed)
+    crops = SureCrops(dataset, folder, settings.crop_size, backbone.mean.cpu(), settings.seed)
     training = Training(network, crops, settings, rank, number)
     labels = {"sure_labels": None if args.sure_labels is None else str(args.sure_labels), "method": IRN_METHOD}
     label_flags = ("cams", "background", "background_factor", "backbone", "weights")
-    record = labels | run_settings(args, label_flags, settings, len(photographs))
+    record = labels | run_settings(args, label_flags, settings, len(dataset))
 
     def centre() -> dict[str, float]:
         if training.finished:
@@ -101,13 +99,11 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
 
     train(TrainingRun(args.out, training, record, (), (), centre), args.resume, rank)
     if rank == 0:
-        print(f"{len(photographs)} images, {training.step} steps; the network is {args.out / CHECKPOINT_FILE}")
+        print(f"{len(dataset)} images, {training.step} steps; the network is {args.out / CHECKPOINT_FILE}")
     return code
 
 
-def _write_sure_labels(
-    args: argparse.Namespace, photographs: PhotographDataset, folder: Path, rank: int, number: int
-) -> int:
+def _write_sure_labels(args: argparse.Namespace, dataset: ImageDataset, folder: Path, rank: int, number: int) -> int:
     cams, device = open_maps(args), choose_device(args.device)
     if not 0 <= args.background_factor <= 1:
         raise InputError(f"--background-factor: expected 0 to 1, got {args.background_factor}")
@@ -115,9 +111,9 @@ def _write_sure_labels(
     settings |= {name: getattr(args, name) for name in ("background", "background_factor")}
 
     def write(place: int) -> None:
-        id, image, activation = cams.read(photographs, place)
+        id, image, activation = cams.read(dataset, place)
         labels = label_by_activation(image.to(device), activation.to(device), args.background_factor)
         save_mask(label_path(folder, id), labels.cpu())
 
-    paths = [label_path(folder, id) for id in photographs.ids]
-    return for_each(photographs, write, paths, folder, settings, not args.resume, rank, number)
+    paths = [label_path(folder, id) for id in dataset.ids]
+    return for_each(dataset, write, paths, folder, settings, not args.resume, rank, number)

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     """Write class activation maps refined by an IRNet; returns the exit code."""
-    photographs = open_dataset(args)
+    dataset = open_dataset(args)
     if not args.exponent > 0:
         raise InputError(f"--exponent: expected a positive number, got {args.exponent}")
     if args.threshold is not None and not 0 < args.threshold < 1:
@@ -55,9 +55,9 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     settings |= {"exponent": args.exponent, "threshold": args.threshold}
 
     def write(place: int) -> None:
-        id, image, activation = cams.read(photographs, place)
+        id, image, activation = cams.read(dataset, place)
         maps = refine_activation(refinement, image, activation)
-        save_cams(cam_path(args.out, id), maps, photographs.class_names)
+        save_cams(cam_path(args.out, id), maps, dataset.class_names)
 
-    paths = [cam_path(args.out, id) for id in photographs.ids]
-    return for_each(photographs, write, paths, args.out, settings, args.overwrite, rank, number)
+    paths = [cam_path(args.out, id) for id in dataset.ids]
+    return for_each(dataset, write, paths, args.out, settings, args.overwrite, rank, number)

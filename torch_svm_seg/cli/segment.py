@@ -8,7 +8,7 @@ from tqdm import tqdm
 from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
 from torch_svm_seg.cli.options.run import add_run_arguments, add_seed_argument
 from torch_svm_seg.cli.options.training import add_training_run_arguments, run_settings, training_settings
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.pipeline.runner import train
 from torch_svm_seg.segmenters import build_segmenter
@@ -162,8 +162,8 @@ def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
     return 0
 
 
-def _masked(args: argparse.Namespace, rank: int) -> PhotographDataset:
-    """Open the photographs with their masks, having read all of them, and say which ones have none."""
+def _masked(args: argparse.Namespace, rank: int) -> ImageDataset:
+    """Open the images with their masks, having read all of them, and say which ones have none."""
     dataset = open_dataset(args)
     if not dataset.has_masks:
         raise InputError("--masks: needed, the folder of masks to train on")
@@ -180,7 +180,7 @@ def _masked(args: argparse.Namespace, rank: int) -> PhotographDataset:
     return summary.with_masks
 
 
-def _masked_validation(args: argparse.Namespace, data: PhotographDataset, rank: int) -> PhotographDataset | None:
+def _masked_validation(args: argparse.Namespace, data: ImageDataset, rank: int) -> ImageDataset | None:
     if args.val_split is None and args.val_list is None:
         if args.val_masks is not None:
             raise InputError("--val-masks: works only together with --val-split or --val-list")

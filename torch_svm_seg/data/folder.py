@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from torch_svm_seg.data.constants import IMAGE_SUFFIXES, VOC_CLASSES
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.data.lists import read_lines, without_image_suffix
@@ -14,7 +14,7 @@ def folder(
     masks: PathLike | None = None,
     class_names: PathLike | None = None,
     list_file: PathLike | None = None,
-) -> PhotographDataset:
+) -> ImageDataset:
     """Opens a folder of one's own.
 
     Args:
@@ -35,7 +35,7 @@ def folder(
         ids, source = _image_stems(Path(images)), images
     else:
         ids, source = [without_image_suffix(line) for line in read_lines(list_file)], list_file
-    return PhotographDataset(images, masks, ids, names, IMAGE_SUFFIXES, source)
+    return ImageDataset(images, masks, ids, names, IMAGE_SUFFIXES, source)
 
 
 def _image_stems(images: Path) -> list[str]:

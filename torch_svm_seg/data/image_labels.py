@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.data.lists import read_lines, without_image_suffix
@@ -21,33 +21,33 @@ ImageLabels = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
-class LabelledPhotographs:
-    """The photographs of a data set whose classes are known.
+class LabelledImages:
+    """The images of a data set whose classes are known.
 
     Attributes:
-        photographs: the labelled photographs.
-        present: the classes that each of them shows, bool (photographs, classes without background).
-        unlabelled: ids of the data set's other photographs, which no label or only an empty one was found for.
+        images: the labelled images.
+        present: the classes that each of them shows, bool (images, classes without background).
+        unlabelled: ids of the data set's other images, which no label or only an empty one was found for.
     """
 
-    photographs: PhotographDataset
+    dataset: ImageDataset
     present: Tensor
     unlabelled: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Gives the number of labelled photographs."""
-        return len(self.photographs)
+        """Gives the number of labelled images."""
+        return len(self.dataset)
 
     def classes(self, index: int) -> tuple[int, ...]:
-        """Gives the ids of the classes that a photograph shows, ascending, from 1."""
+        """Gives the ids of the classes that an image shows, ascending, from 1."""
         return tuple((self.present[index].nonzero().flatten() + 1).tolist())
 
 
-def with_labels(dataset: PhotographDataset, labels: ImageLabels) -> LabelledPhotographs:
-    """Joins photographs with their labels; a photograph without any is left out and listed.
+def with_labels(dataset: ImageDataset, labels: ImageLabels) -> LabelledImages:
+    """Joins images with their labels; an image without any is left out and listed.
 
     Raises:
-        InputError: no photograph has a label.
+        InputError: no image has a label.
     """
     places = [place for place, id in enumerate(dataset.ids) if labels.get(id)]
     if not places:
@@ -56,7 +56,7 @@ def with_labels(dataset: PhotographDataset, labels: ImageLabels) -> LabelledPhot
     for row, place in zip(present, places, strict=True):
         row[torch.tensor(list(labels[dataset.ids[place]])) - 1] = True
     unlabelled = tuple(id for id in dataset.ids if not labels.get(id))
-    return LabelledPhotographs(dataset.subset(places), present, unlabelled)
+    return LabelledImages(dataset.subset(places), present, unlabelled)
 
 
 def labels_from_file(path: PathLike, class_names: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -89,7 +89,7 @@ def labels_from_annotations(folder: PathLike, ids: Iterable[str], class_names: S
     return {id: _annotated(Path(folder) / f"{id}.xml", class_names) for id in ids}
 
 
-def labels_from_masks(dataset: PhotographDataset) -> ImageLabels:
+def labels_from_masks(dataset: ImageDataset) -> ImageLabels:
     """Finds the classes in the masks of a data set.
 
     Raises:

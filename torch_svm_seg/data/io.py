@@ -33,10 +33,10 @@ _FORBIDDEN_IN_IDS = frozenset('\\:*?"<>|')
 
 
 def read_image(path: PathLike) -> Tensor:
-    """Reads a photograph.
+    """Reads an image.
 
-    Greyscale, palette, CMYK and 16-bit pictures are converted, transparency is dropped. An EXIF orientation is *not*
-    applied: masks are drawn on the pixels as they are stored and carry no such tag, so turning only the photograph
+    Greyscale, palette, CMYK and 16-bit images are converted, transparency is dropped. An EXIF orientation is *not*
+    applied: masks are drawn on the pixels as they are stored and carry no such tag, so turning only the image
     would tear the two apart.
 
     Args:
@@ -64,12 +64,12 @@ def read_mask(path: PathLike) -> Tensor:
         Class ids, int64 of shape (H, W).
 
     Raises:
-        InputError: the file is missing, damaged, not an image or a colour picture.
+        InputError: the file is missing, damaged, not an image or a colour image.
     """
     with _open(path) as image:
         if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):
             raise InputError(
-                f"{path}: a colour picture (mode {image.mode}) is not a mask of class ids; "
+                f"{path}: a colour image (mode {image.mode}) is not a mask of class ids; "
                 "save ids as a palette or greyscale PNG"
             )
         step = _grey_step(image)
@@ -184,11 +184,11 @@ def _reason(error: Exception) -> str:
 def _to_rgb(image: Image.Image, path: PathLike) -> Image.Image:
     """Converts to RGB where Pillow would clip 16-bit values to white or warn about transparent palettes."""
     if image.mode == "F":
-        raise InputError(f"{path}: floating point pixels have no fixed range; save the picture with 8 or 16 bits")
+        raise InputError(f"{path}: floating point pixels have no fixed range; save the image with 8 or 16 bits")
     if image.mode.startswith("I"):
         values = np.array(image)
         if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{path}: pixel values beyond 16 bits; save the picture with 8 or 16 bits")
+            raise InputError(f"{path}: pixel values beyond 16 bits; save the image with 8 or 16 bits")
         image = Image.fromarray((values >> 8).astype(np.uint8))
     if "transparency" in image.info:
         image = image.convert("RGBA")

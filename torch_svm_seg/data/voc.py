@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets import VOCSegmentation  # type: ignore[import-untyped]
 
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError, import_optional
 from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.data.lists import read_lines
@@ -21,7 +21,7 @@ def voc2012(
     list_file: PathLike | None = None,
     download: bool = False,
     sbd_root: PathLike | None = None,
-) -> PhotographDataset:
+) -> ImageDataset:
     """Opens PASCAL VOC 2012 in the layout of torchvision, ``root/VOCdevkit/VOC2012``.
 
     Any split with a list ``ImageSets/Segmentation/SPLIT.txt`` opens. A list holds an id a line, or the two columns
@@ -58,11 +58,11 @@ def voc2012(
     if split == "train_aug":
         return _train_aug(voc, Path(root) / "SBD" if sbd_root is None else Path(sbd_root), list_file)
     source = _split_file(voc, split) if list_file is None else Path(list_file)
-    return PhotographDataset(voc / "JPEGImages", voc / "SegmentationClass", _read_voc_list(source), source=source)
+    return ImageDataset(voc / "JPEGImages", voc / "SegmentationClass", _read_voc_list(source), source=source)
 
 
-class _AugmentedVOC(PhotographDataset):
-    """VOC's photographs and masks, and SBD's where VOC has none."""
+class _AugmentedVOC(ImageDataset):
+    """VOC's images and masks, and SBD's where VOC has none."""
 
     def __init__(self, voc: Path, masks: Path, sbd: Path, ids: Iterable[str], source: PathLike) -> None:
         super().__init__(voc / "JPEGImages", masks, ids, source=source)
@@ -85,7 +85,7 @@ class _AugmentedVOC(PhotographDataset):
         return _read_sbd_mask(path) if path.suffix == ".mat" else super()._read_mask(path)
 
 
-def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None) -> PhotographDataset:
+def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None) -> ImageDataset:
     masks = voc / "SegmentationClassAug"
     lists = voc / "ImageSets" / "Segmentation"
     source = lists / "train_aug.txt" if list_file is None else Path(list_file)
@@ -93,7 +93,7 @@ def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None) -> PhotographDa
     if not masks.is_dir():
         if not (sbd / "cls").is_dir():
             if listed:
-                return PhotographDataset(voc / "JPEGImages", None, _read_voc_list(source), source=source)
+                return ImageDataset(voc / "JPEGImages", None, _read_voc_list(source), source=source)
             raise InputError(f"train_aug: none of {source}, {masks} and {sbd / 'cls'} exists")
         import_optional("scipy.io", f"reading SBD's masks needs it; pip install scipy, or provide {masks}")
         masks = voc / "SegmentationClass"
@@ -106,7 +106,7 @@ def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None) -> PhotographDa
 
 
 def _is_whole(voc: Path) -> bool:
-    """Whether all photographs and masks of VOC's lists are there: unpacking may have been interrupted."""
+    """Whether all images and masks of VOC's lists are there: unpacking may have been interrupted."""
     lists = [voc / "ImageSets" / "Segmentation" / f"{split}.txt" for split in ("train", "val")]
     if not all(path.is_file() for path in lists):
         return False

@@ -1,4 +1,4 @@
-"""Pictures that show a photograph, its ground truth, its training pixels and the masks made from it side by side."""
+"""Images that show an image, its ground truth, its training pixels and the masks made from it side by side."""
 
 import math
 from collections.abc import Sequence
@@ -14,38 +14,38 @@ from torch import Tensor
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.palette import colorize
 
-CELL = 320  # longest side of a picture, in pixels
+CELL = 320  # longest side of an image, in pixels
 GAP = 12
 TEXT = 20  # size of the letters and of the legend's squares
 DOT = 2  # side of the square that a sampled pixel becomes
-FADED = 0.6  # how far the photograph under the sampled pixels goes to white
+FADED = 0.6  # how far the image under the sampled pixels goes to white
 BLACK, GREY, WHITE = (0, 0, 0), (150, 150, 150), (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class PanelRow:
-    """One photograph and what belongs to it; masks hold class ids, int64 (H, W), and 255 where there is none.
+    """One image and what belongs to it; masks hold class ids, int64 (H, W), and 255 where there is none.
 
     Attributes:
-        photograph: uint8 (3, H, W).
+        image: uint8 (3, H, W).
         predictions: a mask for each of the panel's columns.
         truth: the ground truth, if known.
         samples: the class of each pixel that trained the classifier and 255 at all others, if known.
     """
 
-    photograph: Tensor
+    item: Tensor
     predictions: Sequence[Tensor]
     truth: Tensor | None = None
     samples: Tensor | None = None
 
 
 def panel(rows: Sequence[PanelRow], columns: Sequence[str], class_names: Sequence[str]) -> Image.Image:
-    """Draw a row of pictures for each photograph, with titles above and the colours of the classes below.
+    """Draw a row of images for each image, with titles above and the colours of the classes below.
 
-    Pixels of class 255 are white. Large photographs are scaled down. A column that no row can fill is left out.
+    Pixels of class 255 are white. Large images are scaled down. A column that no row can fill is left out.
 
     Args:
-        rows: the photographs.
+        rows: the images.
         columns: a title for each prediction.
         class_names: the name of each class id.
 
@@ -53,11 +53,11 @@ def panel(rows: Sequence[PanelRow], columns: Sequence[str], class_names: Sequenc
         ValueError: there are no rows, or a row has more or fewer predictions than columns.
     """
     if not rows:
-        raise ValueError("rows: expected at least one photograph, got none")
+        raise ValueError("rows: expected at least one image, got none")
     for row in rows:
         if len(row.predictions) != len(columns):
-            raise ValueError(f"rows: expected {len(columns)} predictions a photograph, got {len(row.predictions)}")
-    titles = ["photograph", "ground truth", "sampled pixels", *columns]
+            raise ValueError(f"rows: expected {len(columns)} predictions an image, got {len(row.predictions)}")
+    titles = ["image", "ground truth", "sampled pixels", *columns]
     grid = [_pictures(row) for row in rows]
     used = [index for index in range(len(titles)) if any(pictures[index] for pictures in grid)]
     table = _table([titles[i] for i in used], [[pictures[i] for i in used] for pictures in grid])
@@ -65,17 +65,17 @@ def panel(rows: Sequence[PanelRow], columns: Sequence[str], class_names: Sequenc
 
 
 def _pictures(row: PanelRow) -> list[Image.Image | None]:
-    """The row's pictures from left to right, None where something is unknown."""
+    """The row's images from left to right, None where something is unknown."""
     return [
-        _photograph(row.photograph),
+        _photograph(row.item),
         None if row.truth is None else _mask(row.truth),
-        None if row.samples is None else draw_samples(row.photograph, row.samples),
+        None if row.samples is None else draw_samples(row.item, row.samples),
         *map(_mask, row.predictions),
     ]
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
-    """(width, height) on the panel of a picture of this size."""
+    """(width, height) on the panel of an image of this size."""
     scale = min(1.0, CELL / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -93,7 +93,7 @@ def _mask(mask: Tensor) -> Image.Image:
 
 
 def draw_samples(image: Tensor, samples: Tensor) -> Image.Image:
-    """A dot of one size for each sampled pixel, however much the photograph was scaled down."""
+    """A dot of one size for each sampled pixel, however much the image was scaled down."""
     grey = _photograph(image).convert("L").convert("RGB")
     canvas = np.array(Image.blend(grey, Image.new("RGB", grey.size, WHITE), FADED))
     rows, columns = np.nonzero(samples.cpu().numpy() != VOID)
@@ -114,14 +114,14 @@ def colours(ids: Tensor) -> NDArray[np.uint8]:
 
 
 def _class_ids(rows: Sequence[PanelRow]) -> list[int]:
-    """The ids that any mask of the panel shows, void last; among sampled pixels, void is the photograph."""
+    """The ids that any mask of the panel shows, void last; among sampled pixels, void is the image."""
     masks = [mask for row in rows for mask in (row.truth, *row.predictions) if mask is not None]
     sampled = [row.samples[row.samples != VOID] for row in rows if row.samples is not None]
     return sorted({id for mask in (*masks, *sampled) for id in np.unique(mask.cpu().numpy()).tolist()})
 
 
 def _table(titles: Sequence[str], grid: Sequence[Sequence[Image.Image | None]]) -> Image.Image:
-    """Titled columns of pictures, each as wide as its widest picture or title."""
+    """Titled columns of images, each as wide as its widest image or title."""
     font = ImageFont.load_default(size=TEXT)
     widths = [
         max(math.ceil(font.getlength(title)), *(picture.width for picture in column if picture))
@@ -169,7 +169,7 @@ def _legend_entry(class_id: int, name: str) -> Image.Image:
 
 
 def _above(upper: Image.Image, lower: Image.Image) -> Image.Image:
-    """Two pictures, one above the other."""
+    """Two images, one above the other."""
     canvas = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), WHITE)
     canvas.paste(upper, (0, 0))
     canvas.paste(lower, (0, upper.height))

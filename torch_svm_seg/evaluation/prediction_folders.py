@@ -14,7 +14,7 @@ def find_folders(paths: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
 
     Args:
         paths: folders of masks, or folders of such folders.
-        ids: of the photographs.
+        ids: of the images.
 
     Returns:
         Each folder by its own name, with as many parents before it as it takes to tell all apart.
@@ -30,7 +30,7 @@ def find_folders(paths: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
 def _expanded(folder: Path, ids: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder")
-    # The ids, for a folder of runs may hold pictures of its own, and "birds/17" lies in a subfolder itself.
+    # The ids, for a folder of runs may hold images of its own, and "birds/17" lies in a subfolder itself.
     if any((folder / f"{id}.png").is_file() for id in ids):
         return [folder]
     if holders := [path for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.png"))]:

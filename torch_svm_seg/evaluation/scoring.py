@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import read_mask
 from torch_svm_seg.evaluation.metrics import confusion_matrix, summarize
@@ -26,11 +26,11 @@ class FolderScore:
         per_class: IoU of each class from 0 to 1, float64 (classes,); NaN for a class with an empty union.
         miou: mean of the IoUs that are not NaN; NaN if nothing was scored.
         images: number of predictions scored.
-        missing: photographs of the data set without a prediction.
-        extra: predictions whose name is no photograph of the data set; not scored, and harmless.
-        problems: photograph -> why its prediction could not be scored.
+        missing: images of the data set without a prediction.
+        extra: predictions whose name is no image of the data set; not scored, and harmless.
+        problems: image -> why its prediction could not be scored.
         confusion: the counts behind the IoUs, see ``torch_svm_seg.evaluation.metrics.confusion_matrix``.
-        per_image: photograph -> mean IoU of its prediction alone, over the classes of its ground truth (Csurka et al.,
+        per_image: image -> mean IoU of its prediction alone, over the classes of its ground truth (Csurka et al.,
             BMVC 2013); NaN for one that is all void.
     """
 
@@ -45,22 +45,22 @@ class FolderScore:
 
     @property
     def complete(self) -> bool:
-        """Whether every photograph of the data set was scored."""
+        """Whether every image of the data set was scored."""
         return not self.missing and not self.problems
 
 
 def score_folder(
-    dataset: PhotographDataset,
+    dataset: ImageDataset,
     folder: str | Path,
     on_image: Callable[[], object] | None = None,
     scored: Callable[[Tensor], Tensor] | None = None,
 ) -> FolderScore:
-    """Score ``folder/ID.png`` for each photograph of a data set.
+    """Score ``folder/ID.png`` for each image of a data set.
 
     Args:
-        dataset: the photographs with their ground truth.
+        dataset: the images with their ground truth.
         folder: index PNGs of class ids, 255 for "unsure" (see ``torch_svm_seg.evaluation.metrics``).
-        on_image: called after each photograph, for a progress bar.
+        on_image: called after each image, for a progress bar.
         scored: gives of a ground truth (H, W) the part to score, with 255 elsewhere; by default all of it.
 
     Raises:
@@ -70,7 +70,7 @@ def score_folder(
 
 
 def score_folders(
-    dataset: PhotographDataset,
+    dataset: ImageDataset,
     folders: Sequence[str | Path],
     on_mask: Callable[[], object] | None = None,
     scored: Callable[[Tensor], Tensor] | None = None,
@@ -78,9 +78,9 @@ def score_folders(
     """Score several folders like :func:`score_folder`, reading the ground truth once for all of them.
 
     Args:
-        dataset: the photographs with their ground truth.
+        dataset: the images with their ground truth.
         folders: what to score.
-        on_mask: called after each photograph in each folder, for a progress bar.
+        on_mask: called after each image in each folder, for a progress bar.
         scored: gives of a ground truth (H, W) the part to score, with 255 elsewhere; by default all of it.
 
     Raises:
@@ -124,7 +124,7 @@ class _Tally:
             self.confusion += counted
             self.per_image[id] = float(summarize(counted).per_class[counted.any(dim=1)].mean())
 
-    def score(self, dataset: PhotographDataset, folder: Path) -> FolderScore:
+    def score(self, dataset: ImageDataset, folder: Path) -> FolderScore:
         found = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png")}
         result = summarize(self.confusion)
         return FolderScore(
@@ -140,7 +140,7 @@ class _Tally:
 
 
 def _counts(
-    dataset: PhotographDataset, index: int, paths: Sequence[Path], scored: Callable[[Tensor], Tensor] | None
+    dataset: ImageDataset, index: int, paths: Sequence[Path], scored: Callable[[Tensor], Tensor] | None
 ) -> list[Tensor | str | None]:
     """For each prediction its confusion matrix, why there is none, or None where there is no prediction."""
     if not any(path.is_file() for path in paths):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.expansion.fusion import weigh_alike
+from torch_svm_seg.expansion.fusion import equalize_maps
 from torch_svm_seg.expansion.interpolation import feature_maps, read_pixels
 from torch_svm_seg.expansion.pixel_samples import pixel_products
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
@@ -106,7 +106,7 @@ class SVMExpander(nn.Module):
         dtype = torch.float64 if any(features.dtype == torch.float64 for features in maps) else torch.float32
         maps = [features.to(dtype) for features in maps]
         if self.normalize:
-            maps = weigh_alike([z_score(features) for features in maps])
+            maps = equalize_maps([z_score(features) for features in maps])
         if weights is not None:
             labels = torch.where(weights > 0, labels, VOID)
             self._check_labelled(labels)

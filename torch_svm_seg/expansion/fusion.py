@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
-def weigh_alike(maps: Sequence[Tensor]) -> list[Tensor]:
+def equalize_maps(maps: Sequence[Tensor]) -> list[Tensor]:
     """Scale maps (B, C_j, h_j, w_j) of z-scored channels so that each contributes the same variance.
 
     Example:
         >>> import torch
-        >>> shallow, deep = weigh_alike([torch.ones(1, 1, 8, 8), torch.ones(1, 3, 2, 2)])
+        >>> shallow, deep = equalize_maps([torch.ones(1, 1, 8, 8), torch.ones(1, 3, 2, 2)])
         >>> [round(float(features[0, :, 0, 0].square().sum()), 3) for features in (shallow, deep)]
         [2.0, 2.0]
     """

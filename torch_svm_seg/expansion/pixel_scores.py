@@ -11,7 +11,7 @@ from torch_svm_seg.svm.kernels import BLOCK_ENTRIES, DecisionFunction, LinearDec
 from torch_svm_seg.tensors import first_true, resize
 
 # Between pixels that agree, all with at least this margin between their best two scores, all pixels agree: on
-# photographs, 7 in 10,000 pixels do not at worst, none in features of a stride of 8 and more, 2 in 100,000 in
+# images, 7 in 10,000 pixels do not at worst, none in features of a stride of 8 and more, 2 in 100,000 in
 # fused ones.
 SAFE_MARGIN = 1.0
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torch_svm_seg.backbones.builder import RANDOM, load_backbone
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike, read_mask, size_text
 from torch_svm_seg.data.transforms import random_placement
@@ -85,19 +85,19 @@ def label_path(folder: PathLike, id: str) -> Path:
 
 
 class SureCrops(Crops):
-    """A random crop of each photograph, with the labels of its cells.
+    """A random crop of each image, with the labels of its cells.
 
     Args:
-        photographs: the photographs.
+        images: the images.
         folder: holds the sure labels ``ID.png``, class ids and 255.
         size: side of the crops, in pixels.
         fill: colour of the padding, (3, 1, 1).
         seed: of the choices.
     """
 
-    def __init__(self, photographs: PhotographDataset, folder: PathLike, size: int, fill: Tensor, seed: int) -> None:
+    def __init__(self, dataset: ImageDataset, folder: PathLike, size: int, fill: Tensor, seed: int) -> None:
         super().__init__(seed)
-        self._photographs, self._folder, self._size, self._fill = photographs, folder, size, fill
+        self._photographs, self._folder, self._size, self._fill = dataset, folder, size, fill
 
     def __len__(self) -> int:
         return len(self._photographs)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import Labeller, Labelling, StudyLabeller, label, seeds_of
@@ -81,7 +81,7 @@ class ExpansionRun:
 
     def run(
         self,
-        dataset: PhotographDataset,
+        dataset: ImageDataset,
         places: Sequence[int],
         batch_size: int = 1,
         workers: int = 0,
@@ -90,7 +90,7 @@ class ExpansionRun:
         """Expand the images at ``places`` of a data set.
 
         Args:
-            dataset: The photographs.
+            dataset: The images.
             places: Which of them.
             batch_size: Images of one size to expand at once.
             workers: Processes that read images ahead.
@@ -98,7 +98,7 @@ class ExpansionRun:
         """
         self.progress.seconds |= dict.fromkeys(self.names, 0.0)
         self.progress.restored |= dict.fromkeys(self.names, 0)
-        # Photographs are of any size: they come one by one, not stacked.
+        # Images are of any size: they come one by one, not stacked.
         readings = DataLoader(
             _Readings(dataset, places, self.supervision), batch_size=None, num_workers=workers, collate_fn=_as_it_is
         )
@@ -120,7 +120,7 @@ class ExpansionRun:
             if len(group) == batch_size:
                 yield waiting.pop(tuple(reading.image.shape))
             elif sum(map(len, waiting.values())) == _MOST_WAITING * batch_size:
-                # Photographs of many sizes would fill the memory: the largest group goes as it is.
+                # Images of many sizes would fill the memory: the largest group goes as it is.
                 yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
         yield from waiting.values()
 
@@ -225,7 +225,7 @@ def _mask_name(base: str, refinement: str) -> str:
 class _Readings(Dataset[Supervised | tuple[str, str]]):
     """Images read in worker processes: one that cannot be read is its id and the reason instead."""
 
-    def __init__(self, dataset: PhotographDataset, places: Sequence[int], supervision: Supervision) -> None:
+    def __init__(self, dataset: ImageDataset, places: Sequence[int], supervision: Supervision) -> None:
         self.dataset, self.places, self.supervision = dataset, places, supervision
 
     def __len__(self) -> int:

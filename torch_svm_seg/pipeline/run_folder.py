@@ -57,7 +57,7 @@ class Progress:
         return {name: seconds / max(self.images, 1) for name, seconds in self.seconds.items()}
 
 
-def claim_folder(out: Path, settings: dict[str, Any], overwrite: bool, files: Iterable[Path]) -> Progress:
+def open_run(out: Path, settings: dict[str, Any], overwrite: bool, files: Iterable[Path]) -> Progress:
     """Write the settings into a folder, and give what an earlier run of the same settings did there.
 
     Args:

@@ -7,8 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from torch_svm_seg.data.dataset import PhotographDataset
-from torch_svm_seg.pipeline.run_folder import SPOILT, Progress, claim_folder, print_skipped, skip_reason, write_record
+from torch_svm_seg.data.dataset import ImageDataset
+from torch_svm_seg.pipeline.run_folder import SPOILT, Progress, open_run, print_skipped, skip_reason, write_record
 from torch_svm_seg.training.distributed import gathered
 from torch_svm_seg.training.run import TrainingRun
 from torch_svm_seg.training.trainer import Step
@@ -28,7 +28,7 @@ def train(run: TrainingRun, resume: bool, rank: int) -> None:
 
 
 def for_each(
-    photographs: PhotographDataset,
+    dataset: ImageDataset,
     write: Callable[[int], None],
     paths: Sequence[Path],
     out: Path,
@@ -37,11 +37,11 @@ def for_each(
     rank: int,
     number: int,
 ) -> int:
-    """Write a file for each photograph, this process its share, and report on all; returns the exit code.
+    """Write a file for each image, this process its share, and report on all; returns the exit code.
 
     Args:
-        photographs: the photographs.
-        write: writes the file of the photograph at a place; what it raises of SPOILT skips it.
+        dataset: the images.
+        write: writes the file of the image at a place; what it raises of SPOILT skips it.
         paths: of the files.
         out: folder of the files and of the record.
         settings: what the files depend on: all of a folder have the same.
@@ -50,7 +50,7 @@ def for_each(
         number: number of processes.
     """
     if rank == 0:
-        progress = claim_folder(out, settings, overwrite, paths)
+        progress = open_run(out, settings, overwrite, paths)
     gathered(None)  # no process looks before old files are gone
     places = [place for place, path in enumerate(paths) if not path.is_file()]
     gathered(None)  # and none writes before all have looked
@@ -61,7 +61,7 @@ def for_each(
             write(place)
             own.images += 1
         except SPOILT as error:
-            own.skipped[photographs.ids[place]] = skip_reason(error)
+            own.skipped[dataset.ids[place]] = skip_reason(error)
     parts = gathered(own)
     merged = Progress()
     for part in parts:

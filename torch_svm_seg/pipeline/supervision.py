@@ -19,7 +19,7 @@ from torch_svm_seg.cam.activation import (
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cam.io import read_cams
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike, read_mask, size_text
 from torch_svm_seg.refine.probabilities import label_probabilities
@@ -44,7 +44,7 @@ class Supervised(NamedTuple):
 class Supervision(Protocol):
     """Where the knowledge about pixels comes from."""
 
-    def read(self, dataset: PhotographDataset, place: int) -> Supervised:
+    def read(self, dataset: ImageDataset, place: int) -> Supervised:
         """Read an image with what is known about its pixels.
 
         Raises:
@@ -55,13 +55,13 @@ class Supervision(Protocol):
 class GroundTruth:
     """Labels are the data set's masks: the paper's study of the upper bound."""
 
-    def read(self, dataset: PhotographDataset, place: int) -> Supervised:
-        photograph = dataset[place]
-        if photograph.mask is None:
-            raise InputError(f"{photograph.id}: has no mask; supervision by ground truth needs one")
-        if bool((photograph.mask == VOID).all()):
-            raise InputError(f"{photograph.id}: no pixel of its mask is labelled")
-        return Supervised(photograph.id, photograph.image, photograph.mask)
+    def read(self, dataset: ImageDataset, place: int) -> Supervised:
+        item = dataset[place]
+        if item.mask is None:
+            raise InputError(f"{item.id}: has no mask; supervision by ground truth needs one")
+        if bool((item.mask == VOID).all()):
+            raise InputError(f"{item.id}: no pixel of its mask is labelled")
+        return Supervised(item.id, item.image, item.mask)
 
 
 @dataclass
@@ -78,7 +78,7 @@ class CamFiles:
     background: Background
     trust_pickle: bool = False
 
-    def read(self, dataset: PhotographDataset, place: int) -> Supervised:
+    def read(self, dataset: ImageDataset, place: int) -> Supervised:
         id, image = dataset.ids[place], dataset.image(place)
         size = (image.shape[1], image.shape[2])
         maps = read_cams(self.folder, id, size, dataset.class_names, self.trust_pickle)
@@ -101,7 +101,7 @@ class ClassifierCams:
     background: Background
     scales: Sequence[float] = SCALES
 
-    def read(self, dataset: PhotographDataset, place: int) -> Supervised:
+    def read(self, dataset: ImageDataset, place: int) -> Supervised:
         id, image = dataset.ids[place], dataset.image(place)
         if not self.labels.get(id):
             raise InputError(f"{id}: has no image-level label")
@@ -121,7 +121,7 @@ class MaskSeeds:
     folder: PathLike
     confidence: float = 0.7
 
-    def read(self, dataset: PhotographDataset, place: int) -> Supervised:
+    def read(self, dataset: ImageDataset, place: int) -> Supervised:
         id, image = dataset.ids[place], dataset.image(place)
         path, number = Path(self.folder) / f"{id}.png", len(dataset.class_names)
         mask = read_mask(path)
@@ -162,7 +162,7 @@ def activation_of(maps: ActivationMaps, background: Background, number: int) -> 
     return activation
 
 
-def _activation(id: str, maps: ActivationMaps, background: Background, dataset: PhotographDataset) -> Tensor:
+def _activation(id: str, maps: ActivationMaps, background: Background, dataset: ImageDataset) -> Tensor:
     try:
         return activation_of(maps, background, len(dataset.class_names))
     except ValueError as error:

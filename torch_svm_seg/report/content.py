@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch_svm_seg.cam.activation import ActivationMaps
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.evaluation.metrics import summarize
 from torch_svm_seg.evaluation.scoring import FolderScore
 
@@ -41,16 +41,16 @@ class Report:
     """What a page is made of.
 
     Attributes:
-        dataset: the photographs with their ground truth.
+        dataset: the images with their ground truth.
         described: what the data set is called.
         rungs: the ladder, in its order; at least one.
-        chosen: the rung whose confusions and best, median and worst photographs are shown; one of ``rungs``.
-        shown: how many photographs of each of these three kinds.
+        chosen: the rung whose confusions and best, median and worst images are shown; one of ``rungs``.
+        shown: how many images of each of these three kinds.
         read_cams: gives the class activation maps of an image and its size (height, width), or raises InputError.
         notes: sentences about the scores, such as what could not be scored.
     """
 
-    dataset: PhotographDataset
+    dataset: ImageDataset
     described: str
     rungs: Sequence[Rung]
     chosen: Rung

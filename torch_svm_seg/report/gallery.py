@@ -1,4 +1,4 @@
-"""The report's photographs: where the masks are best, typical and worst, with all steps side by side."""
+"""The report's images: where the masks are best, typical and worst, with all steps side by side."""
 
 import math
 from functools import partial
@@ -14,19 +14,19 @@ from torch_svm_seg.report.markup import Markup, join, tag
 from torch_svm_seg.report.pictures import Picture
 from torch_svm_seg.report.settings import run_record
 
-MOST_COLUMNS = 7  # pictures side by side
+MOST_COLUMNS = 7  # images side by side
 
 
 def gallery(report: Report) -> Markup:
-    """Gives the best, median and worst photographs of the chosen step."""
+    """Gives the best, median and worst images of the chosen step."""
     chosen = pictures.choose(report.chosen.score.per_image, report.shown)
     places = {id: place for place, id in enumerate(report.dataset.ids)}
     parts: list[Markup] = [
         tag(
             "p",
-            "Photographs on which ",
+            "Images on which ",
             tag("b", report.chosen.name),
-            " does best, as the median, and worst, by the mean IoU of the photograph alone over the classes in its "
+            " does best, as the median, and worst, by the mean IoU of the image alone over the classes in its "
             "ground truth. Each mask has its own below. White: unlabelled.",
         )
     ]
@@ -48,14 +48,14 @@ def _example(report: Report, id: str, place: int) -> Markup:
         "article",
         tag("h4", id, " ", tag("span", f"mIoU {percent(score)}", class_="small")),
         tag("ul", *legend, class_="legend"),
-        tag("div", *(_figure(id, picture) for picture in shown), class_="pictures", style=f"--columns:{columns}"),
+        tag("div", *(_figure(id, picture) for picture in shown), class_="images", style=f"--columns:{columns}"),
     )
 
 
 def _pictures(report: Report, id: str, image: Tensor, truth: Tensor) -> list[Picture]:
-    """What is known about a photograph, from left to right."""
+    """What is known about an image, from left to right."""
     names = report.dataset.class_names
-    shown = [pictures.photograph(image), pictures.mask("ground truth", lambda: truth, names)]
+    shown = [pictures.item(image), pictures.mask("ground truth", lambda: truth, names)]
     if report.read_cams is not None:
         size = (image.shape[1], image.shape[2])
         shown.append(pictures.activation("CAM", image, partial(report.read_cams, id, size), names))

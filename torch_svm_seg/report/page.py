@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a ladder of mask folders: what each step gains, for which classes, with pictures.
+"""One self-contained HTML page about a ladder of mask folders: what each step gains, for which classes, with images.
 
 The page needs no network and nothing beside it. The same inputs give the same bytes.
 """
@@ -24,7 +24,7 @@ def write_report(path: Path, report: Report) -> None:
     """Writes the page.
 
     Raises:
-        InputError: a photograph of the gallery cannot be read.
+        InputError: an image of the gallery cannot be read.
         OSError: the file cannot be written.
     """
     write_text_atomically(path, render(report))
@@ -34,7 +34,7 @@ def render(report: Report) -> str:
     """Gives the page as text.
 
     Raises:
-        InputError: a photograph of the gallery cannot be read.
+        InputError: an image of the gallery cannot be read.
     """
     script = _shipped("page.js")
     return Template(_shipped("page.html")).substitute(
@@ -63,7 +63,7 @@ def _summary(report: Report) -> Markup:
     figures = [(percent(last.score.miou), f"mIoU of {last.name}, in percent")]
     if len(report.rungs) > 1:
         figures.append((gain_text(last.score.miou, first.score.miou), f"over {first.name}"))
-    figures.append((str(last.score.images), f"photographs scored of {len(report.dataset)}"))
+    figures.append((str(last.score.images), f"images scored of {len(report.dataset)}"))
     return tag(
         "dl",
         *(tag("div", tag("dt", label), tag("dd", figure)) for figure, label in figures),

@@ -1,4 +1,4 @@
-"""Which photographs stand for a score, and their pictures, small enough for a page that holds them itself."""
+"""Which images stand for a score, and their images, small enough for a page that holds them itself."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ JPEG_QUALITY = 82
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, or the reason why there is none.
+    """An image, or the reason why there is none.
 
     Attributes:
         title: what it is, such as a folder's name.
@@ -42,15 +42,15 @@ class Picture:
 
 
 def choose(per_image: Mapping[str, float], count: int) -> dict[str, list[str]]:
-    """Gives the photographs that were labelled best, worst, and in the middle.
+    """Gives the images that were labelled best, worst, and in the middle.
 
     Args:
-        per_image: photograph -> score; those with NaN are passed over.
+        per_image: image -> score; those with NaN are passed over.
         count: how many of each, at most; fewer if there are not that many different ones.
 
     Returns:
-        "best", "median" and "worst" -> photographs, the better first, equal ones by their names; only "best" if there
-        are less than three photographs.
+        "best", "median" and "worst" -> images, the better first, equal ones by their names; only "best" if there
+        are less than three images.
 
     >>> choose({"a": 0.1, "b": 0.9, "c": 0.5, "d": 0.7}, count=1)
     {'best': ['b'], 'median': ['d'], 'worst': ['a']}
@@ -67,9 +67,9 @@ def choose(per_image: Mapping[str, float], count: int) -> dict[str, list[str]]:
     }
 
 
-def photograph(image: Tensor) -> Picture:
-    """Gives a photograph, uint8 (3, H, W), as JPEG."""
-    return _jpeg("photograph", "the photograph", _small(image))
+def item(image: Tensor) -> Picture:
+    """Gives an image, uint8 (3, H, W), as JPEG."""
+    return _jpeg("image", "the image", _small(image))
 
 
 def mask(title: str, read: Callable[[], Tensor], class_names: Sequence[str], miou: float | None = None) -> Picture:
@@ -97,11 +97,11 @@ def mask(title: str, read: Callable[[], Tensor], class_names: Sequence[str], mio
 
 
 def activation(title: str, image: Tensor, read: Callable[[], ActivationMaps], class_names: Sequence[str]) -> Picture:
-    """Gives class activation maps over the greyed photograph: at each pixel the strongest class, as strong as it is.
+    """Gives class activation maps over the greyed image: at each pixel the strongest class, as strong as it is.
 
     Args:
         title: what it is.
-        image: the photograph, uint8 (3, H, W).
+        image: the image, uint8 (3, H, W).
         read: gives the maps, or raises :class:`InputError`.
         class_names: name of each class id.
     """
@@ -112,7 +112,7 @@ def activation(title: str, image: Tensor, read: Callable[[], ActivationMaps], cl
     strongest = maps.maps.max(0)
     strength = strongest.values.clamp(0, 1)[..., None].numpy()
     palette = colours(torch.tensor([maps.classes]))[0]
-    # VOC's colours are dark: over a photograph that is grey and light they can be seen.
+    # VOC's colours are dark: over an image that is grey and light they can be seen.
     grey = 255 - 0.5 * (255 - image.float().mean(0)[..., None].numpy())
     blended = grey * (1 - strength) + palette[strongest.indices.numpy()] * strength
     names = ", ".join(class_names[id] for id in maps.classes)
@@ -123,7 +123,7 @@ def study_samples(image: Tensor, truth: Tensor, settings: Mapping[str, Any]) -> 
     """Gives the pixels that trained the SVM of a run with samples from the ground truth; None for other runs.
 
     Args:
-        image: the photograph, uint8 (3, H, W).
+        image: the image, uint8 (3, H, W).
         truth: its ground truth, (H, W).
         settings: the run's, as ``expand.py`` records them.
     """

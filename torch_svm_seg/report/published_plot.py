@@ -18,7 +18,7 @@ def published_plot(report: Report) -> Markup:
     ours = [DotRow(rung.name, "", [(OURS, 100 * rung.score.miou)], percent(rung.score.miou)) for rung in report.rungs]
     others = [DotRow(method.name, _origin(method), _marks(method), _figures(method)) for method in PUBLISHED]
     scored = max(rung.score.images for rung in report.rungs)
-    here = f"Measured here: {report.described}, {scored} photographs, mean over the classes present"
+    here = f"Measured here: {report.described}, {scored} images, mean over the classes present"
     there = "Published, not measured here: PASCAL VOC 2012, mean over 21 classes"
     kinds = {
         "measured here": OURS,
@@ -33,7 +33,7 @@ def published_plot(report: Report) -> Markup:
         tag(
             "p",
             "After Figs. 2 and 8 of Lyu, Beauseroy and Baussard (ICPRAM 2024). Published methods are trained and "
-            "scored on other photographs than these: compare what steps gain, not levels. What is not known from the "
+            "scored on other images than these: compare what steps gain, not levels. What is not known from the "
             "authors, or from a comparison that quotes them, is left out.",
         ),
         legend(kinds),

@@ -27,7 +27,7 @@ def ladder_table(report: Report) -> Markup:
                 tag("td", _bar(scores[index]), class_="plot"),
             )
         )
-    heads = ["step", "mIoU", "gain", "pixel accuracy", "unsure", "photographs", "mIoU from 0 to 100"]
+    heads = ["step", "mIoU", "gain", "pixel accuracy", "unsure", "images", "mIoU from 0 to 100"]
     table = tag(
         "table",
         tag("thead", tag("tr", *(tag("th", head, scope="col") for head in heads))),
@@ -39,7 +39,7 @@ def ladder_table(report: Report) -> Markup:
         parts.append(
             tag(
                 "p",
-                "The steps were not scored on the same photographs: their figures cannot be compared.",
+                "The steps were not scored on the same images: their figures cannot be compared.",
                 class_="warning",
             )
         )

@@ -30,12 +30,12 @@ class PackagedSegmenter(Segmenter):
     """A segmentation network of another package.
 
     Args:
-        network: takes normalised pictures (B, 3, H, W), gives logits or a dictionary with them as ``"out"``.
+        network: takes normalised images (B, 3, H, W), gives logits or a dictionary with them as ``"out"``.
         pretrained: the part of it that is pretrained.
         num_classes: number of classes, background included.
         mean: subtracted from the RGB values 0..255.
         std: what they are divided by then.
-        multiple: pictures are padded to sides that are multiples of it.
+        multiple: images are padded to sides that are multiples of it.
     """
 
     std: Tensor
@@ -56,7 +56,7 @@ class PackagedSegmenter(Segmenter):
         _train_only_used(self)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Gives the logits at the picture's size, which padding would otherwise shift."""
+        """Gives the logits at the image's size, which padding would otherwise shift."""
         height, width = images.shape[-2:]
         normalized = (images.to(self.fill) - self.fill) / self.std
         padded = F.pad(normalized, (0, -width % self._multiple, 0, -height % self._multiple))
@@ -112,7 +112,7 @@ def smp_segmenter(name: str, num_classes: int, weights: PathLike | None) -> Pack
 
 
 def _normalization(package: Any, encoder: str) -> tuple[Sequence[float], Sequence[float]]:
-    """What an encoder of segmentation-models-pytorch wants its pictures minus and divided by, in units of 0..255."""
+    """What an encoder of segmentation-models-pytorch wants its images minus and divided by, in units of 0..255."""
     wanted = package.encoders.get_preprocessing_params(encoder)
     unit = 255 if wanted["input_range"] in (None, [0, 1]) else 1
     return [unit * value for value in wanted["mean"]], [unit * value for value in wanted["std"]]

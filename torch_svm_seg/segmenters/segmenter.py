@@ -1,4 +1,4 @@
-"""What all segmentation networks have in common: how they are trained, and logits at the picture's size.
+"""What all segmentation networks have in common: how they are trained, and logits at the image's size.
 
 Pretrained layers keep BatchNorm on its running statistics in training, as DeepLab does: batches are small.
 """
@@ -23,7 +23,7 @@ class Segmenter(Trainable):
         pretrained: the part that was trained before on other data; its parameters' ``requires_grad`` tells what of it
             is trained.
         num_classes: number of classes, background included.
-        fill: colour to pad pictures with, (3, 1, 1): what the network sees as zero.
+        fill: colour to pad images with, (3, 1, 1): what the network sees as zero.
     """
 
     loss_names = ("segmentation",)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.transforms import random_masked_crop
 from torch_svm_seg.evaluation.metrics import SegmentationResult, confusion_matrix, summarize
@@ -18,32 +18,30 @@ from torch_svm_seg.training.trainable import Crops
 
 
 class MaskedCrops(Crops):
-    """A random crop of each photograph, with its mask.
+    """A random crop of each image, with its mask.
 
     Args:
-        photographs: photographs with masks.
+        images: images with masks.
         size: side of the square crops, in pixels.
-        scales: smallest and largest factor on a photograph's size.
+        scales: smallest and largest factor on an image's size.
         fill: colour of the padding, (3, 1, 1).
         seed: of the choices.
     """
 
-    def __init__(
-        self, photographs: PhotographDataset, size: int, scales: tuple[float, float], fill: Tensor, seed: int
-    ) -> None:
+    def __init__(self, dataset: ImageDataset, size: int, scales: tuple[float, float], fill: Tensor, seed: int) -> None:
         super().__init__(seed)
-        self._photographs, self._size, self._scales, self._fill = photographs, size, scales, fill
+        self._photographs, self._size, self._scales, self._fill = dataset, size, scales, fill
 
     def __len__(self) -> int:
         return len(self._photographs)
 
     def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
         """Gives a crop (3, size, size) and its class ids, int64 (size, size), 255 in padding."""
-        photograph = self._photographs[place]
-        if photograph.mask is None:
-            raise InputError(f"{photograph.id}: no mask to train on")
+        item = self._photographs[place]
+        if item.mask is None:
+            raise InputError(f"{item.id}: no mask to train on")
         generator = self.generator(place)
-        return random_masked_crop(photograph.image, photograph.mask, self._size, self._scales, self._fill, generator)
+        return random_masked_crop(item.image, item.mask, self._size, self._scales, self._fill, generator)
 
 
 @dataclass(frozen=True)
@@ -51,28 +49,28 @@ class MaskSummary:
     """What the masks of a data set hold.
 
     Attributes:
-        with_masks: the photographs that have one.
+        with_masks: the images that have one.
         without: ids of the others.
         pixels: number of pixels of each class, int64 (classes,).
         unlabelled: number of pixels without a label.
     """
 
-    with_masks: PhotographDataset
+    with_masks: ImageDataset
     without: tuple[str, ...]
     pixels: Tensor
     unlabelled: int
 
 
-def survey_masks(dataset: PhotographDataset, on_image: Callable[[], object] | None = None) -> MaskSummary:
-    """Reads all masks with their photographs, so that a bad one is found before the training and not during it.
+def survey_masks(dataset: ImageDataset, on_image: Callable[[], object] | None = None) -> MaskSummary:
+    """Reads all masks with their images, so that a bad one is found before the training and not during it.
 
     Args:
-        dataset: photographs with a folder of masks, in which some may be missing.
+        dataset: images with a folder of masks, in which some may be missing.
         on_image: called after each mask, for a progress bar.
 
     Raises:
         InputError: there are no masks or none with a labelled pixel; or a file is damaged, a mask's size is not its
-            photograph's, or it holds an unknown id.
+            image's, or it holds an unknown id.
     """
     places = [place for place in range(len(dataset)) if dataset.has_mask(place)]
     if not places:
@@ -92,12 +90,12 @@ def survey_masks(dataset: PhotographDataset, on_image: Callable[[], object] | No
 
 
 @torch.inference_mode()
-def validate(network: Segmenter, dataset: PhotographDataset, rank: int = 0, processes: int = 1) -> SegmentationResult:
-    """Scores a network on whole photographs at their own size, each process its share.
+def validate(network: Segmenter, dataset: ImageDataset, rank: int = 0, processes: int = 1) -> SegmentationResult:
+    """Scores a network on whole images at their own size, each process its share.
 
     Args:
         network: the network.
-        dataset: photographs with their ground truth.
+        dataset: images with their ground truth.
         rank: number of this process.
         processes: number of processes.
     """
@@ -110,7 +108,7 @@ def validate(network: Segmenter, dataset: PhotographDataset, rank: int = 0, proc
     return summarize(torch.stack(gathered(confusion)).sum(0))
 
 
-def _histogram(dataset: PhotographDataset, place: int) -> Tensor:
+def _histogram(dataset: ImageDataset, place: int) -> Tensor:
     """Number of pixels of each value in one mask."""
     mask = dataset[place].mask
     assert mask is not None

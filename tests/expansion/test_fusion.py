@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch_svm_seg import SVM, SVMExpander
 from torch_svm_seg.cli.expand import main
 from torch_svm_seg.expansion.expander import z_score
-from torch_svm_seg.expansion.fusion import weigh_alike
+from torch_svm_seg.expansion.fusion import equalize_maps
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, read_pixels
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
 
@@ -70,9 +70,9 @@ def test_scores_on_native_grids_are_those_of_dense_features(wide: bool, options:
 
 def test_every_map_has_the_same_variance_and_one_is_left_as_it_is(device: str) -> None:
     maps = [z_score(features) for features in maps_on_three_grids(device)]
-    variances = torch.stack([features.square().mean((2, 3)).sum(1) for features in weigh_alike(maps)])
+    variances = torch.stack([features.square().mean((2, 3)).sum(1) for features in equalize_maps(maps)])
     torch.testing.assert_close(variances, torch.full_like(variances, sum(f.shape[1] for f in maps) / 3))
-    assert torch.equal(weigh_alike(maps[:1])[0], maps[0])
+    assert torch.equal(equalize_maps(maps[:1])[0], maps[0])
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
@@ -109,7 +109,7 @@ def test_sampled_pixels_are_those_of_a_single_map(device: str) -> None:
 
 def test_features_may_come_normalised(device: str) -> None:
     maps, truth = maps_on_three_grids(device), labels(device)
-    own = weigh_alike([z_score(features) for features in maps])
+    own = equalize_maps([z_score(features) for features in maps])
     found = SVMExpander(samples_per_class=40, normalize=False)(own, truth).scores
     assert torch.equal(found, SVMExpander(samples_per_class=40)(maps, truth).scores)
 

@@ -22,7 +22,7 @@ from torch_svm_seg.data.io import read_mask, save_mask
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.irn import load_irn
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 QUICK = ["--crop-size", "64", "--batch-size", "2", "--epochs", "2"]
 
 

@@ -1,5 +1,6 @@
 """Backbones, the reading of their stages, and weight files."""
 
+import copy
 import gc
 import importlib
 import logging
@@ -149,10 +150,10 @@ def test_stages_come_in_the_order_asked_for():
 
 
 def test_a_batch_gives_what_its_images_give_alone(resnet18):
-    images = random_images(40, 56, 3)
+    images, network = random_images(40, 56, 3), copy.deepcopy(resnet18).double()
     with torch.no_grad():
-        together = resnet18.stages(images, DEEP)
-        alone = [resnet18.stages(image[None], DEEP) for image in images]
+        together = network.stages(images, DEEP)
+        alone = [network.stages(image[None], DEEP) for image in images]
     for name in DEEP:
         torch.testing.assert_close(together[name], torch.cat([features[name] for features in alone]))
 
@@ -212,7 +213,7 @@ def test_images_of_another_shape_are_refused(shape):
 
 
 def test_a_stage_cannot_take_the_name_of_the_picture():
-    with pytest.raises(ValueError, match="'img' is the picture"):
+    with pytest.raises(ValueError, match="'img' is the image"):
         Backbone(nn.Conv2d(3, 4, 1), {"img": Stage("", 4, 1)})
 
 

@@ -79,7 +79,7 @@ def test_masks_give_their_classes_without_background_and_void(tiny_voc: Path) ->
 def test_images_without_a_label_are_left_out_and_listed(tiny_voc: Path) -> None:
     dataset = voc2012(tiny_voc)
     data = with_labels(dataset, {TINY_IDS[2]: (1, 20), TINY_IDS[1]: (), "else": (3,)})
-    assert data.photographs.ids == TINY_IDS[2:3] and data.unlabelled == TINY_IDS[:2] and len(data) == 1
+    assert data.dataset.ids == TINY_IDS[2:3] and data.unlabelled == TINY_IDS[:2] and len(data) == 1
     assert data.present.dtype == torch.bool and data.present.shape == (1, 20)
     assert data.classes(0) == (1, 20)
     with pytest.raises(InputError, match="none of the 3 images has a label"):

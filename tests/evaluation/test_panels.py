@@ -1,4 +1,4 @@
-"""What a panel shows: pictures in their places, colours of the classes, white void, nothing clipped."""
+"""What a panel shows: images in their places, colours of the classes, white void, nothing clipped."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from PIL import Image
 from torch_svm_seg.evaluation.panels import CELL, GAP, TEXT, PanelRow, panel
 
 NAMES = ["background", "aeroplane", "a class with quite a long name for a small panel"]
-TOP = TEXT + 2 * GAP  # of the first row of pictures
+TOP = TEXT + 2 * GAP  # of the first row of images
 MAROON = (128, 0, 0)  # VOC's colour of class 1
 
 
-def photograph(height: int = 120, width: int = 160) -> torch.Tensor:
+def item(height: int = 120, width: int = 160) -> torch.Tensor:
     return torch.full((3, height, width), 77, dtype=torch.uint8)
 
 
@@ -25,7 +25,7 @@ def colours(picture: Image.Image) -> set[tuple[int, ...]]:
 
 
 def test_pictures_stand_side_by_side_in_the_order_of_the_titles() -> None:
-    row = PanelRow(photograph(), [mask(1), mask(255)], truth=mask(0))
+    row = PanelRow(item(), [mask(1), mask(255)], truth=mask(0))
     picture = panel([row], ["F1", "F2"], NAMES)
     middle = TOP + 60
     lefts = [GAP + index * (160 + GAP) for index in range(4)]
@@ -35,7 +35,7 @@ def test_pictures_stand_side_by_side_in_the_order_of_the_titles() -> None:
 
 
 def test_a_second_photograph_goes_below() -> None:
-    rows = [PanelRow(photograph(), [mask(1)]), PanelRow(photograph(60), [mask(0, 60)])]
+    rows = [PanelRow(item(), [mask(1)]), PanelRow(item(60), [mask(0, 60)])]
     picture = panel(rows, ["F1"], NAMES)
     left = GAP + 160 + GAP + 80
     assert picture.getpixel((left, TOP + 60)) == MAROON
@@ -43,8 +43,8 @@ def test_a_second_photograph_goes_below() -> None:
 
 
 def test_columns_without_a_picture_are_left_out_and_single_gaps_stay_white() -> None:
-    known = PanelRow(photograph(), [mask(1)], truth=mask(0))
-    unknown = PanelRow(photograph(), [mask(1)])
+    known = PanelRow(item(), [mask(1)], truth=mask(0))
+    unknown = PanelRow(item(), [mask(1)])
     assert panel([unknown], ["F1"], NAMES).width == panel([known], ["F1"], NAMES).width - 160 - GAP
     both = panel([known, unknown], ["F1"], NAMES)
     truth_left = GAP + 160 + GAP
@@ -54,12 +54,12 @@ def test_columns_without_a_picture_are_left_out_and_single_gaps_stay_white() -> 
 def test_sampled_pixels_are_dots_in_the_colour_of_their_class() -> None:
     samples = mask(255)
     samples[10, 20], samples[119, 159] = 1, 0
-    picture = panel([PanelRow(photograph(), [], samples=samples)], [], NAMES)
+    picture = panel([PanelRow(item(), [], samples=samples)], [], NAMES)
     left = GAP + 160 + GAP
     shown = np.asarray(picture.crop((left, TOP, left + 160, TOP + 120)))
     assert shown[10, 20].tolist() == shown[11, 21].tolist() == list(MAROON)
     assert shown[119, 159].tolist() == [0, 0, 0]
-    # All the rest is the photograph, faded towards white.
+    # All the rest is the image, faded towards white.
     rest = {tuple(colour) for colour in shown.reshape(-1, 3).tolist()} - {MAROON, (0, 0, 0)}
     assert len(rest) == 1
     assert 77 < rest.pop()[0] < 255
@@ -68,7 +68,7 @@ def test_sampled_pixels_are_dots_in_the_colour_of_their_class() -> None:
 def test_large_photographs_are_scaled_down_with_their_masks_and_samples() -> None:
     samples = mask(255, 1000, 2000)
     samples[500, 1000] = 1
-    row = PanelRow(photograph(1000, 2000), [mask(1, 1000, 2000)], samples=samples)
+    row = PanelRow(item(1000, 2000), [mask(1, 1000, 2000)], samples=samples)
     picture = panel([row], ["F1"], NAMES)
     assert picture.width == 3 * (CELL + GAP) + GAP
     left = GAP + CELL + GAP
@@ -79,14 +79,14 @@ def test_large_photographs_are_scaled_down_with_their_masks_and_samples() -> Non
 
 def test_scaling_a_mask_invents_no_class() -> None:
     stripes = (torch.arange(700) % 2).expand(700, 700)
-    picture = panel([PanelRow(photograph(700, 700), [stripes])], ["F1"], NAMES)
+    picture = panel([PanelRow(item(700, 700), [stripes])], ["F1"], NAMES)
     left = GAP + CELL + GAP
     assert colours(picture.crop((left + 1, TOP + 1, left + CELL - 1, TOP + CELL - 1))) == {(0, 0, 0), MAROON}
 
 
 def test_titles_wider_than_the_pictures_do_not_overlap_or_touch_the_border() -> None:
-    title = "a title far wider than its picture"
-    picture = panel([PanelRow(photograph(8, 8), [mask(0, 8, 8)] * 2)], [title, title], NAMES)
+    title = "a title far wider than its image"
+    picture = panel([PanelRow(item(8, 8), [mask(0, 8, 8)] * 2)], [title, title], NAMES)
     band = np.asarray(picture.convert("L").crop((0, 0, picture.width, TOP)))
     inked = band.min(axis=0) < 200
     assert not inked[: GAP - 1].any()
@@ -98,8 +98,8 @@ def test_titles_wider_than_the_pictures_do_not_overlap_or_touch_the_border() -> 
 
 
 def test_legend_names_the_classes_shown_and_no_others() -> None:
-    with_one = panel([PanelRow(photograph(), [mask(1)])], ["F1"], NAMES)
-    without = panel([PanelRow(photograph(), [mask(0)])], ["F1"], NAMES)
+    with_one = panel([PanelRow(item(), [mask(1)])], ["F1"], NAMES)
+    without = panel([PanelRow(item(), [mask(0)])], ["F1"], NAMES)
     legend = (0, TOP + 120 + GAP, with_one.width, with_one.height)
     assert MAROON in colours(with_one.crop(legend))
     assert MAROON not in colours(without.crop(legend))
@@ -107,7 +107,7 @@ def test_legend_names_the_classes_shown_and_no_others() -> None:
 
 
 def test_legend_wraps_and_widens_for_a_long_name() -> None:
-    small = photograph(8, 8)
+    small = item(8, 8)
     one = panel([PanelRow(small, [mask(0, 8, 8)])], ["F1"], NAMES)
     all_classes = torch.arange(3).repeat(8, 3)[:, :8]
     three = panel([PanelRow(small, [all_classes])], ["F1"], NAMES)
@@ -122,14 +122,14 @@ def test_void_has_a_legend_entry_where_a_mask_shows_it_but_not_around_samples() 
         picture = panel(rows, ["F1"], NAMES)
         return colours(picture.crop((0, TOP + 120 + GAP, picture.width, picture.height)))
 
-    assert len(legend(PanelRow(photograph(), [mask(255)]))) > 2  # its frame and name
+    assert len(legend(PanelRow(item(), [mask(255)]))) > 2  # its frame and name
     samples = mask(255)
     samples[0, 0] = 1
-    assert legend(PanelRow(photograph(), [mask(1)], samples=samples)) == legend(PanelRow(photograph(), [mask(1)]))
+    assert legend(PanelRow(item(), [mask(1)], samples=samples)) == legend(PanelRow(item(), [mask(1)]))
 
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"rows: .*none"):
         panel([], ["F1"], NAMES)
-    with pytest.raises(ValueError, match="expected 2 predictions a photograph, got 1"):
-        panel([PanelRow(photograph(), [mask(0)])], ["F1", "F2"], NAMES)
+    with pytest.raises(ValueError, match="expected 2 predictions an image, got 1"):
+        panel([PanelRow(item(), [mask(0)])], ["F1", "F2"], NAMES)

@@ -157,7 +157,7 @@ def test_read_mask_gives_stored_values_of_few_bits(tmp_path, depth, row, ids):
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_read_mask_refuses_a_colour_picture(tmp_path, mode):
     Image.new(mode, (4, 3)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=rf"a\.png: a colour picture \(mode {mode}\) is not a mask of class ids"):
+    with pytest.raises(InputError, match=rf"a\.png: a colour image \(mode {mode}\) is not a mask of class ids"):
         read_mask(tmp_path / "a.png")
 
 

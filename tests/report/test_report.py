@@ -1,4 +1,4 @@
-"""The report: true figures, nothing from outside, every name escaped, readable pictures, the same bytes each time."""
+"""The report: true figures, nothing from outside, every name escaped, readable images, the same bytes each time."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.cam.io import save_cams
 from torch_svm_seg.cli.evaluate import main
 from torch_svm_seg.data.constants import VOC_CLASSES
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.palette import voc_palette
@@ -48,13 +48,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def dataset(tiny_voc: Path) -> PhotographDataset:
+def dataset(tiny_voc: Path) -> ImageDataset:
     return voc2012(tiny_voc, "train")
 
 
 @pytest.fixture
-def ladder(dataset: PhotographDataset, tmp_path: Path) -> list[Path]:
-    """Three steps: background only; the cats of the first two photographs; the ground truth, 255 in the first row."""
+def ladder(dataset: ImageDataset, tmp_path: Path) -> list[Path]:
+    """Three steps: background only; the cats of the first two images; the ground truth, 255 in the first row."""
     folders = [tmp_path / "run" / name for name in ("seed", "F3", "F3+crf")]
     for place, id in enumerate(dataset.ids):
         truth = dataset.mask(place)
@@ -75,9 +75,7 @@ def write(root: Path, folders: list[Path], out: Path, *flags: str) -> Path:
     return out / "report.html"
 
 
-def test_figures_gains_and_order(
-    dataset: PhotographDataset, tiny_voc: Path, ladder: list[Path], tmp_path: Path
-) -> None:
+def test_figures_gains_and_order(dataset: ImageDataset, tiny_voc: Path, ladder: list[Path], tmp_path: Path) -> None:
     page = Page(write(tiny_voc, ladder, tmp_path / "out"))
     scores = [100 * score_folder(dataset, folder).miou for folder in ladder]
     assert scores[0] < scores[1] < scores[2]
@@ -112,11 +110,11 @@ def test_same_inputs_same_bytes_and_nothing_from_outside(tiny_voc: Path, ladder:
     assert "url(" not in first.read_text()
     assert str(tmp_path) not in page.text
     shown = page.all("img")
-    assert len(shown) == 3 * (2 + 1 + 3)  # photograph and ground truth, samples, three steps
+    assert len(shown) == 3 * (2 + 1 + 3)  # image and ground truth, samples, three steps
     assert all(image["alt"] and image["width"] and image["height"] for image in shown)
 
 
-def test_names_from_outside_are_text(dataset: PhotographDataset, tiny_voc: Path, tmp_path: Path) -> None:
+def test_names_from_outside_are_text(dataset: ImageDataset, tiny_voc: Path, tmp_path: Path) -> None:
     voc = tiny_voc / "VOCdevkit" / "VOC2012"
     id = "it's & bold"  # an id may hold neither < nor >
     images, masks = tmp_path / "images", tmp_path / HOSTILE.split("/")[0]
@@ -140,11 +138,11 @@ def test_names_from_outside_are_text(dataset: PhotographDataset, tiny_voc: Path,
 
 
 def test_what_is_missing_or_damaged_is_said_in_its_place(
-    dataset: PhotographDataset, tiny_voc: Path, ladder: list[Path], tmp_path: Path
+    dataset: ImageDataset, tiny_voc: Path, ladder: list[Path], tmp_path: Path
 ) -> None:
     first, second, third = dataset.ids
     (ladder[0] / f"{first}.png").unlink()
-    (ladder[1] / f"{second}.png").write_bytes(b"no picture")
+    (ladder[1] / f"{second}.png").write_bytes(b"no image")
     cams = tmp_path / "cams"
     save_cams(cams / f"{first}.npz", ActivationMaps((CAT,), torch.ones(1, 15, 20), (60, 80)), VOC_CLASSES)
     (cams / f"{second}.npz").write_bytes(b"no archive")
@@ -164,7 +162,7 @@ def test_nothing_scored_is_a_page_too(tiny_voc: Path, tmp_path: Path) -> None:
     arguments = ["--root", str(tiny_voc), "--predictions", str(tmp_path / "masks"), "--report", str(tmp_path / "out")]
     assert main(arguments) == 1
     page = Page(tmp_path / "out" / "report.html")
-    assert "only 0 of 3 photographs scored" in page.text
+    assert "only 0 of 3 images scored" in page.text
     assert page.all("img") == []
 
 
@@ -191,13 +189,13 @@ def test_the_chosen_step_ranks_the_photographs(tiny_voc: Path, ladder: list[Path
     assert "2008_000001" not in worst
 
 
-def test_folders_scored_together_as_each_alone(dataset: PhotographDataset, ladder: list[Path]) -> None:
+def test_folders_scored_together_as_each_alone(dataset: ImageDataset, ladder: list[Path]) -> None:
     for together, folder in zip(score_folders(dataset, ladder), ladder, strict=True):
         alone = score_folder(dataset, folder)
         assert together.confusion.equal(alone.confusion)
         assert together.per_image == alone.per_image
         assert together.miou == alone.miou
-        # Of each photograph by itself, from the definition, over the classes of its ground truth.
+        # Of each image by itself, from the definition, over the classes of its ground truth.
         for place, id in enumerate(dataset.ids):
             truth = dataset.mask(place)
             mask = torch.from_numpy(np.array(Image.open(folder / f"{id}.png"))).long()
@@ -268,7 +266,7 @@ def test_activation_pictures_go_from_the_grey_photograph_to_the_colour_of_the_cl
     assert pictures.activation("CAM", image, fail, VOC_CLASSES).alt == "file.npz: damaged"
 
 
-def test_samples_are_those_of_the_run(dataset: PhotographDataset) -> None:
+def test_samples_are_those_of_the_run(dataset: ImageDataset) -> None:
     image, truth = dataset.image(0), dataset.mask(0)
     settings = {"supervision": "ground-truth", "samples_per_class": 7, "seed": 5}
     picture = pictures.study_samples(image, truth, settings)

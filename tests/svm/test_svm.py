@@ -53,7 +53,7 @@ examples = settings(
 def standardised(name: str) -> tuple[np.ndarray, np.ndarray]:
     """The start of one of scikit-learn's data sets, each channel with mean 0 and deviation 1; of the digits 0 to 2.
 
-    Or pixels of the embedded photograph, 40 of each class, by the features of its fourth stage.
+    Or pixels of the embedded image, 40 of each class, by the features of its fourth stage.
     """
     if name == "pixels":
         return sampled_pixels()
@@ -68,12 +68,12 @@ def standardised(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sampled_pixels() -> tuple[np.ndarray, np.ndarray]:
-    photograph = embedded_sample()[0]
-    assert photograph.mask is not None
+    item = embedded_sample()[0]
+    assert item.mask is not None
     with torch.inference_mode():
-        features = z_score(load_backbone("efficientnet_lite0").stages(photograph.image[None], ["F4"])["F4"])
-        sample = sample_pixels(photograph.mask[None], 40)
-        x = read_pixels(features, sample.positions, (photograph.mask.shape[0], photograph.mask.shape[1]))
+        features = z_score(load_backbone("efficientnet_lite0").stages(item.image[None], ["F4"])["F4"])
+        sample = sample_pixels(item.mask[None], 40)
+        x = read_pixels(features, sample.positions, (item.mask.shape[0], item.mask.shape[1]))
     return x[0].double().numpy(), np.unique(sample.classes[0].numpy(), return_inverse=True)[1]
 
 

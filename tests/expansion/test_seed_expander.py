@@ -16,7 +16,7 @@ from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
 from torch_svm_seg.cli import expand, train
 from torch_svm_seg.data.constants import VOC_CLASSES, VOID
-from torch_svm_seg.data.dataset import PhotographDataset
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask, save_mask
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.evaluation.panels import PanelRow, panel
@@ -382,7 +382,7 @@ def test_activation_that_is_no_number_is_refused(value: float) -> None:
 class Failing(GroundTruth):
     """Runs out of memory at one image."""
 
-    def read(self, dataset: PhotographDataset, place: int) -> Supervised:
+    def read(self, dataset: ImageDataset, place: int) -> Supervised:
         if place == 1:
             raise torch.OutOfMemoryError("no memory left")
         return super().read(dataset, place)
