@@ -17,7 +17,8 @@ from tqdm import tqdm
 from torch_svm_seg import SVMExpander
 from torch_svm_seg.cam.activation import class_activation_maps
 from torch_svm_seg.cam.checkpoints import load_classifier
-from torch_svm_seg.cli.options.data import add_data_arguments, add_label_arguments, open_dataset, open_labels
+from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.labelling import Labeller, SeedLabeller, label
 from torch_svm_seg.expansion.ppmg import PPMG
@@ -65,15 +66,16 @@ CHANGES: dict[str, list[object]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_arguments(parser)
-    add_label_arguments(parser)
+    add_options(parser, DataOptions)
+    add_options(parser, LabelOptions)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="classifier of train.py classify")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0, 0.5], help="of the maps (default: 1 0.5)")
     parser.add_argument("--background", default="power:4", help="rule of the variants (default: %(default)s)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth image (default: all)")
     parser.add_argument("--only", nargs="+", choices=tuple(CHANGES), default=list(CHANGES), help="choices to vary")
     args = parser.parse_args(argv)
-    data = open_labels(args, open_dataset(args))
+    options = read_options(DataOptions, args)
+    data = read_options(LabelOptions, args).open(options, options.open())
     names = data.dataset.class_names
     network = load_classifier(args.checkpoint, names)
     default = Variant(background=args.background)

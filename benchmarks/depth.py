@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask
@@ -22,7 +23,7 @@ from torch_svm_seg.evaluation.metrics import SegmentationScore
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Split the errors of folders of masks by distance to boundaries.")
-    add_data_arguments(parser)
+    add_options(parser, DataOptions)
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, metavar="DIR", help="folders of ID.png")
     parser.add_argument("--boundary", type=int, default=5, help="width of the band in pixels (default: %(default)s)")
     parser.add_argument("--figure", type=Path, help="draw the errors into this PNG (needs matplotlib)")
@@ -59,7 +60,7 @@ def draw(shares: dict[str, Tensor], width: int, path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
-    dataset = open_dataset(args)
+    dataset = read_options(DataOptions, args).open()
     # The images that all folders have, so that an unfinished run compares too.
     places = [p for p, id in enumerate(dataset.ids) if all((f / f"{id}.png").is_file() for f in args.predictions)]
     if not places:

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from torch_svm_seg.backbones.builder import load_backbone
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import SVMExpander, z_score
 from torch_svm_seg.expansion.interpolation import read_pixels
@@ -31,7 +32,7 @@ CHECKED_PIXELS = 500
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Compare the expander's masks with those of exact SVCs.")
-    add_data_arguments(parser)
+    add_options(parser, DataOptions)
     parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
     parser.add_argument("--features", nargs="+", default=["img", "F1", "F2", "F3", "F4", "F5"])
     parser.add_argument("--seed", type=int, default=0, help="of the sampled pixels (default: %(default)s)")
@@ -72,7 +73,7 @@ def exact_mask(features: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, flo
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
-    dataset, backbone = open_dataset(args), load_backbone(args.backbone)
+    dataset, backbone = read_options(DataOptions, args).open(), load_backbone(args.backbone)
     expander = SVMExpander(seed=args.seed)
     number = len(dataset.class_names)
     ours = {feature: SegmentationScore(number) for feature in args.features}

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from torch_svm_seg import SVM
 from torch_svm_seg.backbones.builder import load_backbone
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.expansion.expander import z_score
 from torch_svm_seg.expansion.interpolation import read_pixels
 from torch_svm_seg.expansion.sampling import sample_pixels
@@ -24,7 +25,7 @@ from torch_svm_seg.expansion.sampling import sample_pixels
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time the gradient through the fit.")
-    add_data_arguments(parser)
+    add_options(parser, DataOptions)
     parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
     parser.add_argument("--features", nargs="+", default=["F1", "F3", "F5"])
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
-    dataset, backbone = open_dataset(args), load_backbone(args.backbone)
+    dataset, backbone = read_options(DataOptions, args).open(), load_backbone(args.backbone)
     modes: tuple[Literal["implicit", "unrolled"] | None, ...] = (None, "implicit", "unrolled")
     print("| image | feature | SVM | fit, s | implicit: fit, s | backward, s | unrolled: fit, s | backward, s |")
     print("|---|---|---|---|---|---|---|---|")

@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from benchmarks.memory import peak
 from torch_svm_seg.backbones.builder import load_backbone
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import SVMExpander
@@ -42,7 +43,7 @@ from torch_svm_seg.refine.probabilities import refine
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure refinement by IRN, dense CRF and PAMR around the SVM.")
-    add_data_arguments(parser)
+    add_options(parser, DataOptions)
     parser.add_argument("--cams", required=True, type=Path, help="class activation maps, ID.npz; others are left out")
     parser.add_argument("--background", default="own", help="of the maps, as for expand.py (default: own)")
     parser.add_argument("--irn", required=True, help="checkpoint of train.py irn")
@@ -130,7 +131,7 @@ def measure(args: argparse.Namespace, dataset: ImageDataset) -> None:
 def memory(args: argparse.Namespace, name: str) -> None:
     """Print one row of the first table."""
     torch.set_num_threads(1)
-    image = open_dataset(args).image(0)[None].float()
+    image = read_options(DataOptions, args).open().image(0)[None].float()
     refinement: nn.Module = {"crf": DenseCRF, "pamr": PAMR, "irn": lambda: load_irn(args.irn)}[name]()
     with torch.inference_mode():
         for side in (64, 500):
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print()
     torch.set_num_threads(1)
     with torch.inference_mode():
-        measure(args, open_dataset(args))
+        measure(args, read_options(DataOptions, args).open())
 
 
 if __name__ == "__main__":

@@ -13,14 +13,15 @@ from collections.abc import Sequence
 import torch
 
 from torch_svm_seg.backbones.builder import load_backbone
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.expansion.expander import SVMExpander
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Peak memory of the expansion of the first image of a data set.")
-    add_data_arguments(parser)
+    add_options(parser, DataOptions)
     parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
     parser.add_argument("--weights", help="random is enough to measure memory (default: ImageNet)")
     parser.add_argument("--features", nargs="+", default=["img", "F1", "F2", "F3", "F4", "F5"])
@@ -36,7 +37,7 @@ def peak() -> float:
 def measure(args: argparse.Namespace, feature: str) -> None:
     """Print one stage's row."""
     torch.manual_seed(0)
-    dataset = open_dataset(args)
+    dataset = read_options(DataOptions, args).open()
     item, labels = dataset[0], dataset.mask(0)
     with torch.inference_mode():
         backbone = load_backbone(args.backbone, args.weights)

@@ -13,6 +13,7 @@ difference is than theirs, with the standard error of that mean. With a GPU, a t
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -23,7 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.refine import PAMR, DenseCRF
@@ -36,7 +38,7 @@ BATCH = 8
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time and compare refinement by DenseCRF and PAMR.")
-    add_data_arguments(parser)
+    add_options(parser, DataOptions)
     parser.add_argument("--classes", type=int, help="pad or cut the image's classes to this number")
     parser.add_argument("--all-pairs", type=int, metavar="N", help="images to compare with all pairs of pixels")
     return parser
@@ -174,10 +176,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
     torch.set_num_threads(1)
-    smaller = open_dataset(
-        argparse.Namespace(**vars(args) | {"limit": args.limit if args.all_pairs is None else args.all_pairs})
-    )
-    dataset = open_dataset(args)
+    options = read_options(DataOptions, args)
+    smaller = replace(options, limit=args.limit if args.all_pairs is None else args.all_pairs).open()
+    dataset = read_options(DataOptions, args).open()
     with torch.inference_mode():
         print("| method | ours s/image | theirs s/image | ratio | same labels | mean difference |")
         print("|---|---|---|---|---|---|")

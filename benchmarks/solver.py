@@ -35,7 +35,8 @@ from torch.nn import functional as F
 from torchkm import TorchKMSVC
 
 from torch_svm_seg.backbones.builder import load_backbone
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import SVMExpander, z_score
@@ -248,7 +249,7 @@ def forward_seconds(name: str, weights: str | None, image: Tensor) -> float:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Compare the SVM's speed and accuracy with its peers'.")
-    add_data_arguments(parser)
+    add_options(parser, DataOptions)
     parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: %(default)s)")
     parser.add_argument("--weights", help="random does for timing (default: ImageNet)")
     parser.add_argument("--features", nargs="+", default=["F1", "F3", "F5"])
@@ -264,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     methods = [name for name in METHODS if name not in args.without]
-    dataset = open_dataset(args)
+    dataset = read_options(DataOptions, args).open()
     with torch.inference_mode():
         backbone = load_backbone(args.backbone, args.weights)
         stages = [backbone.stages(dataset[place].image[None], args.features) for place in range(len(dataset))]

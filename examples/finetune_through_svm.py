@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from torch_svm_seg import SVM, SVMExpander
 from torch_svm_seg.backbones.backbone import Backbone
-from torch_svm_seg.backbones.builder import load_backbone
-from torch_svm_seg.cli.options.backbone import add_backbone_arguments
-from torch_svm_seg.cli.options.maps import add_map_arguments, open_maps
+from torch_svm_seg.cli.options.backbone import BackboneOptions
+from torch_svm_seg.cli.options.maps import MapOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -181,8 +181,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val-split", default="val", help="to judge on (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=100, help="images to learn from (default: %(default)s)")
     parser.add_argument("--val-limit", type=int, default=20, help="images to judge on (default: %(default)s)")
-    add_backbone_arguments(parser)
-    add_map_arguments(parser)
+    add_options(parser, BackboneOptions)
+    add_options(parser, MapOptions)
     parser.add_argument("--features", default="F1+F2+F3+F4+F5", help="stages to fuse (default: %(default)s)")
     parser.add_argument("--alone", default="F4", help="a stage to compare with (default: %(default)s)")
     parser.add_argument(
@@ -208,9 +208,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
     dataset, unseen = voc2012(args.root, args.split), voc2012(args.root, args.val_split)
-    seeds = None if args.cams is None else open_maps(args)
+    seeds = None if args.cams is None else read_options(MapOptions, args).open()
     lessons, tests = read_lessons(dataset, args.limit, seeds), read_lessons(unseen, args.val_limit, seeds)
-    backbone = load_backbone(args.backbone, args.weights)
+    backbone = read_options(BackboneOptions, args).load()
     model = LearnedFusion(backbone, fused_stages(args.features))
     if args.projection is not None:
         model.projection.load_state_dict(torch.load(args.projection, weights_only=True))

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import SBDataset, VOCSegmentation
 
 import torch_svm_seg
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.data import voc as voc_module
 from torch_svm_seg.data.constants import VOC_CLASSES, VOID
 from torch_svm_seg.data.dataset import ImageDataset
@@ -468,26 +469,26 @@ def test_a_data_loader_takes_a_dataset(tiny_voc, sample):
 # Flags
 
 
-def parse(*flags) -> argparse.Namespace:
+def open_by(*flags) -> ImageDataset:
     parser = argparse.ArgumentParser()
-    add_data_arguments(parser)
-    return parser.parse_args([str(flag) for flag in flags])
+    add_options(parser, DataOptions)
+    return read_options(DataOptions, parser.parse_args([str(flag) for flag in flags])).open()
 
 
 def test_flags_choose_the_dataset(tiny_voc, own, sample):
     (own / "list.txt").write_text(f"{SECOND}\n")
-    assert open_dataset(parse()).ids == sample.ids
-    assert open_dataset(parse("--root", tiny_voc)).ids == (FIRST, SECOND, THIRD)
-    assert open_dataset(parse("--root", tiny_voc, "--split", "val")).ids == (FOURTH,)
-    assert open_dataset(parse("--root", tiny_voc, "--list", own / "list.txt")).ids == (SECOND,)
-    assert open_dataset(parse("--root", tiny_voc, "--limit", 2)).ids == (FIRST, SECOND)
-    ours = open_dataset(
-        parse("--images", own / "images", "--masks", own / "masks", "--class-names", own / "names.txt", "--limit", 1)
+    assert open_by().ids == sample.ids
+    assert open_by("--root", tiny_voc).ids == (FIRST, SECOND, THIRD)
+    assert open_by("--root", tiny_voc, "--split", "val").ids == (FOURTH,)
+    assert open_by("--root", tiny_voc, "--list", own / "list.txt").ids == (SECOND,)
+    assert open_by("--root", tiny_voc, "--limit", 2).ids == (FIRST, SECOND)
+    ours = open_by(
+        "--images", own / "images", "--masks", own / "masks", "--class-names", own / "names.txt", "--limit", 1
     )
     assert (ours.ids, ours.class_names) == (("a",), ("ground", "leaf", "stem"))
     assert ours[0].mask.max() == 2
     (own / "list.txt").write_text("b\n")
-    assert open_dataset(parse("--images", own / "images", "--list", own / "list.txt")).ids == ("b",)
+    assert open_by("--images", own / "images", "--list", own / "list.txt").ids == ("b",)
 
 
 def test_flag_download_reaches_torchvision(tmp_path, monkeypatch):
@@ -496,7 +497,7 @@ def test_flag_download_reaches_torchvision(tmp_path, monkeypatch):
 
     monkeypatch.setattr(voc_module, "VOCSegmentation", fail)
     with pytest.raises(InputError, match="asked to download"):
-        open_dataset(parse("--root", tmp_path, "--download"))
+        open_by("--root", tmp_path, "--download")
 
 
 @pytest.mark.parametrize(
@@ -515,6 +516,6 @@ def test_flag_download_reaches_torchvision(tmp_path, monkeypatch):
 )
 def test_contradicting_flags_are_named(flags, named):
     with pytest.raises(InputError) as caught:
-        open_dataset(parse(*flags))
+        open_by(*flags)
     for flag in named:
         assert flag in str(caught.value)

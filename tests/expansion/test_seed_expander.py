@@ -24,6 +24,7 @@ from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.sampling import confident_labels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, _of_classes_present
+from torch_svm_seg.pipeline.run_folder import Progress
 from torch_svm_seg.pipeline.supervision import (
     CamFiles,
     GroundTruth,
@@ -391,7 +392,9 @@ class Failing(GroundTruth):
 def test_an_image_whose_maps_need_too_much_memory_is_skipped(tiny_voc: Path, tmp_path: Path) -> None:
     dataset, labeller = voc2012(tiny_voc, "train"), StudyLabeller(SVMExpander(samples_per_class=20))
     run = ExpansionRun(small_backbone(), labeller, Failing(), ["img"], {}, {"none": []}, tmp_path, torch.device("cpu"))
-    assert run.run(dataset, range(3)).skipped == {dataset.ids[1]: "no memory left"} and run.progress.images == 2
+    progress = Progress()
+    run.run(dataset, range(3), progress)
+    assert progress.skipped == {dataset.ids[1]: "no memory left"} and progress.images == 2
 
 
 def test_a_batch_that_failed_is_let_go_before_its_images_are_tried(
@@ -412,7 +415,9 @@ def test_a_batch_that_failed_is_let_go_before_its_images_are_tried(
     run = ExpansionRun(
         small_backbone(), labeller, GroundTruth(), ["img"], {}, {"none": []}, tmp_path, torch.device("cpu")
     )
-    assert len(run.run(voc2012(tiny_voc, "train"), range(3), batch_size=3).skipped) == 3
+    progress = Progress()
+    run.run(voc2012(tiny_voc, "train"), range(3), progress, batch_size=3)
+    assert len(progress.skipped) == 3
     assert alive == [False] * 3
 
 

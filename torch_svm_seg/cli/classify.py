@@ -1,25 +1,20 @@
 """train.py classify: classifiers on image-level labels."""
 
-import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
-from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.cam.checkpoints import METHODS
 from torch_svm_seg.cam.training import LabelledCrops
 from torch_svm_seg.cam.training import validate as validate_classifier
-from torch_svm_seg.cli.options.backbone import add_backbone_arguments
-from torch_svm_seg.cli.options.data import add_data_arguments, add_label_arguments, open_labelled
-from torch_svm_seg.cli.options.run import add_run_arguments
-from torch_svm_seg.cli.options.training import (
-    add_training_arguments,
-    add_training_run_arguments,
-    crop_size_of,
-    run_settings,
-    training_settings,
-)
+from torch_svm_seg.cli.options.backbone import BackboneOptions
+from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, open_labelled
+from torch_svm_seg.cli.options.option import group, option
+from torch_svm_seg.cli.options.run import TrainingRunOptions
+from torch_svm_seg.cli.options.training import EpochOptions, crop_size_for, training_record, training_settings
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.image_labels import LabelledImages
 from torch_svm_seg.pipeline.runner import train
-from torch_svm_seg.training.distributed import choose_device
 from torch_svm_seg.training.run import CHECKPOINT_FILE, TrainingRun
 from torch_svm_seg.training.trainer import Training
 
@@ -30,62 +25,85 @@ DESCRIPTION = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
-    add_data_arguments(parser)
-    add_label_arguments(parser)
-    model = parser.add_argument_group("classifier")
-    add_backbone_arguments(model)
-    model.add_argument(
-        "--method",
+@dataclass(frozen=True)
+class ClassifierOptions(BackboneOptions):
+    """The classifier."""
+
+    title: ClassVar = "classifier"
+
+    method: str = option(
+        "sipe",
         choices=tuple(METHODS),
-        default="sipe",
         help="cam: a plain classifier; sipe: one that agrees with image-specific prototypes, whose maps cover objects "
-        "better (Chen et al., CVPR 2022) (default: %(default)s)",
+        "better (Chen et al., CVPR 2022)",
     )
-    add_training_arguments(
-        parser,
-        "The defaults are SIPE's and IRN's recipe but for what is said.",
-        epochs=5,
-        batch_size=16,
-        rate="of pretrained layers at the start; new ones have ten times as much",
-        crop="an image's longest side becomes 0.625 to 1.25 times as long",
-    )
-    validation = parser.add_argument_group("validation", "Average precision and F1 after each epoch.")
-    validation.add_argument("--val-split", metavar="NAME", help="VOC list to validate on, labelled as --split's images")
-    validation.add_argument("--val-list", metavar="FILE", help="image names, one a line, to validate on instead")
-    add_training_run_arguments(add_run_arguments(parser, "out/classify"))
 
 
-def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
-    """Train a classifier; returns the exit code."""
-    data = open_labelled(args, rank)
-    validation = _validation(args, rank)
-    settings = training_settings(args, crop_size_of(args), args.epochs)
-    class_names = data.dataset.class_names
-    backbone = load_backbone(args.backbone, args.weights)
-    network = METHODS[args.method](backbone, len(class_names) - 1, args.seed).to(choose_device(args.device))
-    crops = LabelledCrops(data, settings.crop_size, backbone.mean.cpu(), settings.seed)
-    record = run_settings(args, ("method", "backbone", "weights", "labels"), settings, len(data))
+@dataclass(frozen=True)
+class ValidationOptions:
+    """The images to validate on."""
+
+    title: ClassVar = "validation"
+    description: ClassVar = "Average precision and F1 after each epoch."
+
+    val_split: str | None = option(
+        None, metavar="NAME", help="VOC list to validate on, labelled as --split's images", affects_results=False
+    )
+    val_list: Path | None = option(
+        None, metavar="FILE", help="image names, one per line, to validate on instead", affects_results=False
+    )
+
+    def open(self, data: DataOptions, labels: LabelOptions, rank: int) -> LabelledImages | None:
+        """Open the images with their labels; None if there are none to validate on.
+
+        Raises:
+            InputError: They cannot be opened.
+        """
+        if self.val_split is None and self.val_list is None:
+            return None
+        if self.val_split is not None and data.root is None:
+            raise InputError("--val-split: works only together with --root; give --val-list")
+        chosen = replace(data, split=self.val_split, list=self.val_list, limit=None)
+        return open_labelled(chosen, labels, rank)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the command."""
+
+    data: DataOptions = group()
+    labels: LabelOptions = group()
+    classifier: ClassifierOptions = group()
+    training: EpochOptions = group(
+        description="The defaults are SIPE's and IRN's recipe but for what is said. An image's longest side becomes "
+        "0.625 to 1.25 times as long as a crop's."
+    )
+    validation: ValidationOptions = group()
+    run: TrainingRunOptions = group(out=Path("out/classify"))
+
+
+def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+    """Train a classifier; return the exit code."""
+    data = open_labelled(settings.data, settings.labels, rank)
+    validation = settings.validation.open(settings.data, settings.labels, rank)
+    crop_size = crop_size_for(settings.training.crop_size, settings.classifier.backbone)
+    how = training_settings(replace(settings.training, crop_size=crop_size), settings.run, settings.training.epochs)
+    class_names, out = data.dataset.class_names, settings.run.out
+    backbone = settings.classifier.load()
+    network = METHODS[settings.classifier.method](backbone, len(class_names) - 1, how.seed)
+    network.to(settings.run.choose_device())
+    crops = LabelledCrops(data, crop_size, backbone.mean.cpu(), how.seed)
 
     def score() -> dict[str, float]:
         if validation is None:
             return {}
-        result = validate_classifier(network, validation, settings.crop_size, rank, number)
+        result = validate_classifier(network, validation, crop_size, rank, number)
         return {f"val_{name}": value for name, value in result._asdict().items()}
 
-    training = Training(network, crops, settings, rank, number)
+    training = Training(network, crops, how, rank, number)
+    record = training_record(settings, how, settings.data, len(data))
     measured = ("val_average_precision", "val_f1")
-    train(TrainingRun(args.out, training, record, class_names, measured, score), args.resume, rank)
+    train(TrainingRun(out, training, record, class_names, measured, score), settings.run.resume, rank)
     if rank == 0:
-        print(f"{len(data)} images, {training.step} steps; the classifier is {args.out / CHECKPOINT_FILE}")
+        print(f"{len(data)} images, {training.step} steps; the classifier is {out / CHECKPOINT_FILE}")
     return 0
-
-
-def _validation(args: argparse.Namespace, rank: int) -> LabelledImages | None:
-    if args.val_split is None and args.val_list is None:
-        return None
-    if args.val_split is not None and args.root is None:
-        raise InputError("--val-split: works only together with --root; give --val-list")
-    where = {"split": args.val_split, "list": args.val_list, "limit": None}
-    return open_labelled(argparse.Namespace(**vars(args) | where), rank)

@@ -14,17 +14,19 @@ import argparse
 import json
 import math
 import shutil
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from tqdm import tqdm
 
 from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.cam.io import read_cams
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
+from torch_svm_seg.cli.command import exit_code_of
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import add_options, flag, group, option, read_options
 from torch_svm_seg.data.constants import VOC_CLASSES
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -54,137 +56,139 @@ EXIT_CODES = (
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Score folders of predicted masks (ID.png, class ids, 255 for unsure) against the ground truth: "
-        "one confusion matrix a folder over the whole data set, void pixels left out, mean over the classes present.",
-        epilog=EXIT_CODES,
-    )
-    add_data_arguments(parser)
-    group = parser.add_argument_group("scoring")
-    group.add_argument(
-        "--predictions",
-        type=Path,
-        nargs="+",
-        required=True,
+@dataclass(frozen=True)
+class ScoreOptions:
+    """The masks to score."""
+
+    title: ClassVar = "scoring"
+
+    predictions: tuple[Path, ...] = option(
         metavar="DIR",
         help="folders that hold ID.png for each image; a folder of such folders, as expand.py writes it, stands "
         "for all of them. A folder named img or F1 to F5 is shown with the paper's row if the classes are VOC's",
     )
-    group.add_argument(
-        "--boundary",
-        type=int,
+    boundary: int | None = option(
+        None,
         metavar="PIXELS",
+        at_least=1,
         help="also show the mean IoU of the pixels this near to boundaries of the ground truth, and of the others",
     )
-    group.add_argument("--out", type=Path, metavar="DIR", help="write results.md, results.csv and results.tex here")
-    group.add_argument(
-        "--json",
-        type=Path,
+    out: Path | None = option(None, metavar="DIR", help="write results.md, results.csv and results.tex here")
+    json: Path | None = option(
+        None,
         metavar="FILE",
         help="write the figures here, from 0 to 1, null for a class that is in neither masks nor predictions: "
         '{"NAME": {"miou": ..., "per_class": {"CLASS": ...}, "images": scored, "missing": ..., "bad": ...}}',
     )
-    report = parser.add_argument_group("report")
-    report.add_argument(
-        "--report",
-        type=Path,
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The page about the masks."""
+
+    title: ClassVar = "report"
+
+    report: Path | None = option(
+        None,
         metavar="DIR",
         help="write DIR/report.html, one page that needs nothing else: each of --predictions against the one before it",
     )
-    report.add_argument(
-        "--rung",
+    rung: str | None = option(
+        None,
         metavar="NAME",
         help="which of --predictions, by its name in the table, ranks the images of the report and is shown as "
         "confusion matrix (default: the last)",
     )
-    report.add_argument(
-        "--gallery",
-        type=int,
-        default=3,
+    gallery: int = option(
+        3,
         metavar="N",
-        help="images to show of each kind, best, median and worst (default: %(default)s; one takes about 100 kB)",
+        at_least=0,
+        help="images to show of each kind, best, median and worst (default: 3; one takes about 100 kB)",
     )
-    report.add_argument("--cams", type=Path, metavar="DIR", help="show these class activation maps, too")
-    report.add_argument(
-        "--trust-pickle", action="store_true", help="read the ID.npy that other code bases write into --cams"
+    cams: Path | None = option(None, metavar="DIR", help="show these class activation maps, too")
+    trust_pickle: bool = option(False, help="read the ID.npy that other code bases write into --cams")
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise InputError where an option contradicts another one, or the names of the scored folders."""
+        if self.report is None:
+            for name in ("rung", "cams", "trust_pickle"):
+                if getattr(self, name):
+                    raise InputError(f"{flag(name)}: works only together with --report")
+        if self.rung is not None and self.rung not in names:
+            raise InputError(f"--rung: expected one of {', '.join(names)}, got {self.rung!r}")
+        if self.cams is not None and not self.cams.is_dir():
+            raise InputError(f"--cams: {self.cams}: not a folder")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the command."""
+
+    data: DataOptions = group()
+    scoring: ScoreOptions = group()
+    report: ReportOptions = group()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description="Score folders of predicted masks (ID.png, class ids, 255 for unsure) against the ground truth: "
+        "one confusion matrix per folder over the whole data set, void pixels left out, mean over the classes present.",
+        epilog=EXIT_CODES,
     )
+    add_options(parser, Settings)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     args = build_parser().parse_args(argv)
-    try:
-        return evaluate(args)
-    except (InputError, OSError) as error:
-        print(f"evaluate.py: error: {error}", file=sys.stderr)
-        return 2
+    return exit_code_of(
+        "evaluate.py", lambda rank, number: evaluate(read_options(Settings, args)), "nothing was written"
+    )
 
 
-def evaluate(args: argparse.Namespace) -> int:
-    """Score, print, write; returns the exit code."""
-    dataset = open_dataset(args)
-    folders = find_folders(args.predictions, dataset.ids)
-    _check_flags(args, folders)
+def evaluate(settings: Settings) -> int:
+    """Score, print, write; return the exit code."""
+    dataset, scoring = settings.data.open(), settings.scoring
+    folders = find_folders(scoring.predictions, dataset.ids)
+    settings.report.check(folders)
     scores = _score_all(dataset, folders)
     rows = _rows(scores, dataset.class_names, folders)
-    if args.boundary is not None:
-        rows = _with_boundaries(rows, dataset, folders, args.boundary)
+    if scoring.boundary is not None:
+        rows = _with_boundaries(rows, dataset, folders, scoring.boundary)
     notes = _notes(rows, scores, len(dataset))
     width = shutil.get_terminal_size(fallback=(200, 24)).columns  # the fallback is for files and pipes
     print("\n".join([text_table(rows, dataset.class_names, width), "", *notes]))
-    if args.out:
-        _write_tables(args.out, rows, dataset.class_names, notes)
-    if args.json:
-        write_text_atomically(args.json, json.dumps(_figures(scores, dataset.class_names), indent=2) + "\n")
-    if args.report:
-        path = args.report / "report.html"
-        write_report(path, _report(args, dataset, folders, scores))
+    if scoring.out:
+        _write_tables(scoring.out, rows, dataset.class_names, notes)
+    if scoring.json:
+        write_text_atomically(scoring.json, json.dumps(_figures(scores, dataset.class_names), indent=2) + "\n")
+    if settings.report.report:
+        path = settings.report.report / "report.html"
+        write_report(path, _report(settings, dataset, folders, scores))
         print(f"report: {path}")
     return 0 if all(score.complete for score in scores.values()) else 1
 
 
-def _check_flags(args: argparse.Namespace, folders: dict[str, Path]) -> None:
-    if args.report is None:
-        for flag in ("rung", "cams", "trust_pickle"):
-            if getattr(args, flag):
-                raise InputError(f"--{flag.replace('_', '-')}: works only together with --report")
-    if args.rung is not None and args.rung not in folders:
-        raise InputError(f"--rung: expected one of {', '.join(folders)}, got {args.rung!r}")
-    if args.cams is not None and not args.cams.is_dir():
-        raise InputError(f"--cams: {args.cams}: not a folder")
-    if args.boundary is not None and args.boundary < 1:
-        raise InputError(f"--boundary: expected at least 1, got {args.boundary}")
-    if args.gallery < 0:
-        raise InputError(f"--gallery: expected at least 0, got {args.gallery}")
-
-
 def _report(
-    args: argparse.Namespace, dataset: ImageDataset, folders: dict[str, Path], scores: dict[str, FolderScore]
+    settings: Settings, dataset: ImageDataset, folders: dict[str, Path], scores: dict[str, FolderScore]
 ) -> Report:
+    options = settings.report
+
     def cams(id: str, size: tuple[int, int]) -> ActivationMaps:
-        return read_cams(args.cams, id, size, dataset.class_names, args.trust_pickle)
+        return read_cams(options.cams or "", id, size, dataset.class_names, options.trust_pickle)
 
     rungs = {name: Rung(name, folder, scores[name]) for name, folder in folders.items()}
     return Report(
         dataset,
-        _described(args),
+        settings.data.described,
         list(rungs.values()),
-        rungs[args.rung] if args.rung else list(rungs.values())[-1],
-        args.gallery,
-        None if args.cams is None else cams,
+        rungs[options.rung] if options.rung else list(rungs.values())[-1],
+        options.gallery,
+        None if options.cams is None else cams,
         _problems(scores, len(dataset)) or ["Every image was scored in every folder."],
     )
-
-
-def _described(args: argparse.Namespace) -> str:
-    """What to call the images."""
-    if args.root is None and args.images is None:
-        return "one image of PASCAL VOC 2012"
-    source = Path(args.images).resolve().name if args.images else f"PASCAL VOC 2012 {args.split or 'train'}"
-    return f"{source}, {Path(args.list).name}" if args.list else source
 
 
 def _score_all(dataset: ImageDataset, folders: dict[str, Path]) -> dict[str, FolderScore]:
@@ -276,7 +280,3 @@ def _figures(scores: dict[str, FolderScore], class_names: Sequence[str]) -> dict
 def _number(value: float) -> float | None:
     """JSON has no NaN."""
     return None if math.isnan(value) else value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

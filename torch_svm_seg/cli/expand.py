@@ -1,10 +1,10 @@
-"""Expand labels: train one SVM an image on sampled pixels of known class and re-label every pixel with it.
+"""Expand labels: fit one SVM per image on sampled pixels of known class and re-label every pixel with it.
 
 How to run:
 
     python expand.py                                     one image, a minute, nothing to prepare
     python expand.py --root /data --out runs/voc         the study of the paper's Table 1 on VOC 2012 train
-    python expand.py --images photos --masks masks       a folder of your own
+    python expand.py --images photos --masks masks       a custom folder
     python expand.py --root /data --supervision seed --checkpoint runs/sipe/checkpoint.pt --features F4 --refine crf
     torchrun --nproc-per-node 4 expand.py --root /data   on four GPUs
 
@@ -13,42 +13,36 @@ Then ``evaluate.py --predictions runs/voc`` scores the masks again, as tables in
 
 import argparse
 import shutil
-import sys
-from collections.abc import Sequence
-from typing import Any
-
-from tqdm import tqdm
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 from torch_svm_seg.backbones.backbone import Backbone
-from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
+from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.expansion_summary import overview_rows, score_table
-from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE, add_backbone_arguments
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
-from torch_svm_seg.cli.options.refinement import add_refinement_arguments, open_refinement
-from torch_svm_seg.cli.options.run import add_overwrite_argument, add_run_arguments, add_workers_argument
-from torch_svm_seg.cli.options.seeds import (
-    BASELINES,
-    add_seed_arguments,
-    check_no_seeds,
-    check_seeds,
-    open_seeds,
-    open_self_training,
-)
-from torch_svm_seg.cli.options.svm import add_sample_arguments, add_svm_arguments, open_expander
+from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE, BackboneOptions
+from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
+from torch_svm_seg.cli.options.option import add_options, changed_flags, group, option, read_options, recorded
+from torch_svm_seg.cli.options.refinement import RefinementOptions
+from torch_svm_seg.cli.options.run import WriteOptions
+from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
+from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.io import digest, write_atomically
+from torch_svm_seg.data.io import write_atomically
+from torch_svm_seg.data.run_settings import RunSettings
 from torch_svm_seg.evaluation.panels import panel
 from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.seed_expander import SelfTraining
-from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path, unfinished
-from torch_svm_seg.pipeline.run_folder import Progress, folder_digest, open_run, print_skipped, write_record
+from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path
+from torch_svm_seg.pipeline.run_folder import Progress, print_skipped
+from torch_svm_seg.pipeline.runner import Outcome, run_shares
 from torch_svm_seg.pipeline.supervision import GroundTruth, Supervision
 from torch_svm_seg.training.checkpoints import read_checkpoint
-from torch_svm_seg.training.distributed import choose_device, gathered, processes
 
 STUDY_FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
 SEED_FEATURES = ("F4",)
@@ -63,210 +57,212 @@ EXIT_CODES = (
 )
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="For every image, train that image's own pixel classifier (a one-vs-rest SVM on a backbone's "
-        "features) on sampled pixels of known class, and re-label every pixel with it. Writes DIR/NAME/ID.png, where "
-        "NAME is a feature or a baseline, with +REFINEMENT if there is one.",
-        epilog=EXIT_CODES,
-    )
-    add_data_arguments(parser)
-    model = parser.add_argument_group("features")
-    model.add_argument(
-        "--features",
-        nargs="+",
+@dataclass(frozen=True)
+class FeatureOptions(BackboneOptions):
+    """The features to compare."""
+
+    title: ClassVar = "features"
+
+    features: tuple[str, ...] | None = option(
+        None,
         metavar="STAGE",
-        help="stages to compare, one SVM an image each: img is the RGB image, F1 to F5 the backbone's stages from "
-        "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each weighing alike; none is only "
+        help="stages to compare, one SVM per image each: img is the RGB image, F1 to F5 the backbone's stages from "
+        "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each with equal weight; none is only "
         "--baselines (default: all six; F4 with seeds)",
     )
-    add_backbone_arguments(model, default=None)
-    samples = parser.add_argument_group("samples")
-    samples.add_argument(
-        "--supervision",
-        choices=("ground-truth", "seed"),
-        default="ground-truth",
-        help="where the labels of sampled pixels come from: the ground truth is the paper's study of the upper bound; "
-        "seed takes confident pixels of a seed that needs no ground truth (default: %(default)s)",
-    )
-    add_sample_arguments(samples, "2500, as the paper; 500 with seeds")
-    add_seed_arguments(parser)
-    add_svm_arguments(parser)
-    refinement = parser.add_argument_group("refinement")
-    refinement.add_argument(
-        "--refine",
-        nargs="+",
-        default=["none"],
+
+    def check(self, backbone: Backbone) -> None:
+        """Raise InputError unless the backbone has the stages."""
+        for name in self.features or ():
+            stages = fused_stages(name)
+            if not set(stages) <= set(backbone.stage_names):
+                raise InputError(f"--features: there are {' '.join(backbone.stage_names)}, got {name}")
+            if len(set(stages)) < len(stages):
+                raise InputError(f"--features: expected each stage once in a fusion, got {name}")
+
+
+@dataclass(frozen=True)
+class MaskOptions(RefinementOptions):
+    """The refinements of the SVM's probabilities."""
+
+    title: ClassVar = "refinement"
+
+    refine: tuple[str, ...] = option(
+        ("none",),
         metavar="HOW",
         help="refinements of the SVM's calibrated probabilities, each written beside the others: none, crf, pamr, par, "
-        "irn, or several in a row such as crf+pamr (default: none)",
+        "irn, or several in a row such as crf+pamr",
     )
-    add_refinement_arguments(refinement, "psa", ", here and in --agreement")
-    refinement.add_argument(
-        "--ignore-below",
-        type=float,
-        default=0.0,
+    ignore_below: float = option(
+        0.0,
         metavar="P",
         help="write 255 where the most likely class is less likely than P, for networks that are trained on the masks; "
         "scored, such pixels count as misses (default: 0, nowhere)",
     )
-    run = add_run_arguments(parser, "out/expand")
-    add_overwrite_argument(run)
-    add_workers_argument(run)
-    run.add_argument(
-        "--batch-size", type=int, default=1, metavar="B", help="images of one size at once; a GPU gains by 8"
+
+
+@dataclass(frozen=True)
+class ExpansionRunOptions(WriteOptions):
+    """Options of the run."""
+
+    workers: int = option(0, metavar="N", at_least=0, help="processes that read images ahead", affects_results=False)
+    batch_size: int = option(
+        1, metavar="B", at_least=1, help="images of one size at once; a GPU gains by 8", affects_results=False
     )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the command."""
+
+    data: DataOptions = group()
+    features: FeatureOptions = group(backbone=None)
+    samples: SampleOptions = group()
+    seeds: SeedOptions = group()
+    labels: LabelOptions = group()
+    svm: SVMOptions = group()
+    masks: MaskOptions = group()
+    run: ExpansionRunOptions = group(out=Path("out/expand"))
+
+    @property
+    def from_seeds(self) -> bool:
+        """Whether labels come from seeds and not from the ground truth."""
+        return self.samples.supervision == "seed"
+
+    def checked(self) -> "Settings":
+        """Return the settings with what depends on others filled in.
+
+        Raises:
+            InputError: They contradict each other, or a value is out of its range.
+        """
+        if self.from_seeds:
+            self.seeds.check()
+        elif given := [*changed_flags(self.seeds), *changed_flags(self.labels)]:
+            raise InputError(f"{' and '.join(given)}: only with --supervision seed")
+        if not 0 <= self.masks.ignore_below <= 1:
+            raise InputError(f"--ignore-below: expected 0 to 1, got {self.masks.ignore_below}")
+        features = self.features.features or (SEED_FEATURES if self.from_seeds else STUDY_FEATURES)
+        features = () if features == ("none",) else tuple(dict.fromkeys(features))
+        if not features and not self.seeds.baselines:
+            raise InputError("--features none: needs --baselines, or nothing is written")
+        number = self.samples.samples_per_class
+        number = (SEED_SAMPLES if self.from_seeds else STUDY_SAMPLES) if number is None else number
+        return replace(
+            self,
+            features=replace(self.features, features=features, backbone=self._backbone()),
+            samples=replace(self.samples, samples_per_class=number),
+        )
+
+    def _backbone(self) -> str:
+        """Return the name of the backbone: the one asked for, or the classifier's."""
+        if self.seeds.checkpoint is None:
+            return self.features.backbone or DEFAULT_BACKBONE
+        for name in ("backbone", "weights"):
+            if getattr(self.features, name) is not None:
+                raise InputError(f"--checkpoint and --{name}: give one of them, the checkpoint has its own backbone")
+        return str(read_checkpoint(self.seeds.checkpoint).settings["backbone"])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description="For every image, fit that image's own pixel classifier (a one-vs-rest SVM on a backbone's "
+        "features) on sampled pixels of known class, and re-label every pixel with it. Writes DIR/NAME/ID.png, where "
+        "NAME is a feature or a baseline, with +REFINEMENT if there is one.",
+        epilog=EXIT_CODES,
+    )
+    add_options(parser, Settings)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     args = build_parser().parse_args(argv)
-    try:
-        with processes() as (rank, number):
-            return expand(args, rank, number)
-    except (InputError, OSError) as error:
-        print(f"expand.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"expand.py: interrupted; the same command continues ({args.out})", file=sys.stderr)
-        return 130
+
+    def work(rank: int, number: int) -> int:
+        return expand(read_options(Settings, args).checked(), rank, number)
+
+    return exit_code_of("expand.py", work, f"the same command continues ({args.out})")
 
 
-def expand(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
-    """Expand this process's share of the images and report on all of them; returns the exit code."""
-    dataset = open_dataset(args)
-    _check_flags(args)
-    _choose_defaults(args)
-    device = choose_device(args.device)
-    classifier = load_classifier(args.checkpoint, dataset.class_names).to(device) if args.checkpoint else None
-    supervision = _supervision(args, dataset, classifier)
-    backbone = classifier.backbone if classifier else load_backbone(args.backbone or DEFAULT_BACKBONE, args.weights)
-    _check_features(args, backbone.to(device))
-    refinements = {name: open_refinement(args, name, device) for name in args.refine}
-    labeller = _labeller(args, len(dataset.class_names)).to(device)
-    baselines = {name: BASELINES[name]().to(device) for name in args.baselines}
-    run = ExpansionRun(
-        backbone, labeller, supervision, args.features, baselines, refinements, args.out, device, args.ignore_below
-    )
-    settings = _settings(args, dataset)
-    if rank == 0:
-        files = (mask_path(args.out, name, id) for name in run.names for id in dataset.ids)
-        progress = open_run(args.out, settings, args.overwrite, files)
-    gathered(None)  # no process looks before old masks are gone
-    share = unfinished(args.out, run.names, dataset.ids)[rank::number]
-    gathered(None)  # and none writes before all have looked
-    with tqdm(total=len(share), unit="image", disable=None if rank == 0 else True) as bar:
+def expand(settings: Settings, rank: int = 0, number: int = 1) -> int:
+    """Expand this process's share of the images and report on all of them; return the exit code."""
+    dataset = settings.data.open()
+    run = _open_run(settings, dataset)
+    options = settings.run
 
-        def report(done: Progress) -> None:
-            bar.update(done.images + len(done.skipped) - bar.n)
+    def work(share: Sequence[int], progress: Progress, report: Callable[[], object]) -> None:
+        run.run(dataset, share, progress, options.batch_size, options.workers, report)
 
-        try:
-            own = run.run(dataset, share, args.batch_size, args.workers, report)
-        except BaseException:
-            if rank == 0:
-                progress.add(run.progress)
-                write_record(args.out, settings, progress, finished=False)
-            raise
-    parts = gathered(own)
+    files = [[mask_path(options.out, name, id) for name in run.names] for id in dataset.ids]
+    outcome = run_shares(options.out, _record(settings, dataset), files, work, options.overwrite, rank, number)
     if rank != 0:
         return 0
-    for part in parts:
-        progress.add(part)
-    write_record(args.out, settings, progress, finished=True)
-    _summarize(args, dataset, run, progress, sum(part.images for part in parts))
-    return 1 if progress.skipped else 0
+    _summarize(dataset, run, outcome)
+    return 1 if outcome.now.skipped else 0
 
 
-def _choose_defaults(args: argparse.Namespace) -> None:
-    """Fill in what depends on the supervision."""
-    study = args.supervision == "ground-truth"
-    if args.features is None:
-        args.features = list(STUDY_FEATURES if study else SEED_FEATURES)
-    args.features = [] if args.features == ["none"] else list(dict.fromkeys(args.features))
-    if args.samples_per_class is None:
-        args.samples_per_class = STUDY_SAMPLES if study else SEED_SAMPLES
+def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
+    """Build what expands an image."""
+    device, checkpoint = settings.run.choose_device(), settings.seeds.checkpoint
+    classifier = load_classifier(checkpoint, dataset.class_names).to(device) if checkpoint else None
+    backbone = classifier.backbone if classifier else settings.features.load().to(device)
+    settings.features.check(backbone)
+    return ExpansionRun(
+        backbone,
+        _labeller(settings, len(dataset.class_names)).to(device),
+        _supervision(settings, dataset, classifier),
+        settings.features.features or (),
+        {name: BASELINES[name]().to(device) for name in settings.seeds.baselines},
+        {name: settings.masks.open(name, device) for name in settings.masks.refine},
+        settings.run.out,
+        device,
+        settings.masks.ignore_below,
+    )
 
 
-def _check_flags(args: argparse.Namespace) -> None:
-    if args.supervision == "ground-truth":
-        check_no_seeds(args)
-    else:
-        check_seeds(args)
-    if not 0 <= args.ignore_below <= 1:
-        raise InputError(f"--ignore-below: expected 0 to 1, got {args.ignore_below}")
-    if args.batch_size < 1 or args.workers < 0:
-        raise InputError("--batch-size and --workers: expected at least 1 and 0")
-
-
-def _supervision(args: argparse.Namespace, dataset: ImageDataset, classifier: Classifier | None) -> Supervision:
-    if args.supervision == "seed":
-        return open_seeds(args, dataset, classifier)
+def _supervision(settings: Settings, dataset: ImageDataset, classifier: Classifier | None) -> Supervision:
+    if settings.from_seeds:
+        computed = settings.seeds.cams is None and settings.seeds.seeds is None
+        if computed and settings.run.workers:
+            raise InputError(
+                "--workers: cannot read ahead while --checkpoint computes the maps; write them with `train.py cams`"
+            )
+        return settings.seeds.open_seeds(settings.data, settings.labels, dataset, classifier)
     if not dataset.has_masks:
         raise InputError("--supervision ground-truth: needs masks; give --masks DIR with --images")
     return GroundTruth()
 
 
-def _labeller(args: argparse.Namespace, num_classes: int) -> StudyLabeller | SelfTraining:
-    expander = open_expander(args, num_classes)
-    return open_self_training(args, expander) if args.supervision == "seed" else StudyLabeller(expander)
+def _labeller(settings: Settings, num_classes: int) -> StudyLabeller | SelfTraining:
+    expander = settings.svm.expander(settings.samples, num_classes)
+    return (
+        settings.seeds.self_training(expander, settings.masks.crf) if settings.from_seeds else StudyLabeller(expander)
+    )
 
 
-def _check_features(args: argparse.Namespace, backbone: Backbone) -> None:
-    if not args.features and not args.baselines:
-        raise InputError("--features none: needs --baselines, or nothing is written")
-    for name in args.features:
-        stages = fused_stages(name)
-        if not set(stages) <= set(backbone.stage_names):
-            raise InputError(f"--features: there are {' '.join(backbone.stage_names)}, got {name}")
-        if len(set(stages)) < len(stages):
-            raise InputError(f"--features: expected each stage once in a fusion, got {name}")
+def _record(settings: Settings, dataset: ImageDataset) -> RunSettings:
+    return recorded(settings) | {"classes": list(dataset.class_names)}
 
 
-def _settings(args: argparse.Namespace, dataset: ImageDataset) -> dict[str, Any]:
-    """What the masks depend on: a run continues only with the same."""
-    backbone = args.backbone or DEFAULT_BACKBONE
-    if args.checkpoint is not None:
-        backbone = read_checkpoint(args.checkpoint).settings["backbone"]
-    settings = {"backbone": backbone}
-    settings |= {name: getattr(args, name) for name in ("supervision", "samples_per_class", "seed")}
-    settings |= {name: getattr(args, name) for name in ("kernel", "C", "gamma", "approximation", "components")}
-    settings |= {name: digest(getattr(args, name)) for name in ("weights", "checkpoint", "irn_weights", "labels")}
-    settings |= {name: folder_digest(getattr(args, name)) for name in ("cams", "seeds")}
-    settings |= {"features": list(args.features), "classes": list(dataset.class_names)}
-    settings |= {name: getattr(args, name) for name in ("baselines", "refine", "crf", "ignore_below")}
-    if args.supervision == "seed":
-        choices = ["scales", "background", "agreement", "share", "rounds"]
-        settings |= {name: getattr(args, name) for name in choices}
-    # Not how many images there are: a run of a few can go on to all of them.
-    return settings | {"data": {name: getattr(args, name) for name in ("root", "split", "list", "images", "masks")}}
-
-
-def _summarize(
-    args: argparse.Namespace, dataset: ImageDataset, run: ExpansionRun, progress: Progress, images: int
-) -> None:
+def _summarize(dataset: ImageDataset, run: ExpansionRun, outcome: Outcome) -> None:
     """Print the table, what was skipped and where everything lies; draw the overview."""
-    done = dataset.subset(place for place, id in enumerate(dataset.ids) if id not in progress.skipped)
+    total, images = outcome.total, outcome.now.images
+    done = dataset.subset(index for index, id in enumerate(dataset.ids) if id not in total.skipped)
     if len(done):
-        scored = done.subset(place for place in range(len(done)) if done.has_mask(place))
+        scored = done.subset(index for index in range(len(done)) if done.has_mask(index))
         if len(scored):
             width = shutil.get_terminal_size(fallback=(200, 24)).columns
-            print(score_table(scored, args.out, run.names, progress, width) + TABLE_NOTE)
-        rows = overview_rows(
-            done, args.out, run.names, run.supervision, run.labeller if run.features else None, run.device
-        )
-        picture = panel(rows, run.names, dataset.class_names)
-        write_atomically(args.out / "overview.png", lambda stream: picture.save(stream, "png"))
-    print_skipped(progress.skipped)
-    if progress.unseeded:
-        print(f"objects that images are labelled with, but no pixel of their seed shows: {progress.unseeded}")
-    restored = [f"{name} {number}" for name, number in progress.restored.items() if number]
+            print(score_table(scored, run.out, run.names, total, width) + TABLE_NOTE)
+        labeller = run.labeller if run.features else None
+        rows = overview_rows(done, run.out, run.names, run.supervision, labeller, run.device)
+        overview = panel(rows, run.names, dataset.class_names)
+        write_atomically(run.out / "overview.png", lambda stream: overview.save(stream, "png"))
+    print_skipped(total.skipped)
+    if total.unseeded:
+        print(f"objects that images are labelled with, but no pixel of their seed shows: {total.unseeded}")
+    restored = [f"{name} {number}" for name, number in total.restored.items() if number]
     if restored:
-        print(f"objects that had vanished and were given their seed back: {', '.join(restored)}")
-    written = f"; masks in {args.out}/NAME/ID.png, images in {args.out}/overview.png" if len(done) else ""
-    print(f"{images} images expanded, {len(done) - images} were there, {len(progress.skipped)} skipped{written}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        print(f"classes restored from their seed: {', '.join(restored)}")
+    written = f"; masks in {run.out}/NAME/ID.png, images in {run.out}/overview.png" if len(done) else ""
+    print(f"{images} images expanded, {len(done) - images} were there, {len(total.skipped)} skipped{written}")

@@ -1,29 +1,21 @@
 """train.py irn: boundaries learned from sure labels."""
 
-import argparse
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
-from torch_svm_seg.backbones.builder import load_backbone
-from torch_svm_seg.cli.options.backbone import add_backbone_arguments
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
-from torch_svm_seg.cli.options.maps import add_map_arguments, open_maps
-from torch_svm_seg.cli.options.run import add_run_arguments
-from torch_svm_seg.cli.options.training import (
-    add_training_arguments,
-    add_training_run_arguments,
-    crop_size_of,
-    run_settings,
-    training_settings,
-)
+from torch_svm_seg.cli.options.backbone import BackboneOptions
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.maps import MapOptions
+from torch_svm_seg.cli.options.option import group, option, recorded
+from torch_svm_seg.cli.options.run import TrainingRunOptions
+from torch_svm_seg.cli.options.training import EpochOptions, crop_size_for, training_record, training_settings
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.irn import IRNet
-from torch_svm_seg.irn.training import METHOD as IRN_METHOD
-from torch_svm_seg.irn.training import SureCrops, centre_displacements, label_by_activation, label_path
-from torch_svm_seg.pipeline.run_folder import folder_digest
+from torch_svm_seg.irn.training import METHOD, SureCrops, centre_displacements, label_by_activation, label_path
 from torch_svm_seg.pipeline.runner import for_each, train
-from torch_svm_seg.training.distributed import choose_device
 from torch_svm_seg.training.run import CHECKPOINT_FILE, TrainingRun, refuse_to_restart
 from torch_svm_seg.training.trainer import Training
 
@@ -34,86 +26,94 @@ DESCRIPTION = (
     "and DIR/epochs.csv."
 )
 
-IRN_CROP_MULTIPLE = 32
+CROP_MULTIPLE = 32
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
-    add_data_arguments(parser)
-    labels = parser.add_argument_group("sure labels")
-    add_map_arguments(labels)
-    labels.add_argument(
-        "--background-factor",
-        type=float,
-        default=0.5,
+@dataclass(frozen=True)
+class SureLabelOptions(MapOptions):
+    """The labels that boundaries are learned from."""
+
+    title: ClassVar = "sure labels"
+
+    background_factor: float = option(
+        0.5,
         metavar="F",
-        help="a pixel is sure if it keeps its label when the background is F times as strong (default: %(default)s, "
-        "SIPE's; IRN's is constant:0.3 with 0.167)",
+        help="a pixel is sure if it keeps its label when the background is F times as strong (default: 0.5, SIPE's; "
+        "IRN's is constant:0.3 with 0.167)",
     )
-    labels.add_argument(
-        "--sure-labels",
-        type=Path,
+    sure_labels: Path | None = option(
+        None,
         metavar="DIR",
+        content=True,
         help="train on DIR/ID.png instead, such as pseudo masks: class ids, 255 where not sure",
     )
-    add_backbone_arguments(parser.add_argument_group("network"))
-    add_training_arguments(
-        parser,
-        "The defaults are IRN's for train_aug, 990 steps; few images want smaller batches or more epochs.",
+
+    def check(self) -> None:
+        """Raise InputError unless there is one source of labels."""
+        if (self.cams is None) == (self.sure_labels is None):
+            raise InputError("--cams and --sure-labels: give one of them, maps to label by or labels")
+        if not 0 <= self.background_factor <= 1:
+            raise InputError(f"--background-factor: expected 0 to 1, got {self.background_factor}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the command."""
+
+    data: DataOptions = group()
+    labels: SureLabelOptions = group()
+    network: BackboneOptions = group()
+    training: EpochOptions = group(
+        description="The defaults are IRN's for train_aug, 990 steps; few images want smaller batches or more epochs. "
+        "An image's longest side becomes 0.5 to 1.5 times as long as a crop's.",
         epochs=3,
         batch_size=32,
-        rate="of the boundary branch at the start; the displacement branch has ten times as much",
-        crop="an image's longest side becomes 0.5 to 1.5 times as long",
     )
-    add_training_run_arguments(add_run_arguments(parser, "out/irn"))
+    run: TrainingRunOptions = group(out=Path("out/irn"))
 
 
-def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
-    """Label what is sure, and train an IRNet on it; returns the exit code."""
-    if (args.cams is None) == (args.sure_labels is None):
-        raise InputError("--cams and --sure-labels: give one of them, maps to label by or labels")
-    refuse_to_restart(args.out, args.resume)
-    dataset = open_dataset(args)
-    settings = training_settings(args, crop_size_of(args), args.epochs)
-    if settings.crop_size % IRN_CROP_MULTIPLE:
-        raise InputError(f"--crop-size: expected a multiple of {IRN_CROP_MULTIPLE}, got {settings.crop_size}")
-    backbone = load_backbone(args.backbone, args.weights)
-    network = IRNet(backbone, args.seed).to(choose_device(args.device))
-    folder, code = args.sure_labels, 0
+def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+    """Label what is sure, and train an IRNet on it; return the exit code."""
+    settings.labels.check()
+    out, resume = settings.run.out, settings.run.resume
+    refuse_to_restart(out, resume)
+    dataset = settings.data.open()
+    crop_size = crop_size_for(settings.training.crop_size, settings.network.backbone)
+    how = training_settings(replace(settings.training, crop_size=crop_size), settings.run, settings.training.epochs)
+    if crop_size % CROP_MULTIPLE:
+        raise InputError(f"--crop-size: expected a multiple of {CROP_MULTIPLE}, got {crop_size}")
+    backbone = settings.network.load()
+    network = IRNet(backbone, how.seed).to(settings.run.choose_device())
+    folder, code = settings.labels.sure_labels, 0
     if folder is None:
-        folder = args.out / "labels"
-        code = _write_sure_labels(args, dataset, folder, rank, number)
-    dataset = dataset.subset([place for place, id in enumerate(dataset.ids) if label_path(folder, id).is_file()])
+        folder = out / "labels"
+        code = _write_sure_labels(settings, dataset, folder, rank, number)
+    dataset = dataset.subset([index for index, id in enumerate(dataset.ids) if label_path(folder, id).is_file()])
     if not len(dataset):
         raise InputError(f"{folder}: no image has sure labels, ID.png")
-    crops = SureCrops(dataset, folder, settings.crop_size, backbone.mean.cpu(), settings.seed)
-    training = Training(network, crops, settings, rank, number)
-    labels = {"sure_labels": None if args.sure_labels is None else str(args.sure_labels), "method": IRN_METHOD}
-    label_flags = ("cams", "background", "background_factor", "backbone", "weights")
-    record = labels | run_settings(args, label_flags, settings, len(dataset))
+    crops = SureCrops(dataset, folder, crop_size, backbone.mean.cpu(), how.seed)
+    training = Training(network, crops, how, rank, number)
 
     def centre() -> dict[str, float]:
         if training.finished:
             centre_displacements(network, crops, rank, number)
         return {}
 
-    train(TrainingRun(args.out, training, record, (), (), centre), args.resume, rank)
+    record = training_record(settings, how, settings.data, len(dataset)) | {"method": METHOD}
+    train(TrainingRun(out, training, record, (), (), centre), resume, rank)
     if rank == 0:
-        print(f"{len(dataset)} images, {training.step} steps; the network is {args.out / CHECKPOINT_FILE}")
+        print(f"{len(dataset)} images, {training.step} steps; the network is {out / CHECKPOINT_FILE}")
     return code
 
 
-def _write_sure_labels(args: argparse.Namespace, dataset: ImageDataset, folder: Path, rank: int, number: int) -> int:
-    cams, device = open_maps(args), choose_device(args.device)
-    if not 0 <= args.background_factor <= 1:
-        raise InputError(f"--background-factor: expected 0 to 1, got {args.background_factor}")
-    settings = {"cams": folder_digest(args.cams)}
-    settings |= {name: getattr(args, name) for name in ("background", "background_factor")}
-
-    def write(place: int) -> None:
-        id, image, activation = cams.read(dataset, place)
-        labels = label_by_activation(image.to(device), activation.to(device), args.background_factor)
-        save_mask(label_path(folder, id), labels.cpu())
-
+def _write_sure_labels(settings: Settings, dataset: ImageDataset, folder: Path, rank: int, number: int) -> int:
+    cams, device = settings.labels.open(), settings.run.choose_device()
     paths = [label_path(folder, id) for id in dataset.ids]
-    return for_each(dataset, write, paths, folder, settings, not args.resume, rank, number)
+
+    def write(index: int) -> None:
+        _, image, activation = cams.read(dataset, index)
+        labels = label_by_activation(image.to(device), activation.to(device), settings.labels.background_factor)
+        save_mask(paths[index], labels.cpu())
+
+    overwrite = not settings.run.resume
+    return for_each(dataset, write, paths, folder, recorded(settings.labels), overwrite, rank, number)

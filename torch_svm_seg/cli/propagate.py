@@ -1,18 +1,18 @@
 """train.py propagate: class activation maps refined by an IRNet."""
 
-import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 from torch_svm_seg.cam.io import cam_path, save_cams
-from torch_svm_seg.cli.options.data import add_data_arguments, open_dataset
-from torch_svm_seg.cli.options.maps import add_map_arguments, open_maps
-from torch_svm_seg.cli.options.run import add_overwrite_argument, add_run_arguments
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.maps import MapOptions
+from torch_svm_seg.cli.options.option import group, option, recorded
+from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.io import digest
-from torch_svm_seg.irn import load_irn
+from torch_svm_seg.irn import IRNRefinement, load_irn
 from torch_svm_seg.irn.refinement import refine_activation
-from torch_svm_seg.pipeline.run_folder import folder_digest
 from torch_svm_seg.pipeline.runner import for_each
-from torch_svm_seg.training.distributed import choose_device
 
 HELP = "refine class activation maps by an IRNet's random walk"
 DESCRIPTION = (
@@ -21,43 +21,54 @@ DESCRIPTION = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's flags."""
-    parser.add_argument("--irn", required=True, metavar="FILE", help="checkpoint of train.py irn")
-    add_data_arguments(parser)
-    add_map_arguments(parser.add_argument_group("maps"), required=True)
-    walk = parser.add_argument_group(
-        "walk", "The defaults are SIPE's use of IRN; IRN's own is --exponent 1 --threshold 0.25."
-    )
-    walk.add_argument(
-        "--exponent", type=float, default=1.5, metavar="E", help="of the maps before the walk (default: %(default)s)"
-    )
-    walk.add_argument(
-        "--threshold",
-        type=float,
+@dataclass(frozen=True)
+class WalkOptions:
+    """The random walk."""
+
+    title: ClassVar = "walk"
+    description: ClassVar = "The defaults are SIPE's use of IRN; IRN's own is --exponent 1 --threshold 0.25."
+
+    irn: Path = option(metavar="FILE", content=True, help="checkpoint of train.py irn")
+    exponent: float = option(1.5, metavar="E", help="exponent of the maps before the walk")
+    threshold: float | None = option(
+        None,
         metavar="T",
         help="of the background after the walk, in parts of the largest value that a class has in the image (default: "
         "the background walks like a class)",
     )
-    add_overwrite_argument(add_run_arguments(parser, "out/propagate"))
+
+    def load(self) -> IRNRefinement:
+        """Load the IRNet and its walk.
+
+        Raises:
+            InputError: A value is out of its range, or the checkpoint cannot be read.
+        """
+        if not self.exponent > 0:
+            raise InputError(f"--exponent: expected a positive number, got {self.exponent}")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise InputError(f"--threshold: expected more than 0 and less than 1, got {self.threshold}")
+        return load_irn(self.irn, exponent=self.exponent, threshold=self.threshold)
 
 
-def run(args: argparse.Namespace, rank: int = 0, number: int = 1) -> int:
-    """Write class activation maps refined by an IRNet; returns the exit code."""
-    dataset = open_dataset(args)
-    if not args.exponent > 0:
-        raise InputError(f"--exponent: expected a positive number, got {args.exponent}")
-    if args.threshold is not None and not 0 < args.threshold < 1:
-        raise InputError(f"--threshold: expected more than 0 and less than 1, got {args.threshold}")
-    refinement = load_irn(args.irn, exponent=args.exponent, threshold=args.threshold).to(choose_device(args.device))
-    cams = open_maps(args)
-    settings = {"irn": digest(args.irn), "cams": folder_digest(args.cams), "background": args.background}
-    settings |= {"exponent": args.exponent, "threshold": args.threshold}
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the command."""
 
-    def write(place: int) -> None:
-        id, image, activation = cams.read(dataset, place)
-        maps = refine_activation(refinement, image, activation)
-        save_cams(cam_path(args.out, id), maps, dataset.class_names)
+    data: DataOptions = group(affects_results=False)
+    maps: MapOptions = group()
+    walk: WalkOptions = group()
+    run: WriteOptions = group(out=Path("out/propagate"))
 
-    paths = [cam_path(args.out, id) for id in dataset.ids]
-    return for_each(dataset, write, paths, args.out, settings, args.overwrite, rank, number)
+
+def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+    """Write class activation maps refined by an IRNet; return the exit code."""
+    dataset, out = settings.data.open(), settings.run.out
+    refinement = settings.walk.load().to(settings.run.choose_device())
+    cams = settings.maps.open()
+    paths = [cam_path(out, id) for id in dataset.ids]
+
+    def write(index: int) -> None:
+        _, image, activation = cams.read(dataset, index)
+        save_cams(paths[index], refine_activation(refinement, image, activation), dataset.class_names)
+
+    return for_each(dataset, write, paths, out, recorded(settings), settings.run.overwrite, rank, number)

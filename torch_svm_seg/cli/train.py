@@ -3,7 +3,7 @@
 How to run:
 
     python train.py classify --root /data --out runs/sipe            a SIPE classifier on VOC 2012 train
-    python train.py classify --images photos --labels labels.json --class-names classes.txt --out runs/mine
+    python train.py classify --images images --labels labels.json --class-names classes.txt --out runs/custom
     torchrun --nproc-per-node 4 train.py classify --root /data --split train_aug --out runs/sipe
     python train.py cams --checkpoint runs/sipe/checkpoint.pt --root /data --out runs/sipe/cams
     python train.py irn --cams runs/sipe/cams --root /data --out runs/irn
@@ -13,14 +13,14 @@ How to run:
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from torch_svm_seg.cli import cams, classify, irn, predict, propagate, segment
-from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.training.distributed import processes
+from torch_svm_seg.cli.command import exit_code_of
+from torch_svm_seg.cli.options.option import add_options, read_options
 
-COMMANDS = {
+COMMANDS: dict[str, ModuleType] = {
     "classify": classify,
     "cams": cams,
     "irn": irn,
@@ -28,6 +28,7 @@ COMMANDS = {
     "segment": segment,
     "predict": predict,
 }
+"""Each has ``HELP``, ``DESCRIPTION``, its ``Settings``, and ``run(settings, rank, number)``."""
 EXIT_CODES = (
     "exit code: 0 if done; 1 if images were skipped for bad files, which the summary lists; 2 if the arguments or the "
     "data cannot be used, or writing failed; 130 if interrupted"
@@ -35,31 +36,23 @@ EXIT_CODES = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parsers = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
-        command.add_arguments(
-            parsers.add_parser(name, help=command.HELP, description=command.DESCRIPTION, epilog=EXIT_CODES)
-        )
+        own = parsers.add_parser(name, help=command.HELP, description=command.DESCRIPTION, epilog=EXIT_CODES)
+        add_options(own, command.Settings)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     args = build_parser().parse_args(argv)
-    try:
-        with processes() as (rank, number):
-            exit_code: int = COMMANDS[args.command].run(args, rank, number)
-            return exit_code
-    except (InputError, OSError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        again = "add --resume to continue" if "resume" in args else "the same command continues"
-        print(f"train.py: interrupted; {again} ({args.out})", file=sys.stderr)
-        return 130
+    command = COMMANDS[args.command]
 
+    def work(rank: int, number: int) -> int:
+        exit_code: int = command.run(read_options(command.Settings, args), rank, number)
+        return exit_code
 
-if __name__ == "__main__":
-    sys.exit(main())
+    again = "add --resume to continue" if "resume" in args else "the same command continues"
+    return exit_code_of("train.py", work, f"{again} ({args.out})")

@@ -6,7 +6,7 @@ a baseline, with ``+`` and a refinement if there is one: ``F3``, ``seed``, ``F3+
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,6 @@ def mask_path(out: Path, name: str, id: str) -> Path:
     return out / name / f"{id}.png"
 
 
-def unfinished(out: Path, names: Sequence[str], ids: Sequence[str]) -> list[int]:
-    """Places in ``ids`` of the images that miss the mask of any name."""
-    return [place for place, id in enumerate(ids) if not all(mask_path(out, name, id).is_file() for name in names)]
-
-
 @dataclass
 class ExpansionRun:
     """Expands images into folders of masks.
@@ -56,7 +51,6 @@ class ExpansionRun:
         out: Folder to write to.
         device: Where to compute.
         ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
-        progress: What was done so far.
     """
 
     backbone: Backbone
@@ -68,7 +62,6 @@ class ExpansionRun:
     out: Path
     device: torch.device
     ignore_below: float = 0.0
-    progress: Progress = field(default_factory=Progress)
 
     @property
     def names(self) -> list[str]:
@@ -82,64 +75,49 @@ class ExpansionRun:
     def run(
         self,
         dataset: ImageDataset,
-        places: Sequence[int],
+        indices: Sequence[int],
+        progress: Progress,
         batch_size: int = 1,
         workers: int = 0,
-        report: Callable[[Progress], object] | None = None,
-    ) -> Progress:
-        """Expand the images at ``places`` of a data set.
+        report: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Expand some images of a data set.
 
         Args:
             dataset: The images.
-            places: Which of them.
+            indices: Which of them.
+            progress: Takes note of what was done.
             batch_size: Images of one size to expand at once.
             workers: Processes that read images ahead.
-            report: Called with the progress so far whenever images are done.
+            report: Called whenever images are done.
         """
-        self.progress.seconds |= dict.fromkeys(self.names, 0.0)
-        self.progress.restored |= dict.fromkeys(self.names, 0)
+        progress.seconds |= dict.fromkeys(self.names, 0.0)
+        progress.restored |= dict.fromkeys(self.names, 0)
         # Images are of any size: they come one by one, not stacked.
         readings = DataLoader(
-            _Readings(dataset, places, self.supervision), batch_size=None, num_workers=workers, collate_fn=_as_it_is
+            _Readings(dataset, indices, self.supervision), batch_size=None, num_workers=workers, collate_fn=_as_it_is
         )
-        for group in self._batches(readings, batch_size):
-            self._expand_or_skip(group)
-            if report:
-                report(self.progress)
-        return self.progress
+        for group in _batches(readings, batch_size, progress.skipped):
+            self._expand_or_skip(group, progress)
+            report()
 
-    def _batches(self, readings: Iterable[Supervised | tuple[str, str]], batch_size: int) -> Iterator[list[Supervised]]:
-        """Groups of images of one size; whatever could not be read is skipped."""
-        waiting: dict[tuple[int, ...], list[Supervised]] = {}
-        for reading in readings:
-            if not isinstance(reading, Supervised):
-                self.progress.skipped[reading[0]] = reading[1]
-                continue
-            group = waiting.setdefault(tuple(reading.image.shape), [])
-            group.append(reading)
-            if len(group) == batch_size:
-                yield waiting.pop(tuple(reading.image.shape))
-            elif sum(map(len, waiting.values())) == _MOST_WAITING * batch_size:
-                # Images of many sizes would fill the memory: the largest group goes as it is.
-                yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
-        yield from waiting.values()
-
-    def _expand_or_skip(self, group: list[Supervised]) -> None:
+    def _expand_or_skip(self, group: list[Supervised], progress: Progress) -> None:
         """Expand a batch; where it cannot be, one by one, and skip what spoils it."""
         try:
-            self._expand(group)
+            progress.add(self._expand(group))
             return
         except SPOILT as error:
             reason = skip_reason(error)
         # Out of the handler, whose error holds on to the whole batch's tensors.
         if len(group) == 1:
-            self.progress.skipped[group[0].id] = reason
+            progress.skipped[group[0].id] = reason
         else:
             for one in group:
-                self._expand_or_skip([one])
+                self._expand_or_skip([one], progress)
 
     @torch.inference_mode()
-    def _expand(self, group: list[Supervised]) -> None:
+    def _expand(self, group: list[Supervised]) -> Progress:
+        """Expand a batch; return what was done."""
         images = torch.stack([one.image for one in group]).to(self.device)
         knowledge, ids = _of_classes_present(torch.stack([one.knowledge for one in group]).to(self.device))
         done = Progress(images=len(group), unseeded=_unseeded(knowledge))
@@ -150,7 +128,7 @@ class ExpansionRun:
         for name in self.features:
             maps = [stages[stage] for stage in fused_stages(name)]
             self._label(name, self.labeller, group, images, maps, knowledge, ids, done)
-        self.progress.add(done)
+        return done
 
     def _label(
         self,
@@ -190,6 +168,25 @@ class ExpansionRun:
         return found.masks.masked_fill(unsure, VOID)
 
 
+def _batches(
+    readings: Iterable[Supervised | tuple[str, str]], batch_size: int, skipped: dict[str, str]
+) -> Iterator[list[Supervised]]:
+    """Groups of images of one size; whatever could not be read is skipped."""
+    waiting: dict[tuple[int, ...], list[Supervised]] = {}
+    for reading in readings:
+        if not isinstance(reading, Supervised):
+            skipped[reading[0]] = reading[1]
+            continue
+        group = waiting.setdefault(tuple(reading.image.shape), [])
+        group.append(reading)
+        if len(group) == batch_size:
+            yield waiting.pop(tuple(reading.image.shape))
+        elif sum(map(len, waiting.values())) == _MOST_WAITING * batch_size:
+            # Images of many sizes would fill the memory: the largest group goes as it is.
+            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
+    yield from waiting.values()
+
+
 def _of_classes_present(knowledge: Tensor) -> tuple[Tensor, Tensor]:
     """Activation (B, K, H, W) of the classes that an image of the batch has, and of the background; labels as they are.
 
@@ -225,18 +222,18 @@ def _mask_name(base: str, refinement: str) -> str:
 class _Readings(Dataset[Supervised | tuple[str, str]]):
     """Images read in worker processes: one that cannot be read is its id and the reason instead."""
 
-    def __init__(self, dataset: ImageDataset, places: Sequence[int], supervision: Supervision) -> None:
-        self.dataset, self.places, self.supervision = dataset, places, supervision
+    def __init__(self, dataset: ImageDataset, indices: Sequence[int], supervision: Supervision) -> None:
+        self.dataset, self.indices, self.supervision = dataset, indices, supervision
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
-    def __getitem__(self, index: int) -> Supervised | tuple[str, str]:
-        place = self.places[index]
+    def __getitem__(self, place: int) -> Supervised | tuple[str, str]:
+        index = self.indices[place]
         try:
-            return self.supervision.read(self.dataset, place)
+            return self.supervision.read(self.dataset, index)
         except SPOILT as error:
-            return self.dataset.ids[place], skip_reason(error)
+            return self.dataset.ids[index], skip_reason(error)
 
 
 def _as_it_is(reading: Any) -> Any:

@@ -18,6 +18,7 @@ import torch
 import torch_svm_seg
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike, write_text_atomically
+from torch_svm_seg.data.run_settings import RunSettings
 
 SETTINGS_FILE = "run.json"
 SPOILT = (ValueError, torch.OutOfMemoryError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
@@ -57,7 +58,7 @@ class Progress:
         return {name: seconds / max(self.images, 1) for name, seconds in self.seconds.items()}
 
 
-def open_run(out: Path, settings: dict[str, Any], overwrite: bool, files: Iterable[Path]) -> Progress:
+def open_run(out: Path, settings: RunSettings, overwrite: bool, files: Iterable[Path]) -> Progress:
     """Write the settings into a folder, and give what an earlier run of the same settings did there.
 
     Args:
@@ -89,10 +90,10 @@ def open_run(out: Path, settings: dict[str, Any], overwrite: bool, files: Iterab
     return earlier
 
 
-def write_record(out: Path, settings: dict[str, Any], progress: Progress, finished: bool) -> None:
+def write_record(out: Path, settings: RunSettings, progress: Progress, finished: bool) -> None:
     """Write ``run.json``."""
     record = {
-        "settings": settings,
+        "settings": dict(settings.values),
         "versions": {
             "torch_svm_seg": torch_svm_seg.__version__,
             "torch": torch.__version__,
@@ -150,13 +151,12 @@ def _read_record(path: Path, overwrite: bool) -> dict[str, Any]:
         raise InputError(f"{path}: not the record of a run ({error}); give another --out, or overwrite it") from error
 
 
-def _changes(record: dict[str, Any], settings: dict[str, Any]) -> str:
-    """In which settings a run differs from the recorded one; empty if in none."""
+def _changes(record: dict[str, Any], settings: RunSettings) -> str:
+    """Return in which settings a run differs from the recorded one; empty if in none."""
     if not record:
         return f"unknown ones, without a {SETTINGS_FILE}"
-    before, now = record["settings"], json.loads(json.dumps(settings))
-    changed = [f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
-    return "; ".join(changed)
+    # Earlier versions kept the choice of images apart.
+    return settings.changes(record["settings"] | record["settings"].get("data", {}))
 
 
 def _others(out: Path, own: set[Path]) -> set[Path]:

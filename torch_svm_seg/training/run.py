@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import write_text_atomically
+from torch_svm_seg.data.run_settings import RunSettings
 from torch_svm_seg.training.checkpoints import Checkpoint, check_classes, read_checkpoint, save_checkpoint
 from torch_svm_seg.training.distributed import gathered
 from torch_svm_seg.training.trainer import Step, Training
@@ -35,7 +35,7 @@ class TrainingRun:
     Attributes:
         out: the folder.
         training: what to train; every process has its own.
-        settings: all that the result depends on, in plain types; ``method`` among them.
+        settings: all that the result depends on; ``method`` among them.
         class_names: name of each class id, background first.
         measured: names of what `after_unit` may give, for the log.
         after_unit: called after each unit on all processes, before its checkpoint is written.
@@ -47,7 +47,7 @@ class TrainingRun:
 
     out: Path
     training: Training
-    settings: dict[str, Any]
+    settings: RunSettings
     class_names: Sequence[str]
     measured: Sequence[str]
     after_unit: Callable[[], Mapping[str, float]]
@@ -71,13 +71,9 @@ class TrainingRun:
         refuse_to_restart(self.out, resume)
         checkpoint = read_checkpoint(path)
         check_classes(path, checkpoint, self.class_names)
-        changed = [
-            f"{name} was {checkpoint.settings.get(name)!r}, now {value!r}"
-            for name, value in self.settings.items()
-            if checkpoint.settings.get(name) != value
-        ]
-        if changed:
-            raise InputError(f"{path}: a run of other settings ({'; '.join(changed)}); give another --out")
+        changes = self.settings.changes(checkpoint.settings)
+        if changes:
+            raise InputError(f"{path}: a run of other settings ({changes}); give another --out")
         if "optimizer" not in checkpoint.state:
             raise InputError(f"{path}: holds a network but not the state of its training, as {BEST_FILE} does")
         self.training.load_state_dict(checkpoint.state)
@@ -125,9 +121,9 @@ class TrainingRun:
         self.best = value if better else self.best
         if writes and better:
             network = {"model": state["model"]}
-            save_checkpoint(self.out / BEST_FILE, Checkpoint(self.settings, names, network, self.best))
+            save_checkpoint(self.out / BEST_FILE, Checkpoint(dict(self.settings.values), names, network, self.best))
         if writes:
-            save_checkpoint(self.out / CHECKPOINT_FILE, Checkpoint(self.settings, names, state, self.best))
+            save_checkpoint(self.out / CHECKPOINT_FILE, Checkpoint(dict(self.settings.values), names, state, self.best))
 
 
 class CsvLog:

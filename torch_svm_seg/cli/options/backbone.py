@@ -1,24 +1,34 @@
-"""Flags that choose a backbone."""
+"""Options that choose a backbone."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch_svm_seg.backbones.backbone import Backbone
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.cli.options.option import option
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 
 
-def add_backbone_arguments(group: Any, default: str | None = DEFAULT_BACKBONE) -> None:
-    """Adds ``--backbone`` and ``--weights``, as :func:`torch_svm_seg.backbones.builder.load_backbone` takes them.
+@dataclass(frozen=True)
+class BackboneOptions:
+    """The network that gives the features."""
 
-    Args:
-        group: takes the flags.
-        default: value of ``--backbone`` where it is not given.
-    """
-    group.add_argument(
-        "--backbone",
-        default=default,
+    title: ClassVar = "network"
+
+    backbone: str = option(
+        DEFAULT_BACKBONE,
         metavar="NAME",
         help="efficientnet_lite0|1|2 (weights come as a package), resnet18|34|50|101 (torchvision), timm:NAME "
         f"(default: {DEFAULT_BACKBONE}; the papers' is resnet50)",
     )
-    group.add_argument(
-        "--weights", metavar="FILE", help="state dict or checkpoint of the backbone (default: its ImageNet weights)"
+    weights: str | None = option(
+        None,
+        metavar="FILE",
+        content=True,
+        help="state dict or checkpoint of the backbone (default: its ImageNet weights)",
     )
+
+    def load(self) -> Backbone:
+        """Load the backbone, in evaluation mode on the CPU."""
+        return load_backbone(self.backbone, self.weights)

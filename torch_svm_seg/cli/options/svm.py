@@ -1,81 +1,33 @@
-"""Flags of the SVM and of the pixels that train it."""
+"""Options of the SVM and of the pixels that train it."""
 
 import argparse
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from torch_svm_seg.cli.options.run import add_seed_argument
+from torch_svm_seg.cli.options.option import option
+from torch_svm_seg.cli.options.run import seed_option
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.expansion.expander import SVMExpander
 
 
-def add_sample_arguments(group: Any, default: str) -> None:
-    """Adds ``--samples-per-class`` and ``--seed``.
+@dataclass(frozen=True)
+class SampleOptions:
+    """The pixels that train the SVMs."""
 
-    Args:
-        group: takes the flags.
-        default: says how many samples there are without the flag, whose value is then None.
-    """
-    group.add_argument(
-        "--samples-per-class",
-        type=int,
+    title: ClassVar = "samples"
+
+    supervision: Literal["ground-truth", "seed"] = option(
+        "ground-truth",
+        help="where the labels of sampled pixels come from: the ground truth is the paper's study of the upper bound; "
+        "seed takes confident pixels of a seed that needs no ground truth",
+    )
+    samples_per_class: int | None = option(
+        None,
         metavar="N",
-        help="pixels drawn from each class of an image; smaller classes give all theirs (default: "
-        f"{default}; time grows faster than proportionally)",
+        help="pixels drawn from each class of an image; smaller classes give all theirs (default: 2500, as the paper; "
+        "500 with seeds; time grows faster than proportionally)",
     )
-    add_seed_argument(group, "of the sampled pixels")
-
-
-def add_svm_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of the SVM itself, as the group "SVM"."""
-    group = parser.add_argument_group("SVM")
-    group.add_argument(
-        "--kernel",
-        choices=("rbf", "linear"),
-        default="rbf",
-        help="rbf is better on shallow features, linear faster and as good on deep ones (default: %(default)s)",
-    )
-    group.add_argument(
-        "--C", type=float, default=1.0, help="weight of the loss; larger trusts samples more (default: 1)"
-    )
-    group.add_argument(
-        "--gamma",
-        type=_gamma,
-        default="scale",
-        help="width of the RBF kernel, or scale for 1 / (channels * variance) (default: %(default)s)",
-    )
-    group.add_argument(
-        "--approximation",
-        choices=("auto", "exact", "nystroem", "fourier"),
-        default="auto",
-        help="of the RBF kernel: auto is exact, but uses the kernel's low rank on RGB (default: %(default)s)",
-    )
-    group.add_argument(
-        "--components",
-        type=int,
-        default=1024,
-        help="explicit features of --approximation nystroem and fourier (default: %(default)s)",
-    )
-
-
-def open_expander(args: argparse.Namespace, num_classes: int) -> SVMExpander:
-    """Builds the expander that the flags of this module ask for.
-
-    Raises:
-        InputError: a value is out of its range.
-    """
-    try:
-        return SVMExpander(
-            kernel=args.kernel,
-            C=args.C,
-            gamma=args.gamma,
-            approximation=None if args.approximation == "exact" else args.approximation,
-            components=args.components,
-            samples_per_class=args.samples_per_class,
-            num_classes=num_classes,
-            seed=args.seed,
-        )
-    except ValueError as error:
-        raise InputError(f"--{error}".replace("_", "-")) from error
+    seed: int = seed_option("of the sampled pixels")
 
 
 def _gamma(text: str) -> float | str:
@@ -83,3 +35,42 @@ def _gamma(text: str) -> float | str:
         return text if text == "scale" else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number > 0, or scale, got {text!r}") from None
+
+
+@dataclass(frozen=True)
+class SVMOptions:
+    """The SVM itself."""
+
+    title: ClassVar = "SVM"
+
+    kernel: Literal["rbf", "linear"] = option(
+        "rbf", help="rbf is better on shallow features, linear faster and as good on deep ones"
+    )
+    C: float = option(1.0, help="weight of the loss; larger trusts samples more")
+    gamma: float | Literal["scale"] = option(
+        "scale", parse=_gamma, help="width of the RBF kernel, or scale for 1 / (channels * variance)"
+    )
+    approximation: Literal["auto", "exact", "nystroem", "fourier"] = option(
+        "auto", help="of the RBF kernel: auto is exact, but uses the kernel's low rank on RGB"
+    )
+    components: int = option(1024, help="explicit features of --approximation nystroem and fourier")
+
+    def expander(self, samples: SampleOptions, num_classes: int) -> SVMExpander:
+        """Build the expander.
+
+        Raises:
+            InputError: A value is out of its range.
+        """
+        try:
+            return SVMExpander(
+                kernel=self.kernel,
+                C=self.C,
+                gamma=self.gamma,
+                approximation=None if self.approximation == "exact" else self.approximation,
+                components=self.components,
+                samples_per_class=samples.samples_per_class or 0,
+                num_classes=num_classes,
+                seed=samples.seed,
+            )
+        except ValueError as error:
+            raise InputError(f"--{error}".replace("_", "-")) from error

@@ -1,111 +1,84 @@
-"""Flags of trainings."""
+"""Options of trainings."""
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from torch_svm_seg.backbones.efficientnet_lite import VARIANTS
-from torch_svm_seg.cli.options.run import add_seed_argument, add_workers_argument
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.option import option, recorded
+from torch_svm_seg.cli.options.run import TrainingRunOptions, seed_option
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.run_settings import RunSettings
 from torch_svm_seg.training.trainer import TrainingSettings
 
 CROP_SIZE, LITE_CROP_SIZE = 512, 320
 
 
-def add_training_arguments(
-    parser: argparse.ArgumentParser, description: str, epochs: int, batch_size: int, rate: str, crop: str
-) -> None:
-    """Adds the flags of a training by epochs.
+@dataclass(frozen=True)
+class SGDOptions:
+    """Stochastic gradient descent."""
 
-    Args:
-        parser: takes the flags.
-        description: of their group.
-        epochs: default.
-        batch_size: default.
-        rate: says what --learning-rate is the rate of.
-        crop: says how images are scaled before they are cropped.
-    """
-    training = parser.add_argument_group("training", description)
-    training.add_argument("--epochs", type=int, default=epochs, metavar="N", help="(default: %(default)s)")
-    training.add_argument(
-        "--batch-size",
-        type=int,
-        default=batch_size,
-        metavar="B",
-        help="images a step, over all processes together (default: %(default)s)",
-    )
-    training.add_argument(
-        "--learning-rate",
-        type=float,
-        default=0.1,
+    title: ClassVar = "training"
+
+    batch_size: int | None = option(16, metavar="B", at_least=1, help="images per step, over all processes together")
+    learning_rate: float | None = option(
+        0.1,
         metavar="R",
-        help=f"{rate}; it decays to 0 with power 0.9 (default: %(default)s)",
+        help="of pretrained layers at the start; new layers have ten times as much; it decays to 0 with power 0.9",
     )
-    training.add_argument(
-        "--momentum",
-        type=float,
-        default=0.0,
+    momentum: float = option(
+        0.0,
         metavar="M",
-        help="(default: %(default)s: the published code of IRN and SIPE sets none in effect, since it hands the weight "
-        "decay to the momentum's place; with 0.9 take a tenth of the learning rate)",
+        at_least=0,
+        help="momentum (default: %(default)s: the published code of IRN and SIPE sets none in effect, since it hands "
+        "the weight decay to the momentum's place; with 0.9 take a tenth of the learning rate)",
     )
-    training.add_argument("--weight-decay", type=float, default=1e-4, metavar="D", help="(default: %(default)s)")
-    training.add_argument(
-        "--crop-size",
-        type=int,
+    weight_decay: float = option(1e-4, metavar="D", at_least=0, help="weight decay")
+    crop_size: int | None = option(
+        None,
         metavar="PIXELS",
-        help=f"side of the square crops; {crop} (default: 512, and 320 for efficientnet_lite, which trains on a CPU)",
+        at_least=32,
+        help="side of the square crops (default: 512, and 320 for efficientnet_lite, which trains on a CPU)",
     )
-    add_seed_argument(training, "of new layers, order and augmentation")
+    seed: int = seed_option("of new layers, order and augmentation")
 
 
-def add_training_run_arguments(run: Any) -> None:
-    """Adds the flags of runs that train to those of every run."""
-    add_workers_argument(run)
-    run.add_argument("--amp", action="store_true", help="compute in bfloat16 where PyTorch deems it safe")
-    run.add_argument(
-        "--resume", action="store_true", help="continue from DIR/checkpoint.pt if there is one, with the same settings"
-    )
+@dataclass(frozen=True)
+class EpochOptions(SGDOptions):
+    """A training by epochs."""
+
+    epochs: int = option(5, metavar="N", at_least=1, help="passes over the images")
 
 
-def crop_size_of(args: argparse.Namespace) -> int:
-    """The side of the crops of a classifier or an IRNet."""
-    size: int = args.crop_size or (LITE_CROP_SIZE if args.backbone in VARIANTS else CROP_SIZE)
-    return size
+def crop_size_for(crop_size: int | None, backbone: str) -> int:
+    """Return the side of the crops of a classifier or an IRNet: the one asked for, or what suits the backbone."""
+    return crop_size or (LITE_CROP_SIZE if backbone in VARIANTS else CROP_SIZE)
 
 
 def training_settings(
-    args: argparse.Namespace, crop_size: int, epochs: int | None = None, steps: int | None = None
+    training: SGDOptions, run: TrainingRunOptions, epochs: int | None = None, steps: int | None = None
 ) -> TrainingSettings:
-    """Check and collect how to train, for a number of epochs or of steps."""
-    least = {"epochs": 1, "steps": 1, "check_every": 1, "batch_size": 1, "crop_size": 32, "momentum": 0}
-    least |= {"weight_decay": 0, "workers": 0}
-    for name, number in least.items():
-        value = getattr(args, name, None)
-        if value is not None and not value >= number:
-            raise InputError(f"--{name.replace('_', '-')}: expected at least {number}, got {value}")
-    if not args.learning_rate > 0 or args.momentum >= 1:
+    """Return how to train, for a number of epochs or of steps; what may be None in the options must be resolved.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+    names = ("batch_size", "learning_rate", "momentum", "weight_decay", "crop_size", "seed")
+    chosen = {name: getattr(training, name) for name in names}
+    if not chosen["learning_rate"] > 0 or training.momentum >= 1:
         raise InputError("--learning-rate and --momentum: expected a positive number, and one below 1")
-    return TrainingSettings(
-        epochs=epochs,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-        crop_size=crop_size,
-        seed=args.seed,
-        amp=args.amp,
-        workers=args.workers,
-        steps=steps,
-    )
+    return TrainingSettings(epochs=epochs, steps=steps, amp=run.amp, workers=run.workers, **chosen)
 
 
-def run_settings(
-    args: argparse.Namespace, own: Sequence[str], settings: TrainingSettings, number: int
-) -> dict[str, Any]:
-    """What the result depends on: a run continues only with the same."""
-    names = (*own, "root", "split", "images", "list", "limit")
-    record = {name: getattr(args, name) for name in names} | asdict(settings) | {"number": number}
-    del record["workers"]
-    return record
+def training_record(command: Any, settings: TrainingSettings, data: DataOptions, images: int) -> RunSettings:
+    """Return what a trained network depends on: a run continues only with the same.
+
+    Args:
+        command: Settings of the command.
+        settings: How it trains.
+        data: The command's choice of images, whose limit counts here.
+        images: Number of images trained on.
+    """
+    how = asdict(settings)
+    del how["workers"]
+    return recorded(command) | how | {"limit": data.limit, "number": images}
