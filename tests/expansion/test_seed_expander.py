@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_svm_seg import SVMExpander
 from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
-from torch_svm_seg.cli import expand, train
+from torch_svm_seg.cli import expand, expansion_summary, train
 from torch_svm_seg.data.constants import VOC_CLASSES, VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask, save_mask
@@ -363,7 +363,7 @@ def test_baselines_need_no_features(
     tiny_voc: Path, cams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[PanelRow] = []
-    monkeypatch.setattr(expand, "panel", lambda rows, *more: (drawn.extend(rows), panel(rows, *more))[1])
+    monkeypatch.setattr(expansion_summary, "panel", lambda rows, *more: (drawn.extend(rows), panel(rows, *more))[1])
     assert expand.main(command(tiny_voc, cams, tmp_path / "out", "--features", "none", "--baselines", "seed")) == 0
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"seed"}
     assert drawn and all(row.samples is None for row in drawn), "nothing was sampled"

@@ -12,7 +12,6 @@ Then ``evaluate.py --predictions runs/voc`` scores the masks again, as tables in
 """
 
 import argparse
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cli.command import exit_code_of
-from torch_svm_seg.cli.expansion_summary import overview_rows, score_table
+from torch_svm_seg.cli.expansion_summary import summarize
 from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE, BackboneOptions
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.option import add_options, changed_flags, group, option, read_options, recorded
@@ -32,25 +31,18 @@ from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.io import write_atomically
-from torch_svm_seg.data.run_settings import RunSettings
-from torch_svm_seg.evaluation.panels import panel
 from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path
-from torch_svm_seg.pipeline.run_folder import Progress, print_skipped
-from torch_svm_seg.pipeline.runner import Outcome, run_shares
+from torch_svm_seg.pipeline.run_folder import Progress
+from torch_svm_seg.pipeline.runner import run_shares
 from torch_svm_seg.pipeline.supervision import GroundTruth, Supervision
 from torch_svm_seg.training.checkpoints import read_checkpoint
 
 STUDY_FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
 SEED_FEATURES = ("F4",)
 STUDY_SAMPLES, SEED_SAMPLES = 2500, 500
-TABLE_NOTE = (
-    "\n\nIoU in percent over the whole data set, void left out; mean: over the classes present; s/image: fit, "
-    "prediction and refinement, without the backbone and the activation maps.\n"
-)
 EXIT_CODES = (
     "exit code: 0 if every image has its masks; 1 if some were skipped, which the summary lists; 2 if the arguments or"
     " the data cannot be used, or writing failed; 130 if interrupted: the same command continues where it stopped"
@@ -194,11 +186,12 @@ def expand(settings: Settings, rank: int = 0, number: int = 1) -> int:
     def work(share: Sequence[int], progress: Progress, report: Callable[[], object]) -> None:
         run.run(dataset, share, progress, options.batch_size, options.workers, report)
 
+    record = recorded(settings) | {"classes": list(dataset.class_names)}
     files = [[mask_path(options.out, name, id) for name in run.names] for id in dataset.ids]
-    outcome = run_shares(options.out, _record(settings, dataset), files, work, options.overwrite, rank, number)
+    outcome = run_shares(options.out, record, files, work, options.overwrite, rank, number)
     if rank != 0:
         return 0
-    _summarize(dataset, run, outcome)
+    summarize(dataset, run, outcome)
     return 1 if outcome.now.skipped else 0
 
 
@@ -239,30 +232,3 @@ def _labeller(settings: Settings, num_classes: int) -> StudyLabeller | SelfTrain
     return (
         settings.seeds.self_training(expander, settings.masks.crf) if settings.from_seeds else StudyLabeller(expander)
     )
-
-
-def _record(settings: Settings, dataset: ImageDataset) -> RunSettings:
-    return recorded(settings) | {"classes": list(dataset.class_names)}
-
-
-def _summarize(dataset: ImageDataset, run: ExpansionRun, outcome: Outcome) -> None:
-    """Print the table, what was skipped and where everything lies; draw the overview."""
-    total, images = outcome.total, outcome.now.images
-    done = dataset.subset(index for index, id in enumerate(dataset.ids) if id not in total.skipped)
-    if len(done):
-        scored = done.subset(index for index in range(len(done)) if done.has_mask(index))
-        if len(scored):
-            width = shutil.get_terminal_size(fallback=(200, 24)).columns
-            print(score_table(scored, run.out, run.names, total, width) + TABLE_NOTE)
-        labeller = run.labeller if run.features else None
-        rows = overview_rows(done, run.out, run.names, run.supervision, labeller, run.device)
-        overview = panel(rows, run.names, dataset.class_names)
-        write_atomically(run.out / "overview.png", lambda stream: overview.save(stream, "png"))
-    print_skipped(total.skipped)
-    if total.unseeded:
-        print(f"objects that images are labelled with, but no pixel of their seed shows: {total.unseeded}")
-    restored = [f"{name} {number}" for name, number in total.restored.items() if number]
-    if restored:
-        print(f"classes restored from their seed: {', '.join(restored)}")
-    written = f"; masks in {run.out}/NAME/ID.png, images in {run.out}/overview.png" if len(done) else ""
-    print(f"{images} images expanded, {len(done) - images} were there, {len(total.skipped)} skipped{written}")

@@ -1,57 +1,84 @@
-"""What a run of the expansion shows at its end: a table of scores, and images of the first images."""
+"""The end of a run of the expansion: a table of scores, what was skipped, and an overview of the first images."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import shutil
 
 import torch
 from torch import Tensor
 
 from torch_svm_seg.data.dataset import ImageDataset
-from torch_svm_seg.data.io import read_mask
-from torch_svm_seg.evaluation.panels import PanelRow
+from torch_svm_seg.data.io import read_mask, write_atomically
+from torch_svm_seg.evaluation.panels import PanelRow, panel
 from torch_svm_seg.evaluation.scoring import score_folders
 from torch_svm_seg.evaluation.tables import Row, text_table
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
-from torch_svm_seg.pipeline.expansion_run import mask_path
-from torch_svm_seg.pipeline.run_folder import Progress
-from torch_svm_seg.pipeline.supervision import Supervision
+from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path
+from torch_svm_seg.pipeline.run_folder import Progress, print_skipped
+from torch_svm_seg.pipeline.runner import Outcome
 
 ROWS = 4
+TABLE_NOTE = (
+    "\n\nIoU in percent over the whole data set, void left out; mean: over the classes present; s/image: fit, "
+    "prediction and refinement, without the backbone and the activation maps.\n"
+)
 
 
-def score_table(dataset: ImageDataset, out: Path, names: Sequence[str], progress: Progress, width: int) -> str:
-    """A table like the paper's Table 1, a row for the masks of each name and a column for each class."""
+def summarize(dataset: ImageDataset, run: ExpansionRun, outcome: Outcome) -> None:
+    """Print the table, what was skipped and where everything lies; draw ``overview.png``.
+
+    Args:
+        dataset: All images of the run.
+        run: The run.
+        outcome: What it did.
+    """
+    total = outcome.total
+    done = dataset.subset(index for index, id in enumerate(dataset.ids) if id not in total.skipped)
+    if len(done):
+        scored = done.subset(index for index in range(len(done)) if done.has_mask(index))
+        if len(scored):
+            print(_score_table(scored, run, total) + TABLE_NOTE)
+        overview = panel(_overview_rows(done, run), run.names, dataset.class_names)
+        write_atomically(run.out / "overview.png", lambda stream: overview.save(stream, "png"))
+    print_skipped(total.skipped)
+    if total.unseeded:
+        print(f"objects that images are labelled with, but no pixel of their seed shows: {total.unseeded}")
+    restored = [f"{name} {number}" for name, number in total.restored.items() if number]
+    if restored:
+        print(f"classes restored from their seed: {', '.join(restored)}")
+    written = f"; masks in {run.out}/NAME/ID.png, images in {run.out}/overview.png" if len(done) else ""
+    images, skipped = outcome.now.images, len(total.skipped)
+    print(f"{images} images expanded, {len(done) - images} were there, {skipped} skipped{written}")
+
+
+def _score_table(dataset: ImageDataset, run: ExpansionRun, progress: Progress) -> str:
+    """Return a table like the paper's Table 1: one row for the masks of each name, one column for each class."""
     rows, seconds = [], progress.seconds_per_image()
-    scores = score_folders(dataset, [out / name for name in names])
-    for name, score in zip(names, scores, strict=True):
+    scores = score_folders(dataset, [run.out / name for name in run.names])
+    for name, score in zip(run.names, scores, strict=True):
         extra = {"s/image": f"{seconds[name]:.2f}", "images": str(score.images)}
         rows.append(Row(name, score.per_class.tolist(), score.miou, extra))
-    return text_table(rows, dataset.class_names, width)
+    return text_table(rows, dataset.class_names, shutil.get_terminal_size(fallback=(200, 24)).columns)
 
 
-def overview_rows(
-    dataset: ImageDataset,
-    out: Path,
-    names: Sequence[str],
-    supervision: Supervision,
-    labeller: StudyLabeller | SelfTraining | None,
-    device: torch.device,
-) -> list[PanelRow]:
-    """The first images with their masks, and what a labeller sampled, as in the paper's Figures 6 and 7."""
+def _overview_rows(dataset: ImageDataset, run: ExpansionRun) -> list[PanelRow]:
+    """Return the first images with their masks, and the sampled pixels, as in the paper's Figures 6 and 7."""
+    labeller = run.labeller if run.features else None
     rows = []
-    for place, id in enumerate(dataset.ids[:ROWS]):
-        _, image, knowledge = supervision.read(dataset, place)
-        masks = [read_mask(mask_path(out, name, id)) for name in names]
-        truth = dataset.mask(place) if dataset.has_mask(place) else None
-        samples = None if labeller is None else _samples(labeller, image.to(device), knowledge.to(device)).cpu()
+    for index, id in enumerate(dataset.ids[:ROWS]):
+        _, image, supervision = run.supervision.read(dataset, index)
+        masks = [read_mask(mask_path(run.out, name, id)) for name in run.names]
+        truth = dataset.mask(index) if dataset.has_mask(index) else None
+        samples = None
+        if labeller is not None:
+            samples = _samples(labeller, image.to(run.device), supervision.to(run.device)).cpu()
         rows.append(PanelRow(image, masks, truth, samples))
     return rows
 
 
-def _samples(labeller: StudyLabeller | SelfTraining, image: Tensor, knowledge: Tensor) -> Tensor:
-    """The class of each pixel that trained the SVM, and 255 at all others, (H, W)."""
-    labels = labeller.training_labels(image[None], knowledge[None])
+def _samples(labeller: StudyLabeller | SelfTraining, image: Tensor, supervision: Tensor) -> Tensor:
+    """Return the class of each pixel that trained the SVM, and 255 at all others, (H, W)."""
+    with torch.inference_mode():
+        labels = labeller.training_labels(image[None], supervision[None])
     sample = sample_pixels(labels, labeller.expander.samples_per_class, labeller.expander.seed)
     return sample.as_labels(*labels.shape[1:])[0]
