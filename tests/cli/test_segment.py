@@ -1,7 +1,5 @@
 """train.py segment and predict, from the command line to the files: resuming, several processes, and bad input."""
 
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 import torch
 from conftest import CAT, PERSON, TINY_IDS
 from PIL import Image
+from torchrun import torchrun
 from training_files import rows, same, weights
 
 from torch_svm_seg.cam.io import read_cams
@@ -25,7 +24,6 @@ from torch_svm_seg.evaluation.voc_archive import write_voc_archive
 from torch_svm_seg.segmenters import Segmenter, load_segmenter
 from torch_svm_seg.segmenters.training import survey_masks
 
-REPOSITORY = Path(__file__).parents[2]
 QUICK = ["--crop-size", "48", "--batch-size", "2", "--steps", "4", "--check-every", "2"]
 
 
@@ -116,11 +114,8 @@ def test_two_processes_train_like_one(tiny_voc: Path, tmp_path: Path) -> None:
     mask[:, 30:] = 255
     save_mask(path, mask)
     flags = ["segment", "--root", str(tiny_voc), *QUICK, "--val-split", "val"]
-    script = [str(REPOSITORY / "train.py"), *flags, "--out", str(tmp_path / "two")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *script]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("3 images, 4 steps") == 1
+    output = torchrun("train.py", *flags, "--out", str(tmp_path / "two"))
+    assert output.count("3 images, 4 steps") == 1
     assert main([*flags, "--out", str(tmp_path / "one")]) == 0
     for log in ("steps.csv", "checks.csv"):
         for first, second in zip(rows(tmp_path / "one" / log), rows(tmp_path / "two" / log), strict=True):

@@ -1,14 +1,13 @@
 """train.py from the command line to the files it writes: resuming, several processes, and bad input."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY_IDS
+from torchrun import torchrun
 from training_files import rows, same, weights
 
 import torch_svm_seg.training.trainer as training
@@ -20,7 +19,6 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.transforms import random_crop
 from torch_svm_seg.data.voc import voc2012
 
-REPOSITORY = Path(__file__).parents[2]
 QUICK = ["--crop-size", "48", "--batch-size", "2", "--epochs", "2", "--learning-rate", "0.01"]
 
 
@@ -86,11 +84,8 @@ def test_seed_decides(tiny_voc: Path, tmp_path: Path) -> None:
 
 def test_two_processes_train_like_one(tiny_voc: Path, tmp_path: Path) -> None:
     flags = ["--root", str(tiny_voc), *QUICK, "--method", "sipe", "--val-split", "val"]
-    script = [str(REPOSITORY / "train.py"), "classify", *flags, "--out", str(tmp_path / "two")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *script]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("3 images, 2 steps") == 1
+    output = torchrun("train.py", "classify", *flags, "--out", str(tmp_path / "two"))
+    assert output.count("3 images, 2 steps") == 1
     assert main(["classify", *flags, "--out", str(tmp_path / "one")]) == 0
     one, two = weights(tmp_path / "one" / "checkpoint.pt"), weights(tmp_path / "two" / "checkpoint.pt")
     assert one.keys() == two.keys()

@@ -1,13 +1,12 @@
 """train.py irn and propagate from the command line to the files they write: resuming, several processes, bad input."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import CAT, PERSON, TINY_IDS
+from torchrun import torchrun
 from training_files import rows, same, weights
 
 import torch_svm_seg.training.trainer as training
@@ -22,7 +21,6 @@ from torch_svm_seg.data.io import read_mask, save_mask
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.irn import load_irn
 
-REPOSITORY = Path(__file__).parents[2]
 QUICK = ["--crop-size", "64", "--batch-size", "2", "--epochs", "2"]
 
 
@@ -118,10 +116,7 @@ def test_two_processes_train_like_one(tiny_voc: Path, cams: Path, tmp_path: Path
     save_mask(labels / f"{TINY_IDS[0]}.png", few)
     flags = ["irn", "--root", str(tiny_voc), "--sure-labels", str(labels), *QUICK]
     assert main([*flags, "--out", str(tmp_path / "single")]) == 0
-    script = [str(REPOSITORY / "train.py"), *flags, "--out", str(tmp_path / "two")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *script]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    torchrun("train.py", *flags, "--out", str(tmp_path / "two"))
     single, two = weights(tmp_path / "single" / "checkpoint.pt"), weights(tmp_path / "two" / "checkpoint.pt")
     assert single.keys() == two.keys()
     for name in single:

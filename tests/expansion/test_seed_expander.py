@@ -343,7 +343,8 @@ def test_images_of_other_classes_in_a_batch_change_nothing(tiny_voc: Path, cams:
     assert len(paths) == 3 * 2 * 3
     assert set(read_mask(tmp_path / "1/F3" / f"{dataset.ids[1]}.png").unique().tolist()) == {0, 15}
     for path in paths:
-        assert torch.equal(read_mask(path), read_mask(tmp_path / "3" / path.relative_to(tmp_path / "1")))
+        equal = read_mask(path) == read_mask(tmp_path / "3" / path.relative_to(tmp_path / "1"))
+        assert equal.float().mean() > 0.999  # some versions of PyTorch round a batch's convolutions otherwise
 
 
 def test_objects_without_any_seed_are_counted(

@@ -66,10 +66,11 @@ def run_shares(
     total, own = Progress(), Progress()
     if rank == 0:
         total = open_run(out, settings, overwrite, (file for each in files for file in each))
-    gathered(None)  # no process looks before old files are gone
-    missing = [index for index, each in enumerate(files) if not all(file.is_file() for file in each)]
-    gathered(None)  # and none writes before all have looked
-    share = missing[rank::number]
+    # The first process looks for all, and before any writes: a network's file system may show them different files.
+    missing = (
+        [index for index, each in enumerate(files) if not all(file.is_file() for file in each)] if rank == 0 else []
+    )
+    share = gathered(missing)[0][rank::number]
     with tqdm(total=len(share), unit="image", disable=None if rank == 0 else True) as bar:
         try:
             work(share, own, lambda: bar.update(own.images + len(own.skipped) - bar.n))
