@@ -1,5 +1,6 @@
 """Mean-field inference in a fully connected conditional random field."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from torch_svm_seg.tensors import full_precision
 
 # Probabilities are at least this in the unary term, as in pydensecrf's `unary_from_softmax`.
 SMALLEST = 1e-5
+# In standard deviations: a tile with a margin as wide has the labels of the whole image (benchmarks/tiles.py).
+REACH = 3
 
 
 class Parameters(NamedTuple):
@@ -101,6 +104,11 @@ class DenseCRF(nn.Module):
         if name not in PRESETS:
             raise ValueError(f"name: expected one of {tuple(PRESETS)}, got {name!r}")
         return cls(**PRESETS[name]._asdict())
+
+    @property
+    def reach(self) -> int:
+        """Distance in pixels beyond which pixels have next to no influence on each other."""
+        return math.ceil(REACH * max(self.spatial_sigma, self.bilateral_sigma))
 
     def extra_repr(self) -> str:
         return (

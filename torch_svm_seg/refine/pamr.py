@@ -58,6 +58,11 @@ class PAMR(nn.Module):
             raise ValueError(f"steps: expected a number >= 0, got {steps}")
         self.kind, self.steps = kind, steps
 
+    @property
+    def reach(self) -> int:
+        """Distance in pixels beyond which pixels have no influence on each other."""
+        return self.steps * RADIUS
+
     def extra_repr(self) -> str:
         return f"kind={self.kind!r}, steps={self.steps}"
 

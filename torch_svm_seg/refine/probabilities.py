@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.refine.tiles import refine_in_tiles
 
 
 def checked(image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,6 +87,6 @@ def refine(steps: Sequence[nn.Module], images: Tensor, probabilities: Tensor) ->
     used = present.flatten(1).any(0).nonzero()[:, 0]
     refined = probabilities[:, used]
     for step in steps:
-        refined = step(images, refined) * present[:, used]
+        refined = refine_in_tiles(step, images, refined) * present[:, used]
         refined = refined / refined.sum(1, keepdim=True)  # those of PAR sum to 1.01^steps
     return probabilities.new_zeros(probabilities.shape).index_copy(1, used, refined.to(probabilities))

@@ -1,0 +1,51 @@
+"""Refinement of large images in overlapping tiles, so that memory is bounded and time is linear in the pixels."""
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+MOST_PIXELS = 3_000_000
+"""Pixels of a tile, its margin included: a dense CRF takes 400 bytes for each, PAMR 200."""
+
+
+def refine_in_tiles(step: nn.Module, images: Tensor, probabilities: Tensor, most_pixels: int = MOST_PIXELS) -> Tensor:
+    """Apply a refinement to tiles of an image, each with a margin as wide as the refinement reaches.
+
+    An image that is small enough is one tile. A refinement without a ``reach``, the distance in pixels beyond which
+    pixels have no say or next to none, is applied to the whole image.
+
+    Args:
+        step: Refines probabilities by images, such as :class:`~torch_svm_seg.refine.DenseCRF`.
+        images: RGB 0..255, (B, 3, H, W).
+        probabilities: (B, K, H, W).
+        most_pixels: Pixels of a tile at most, its margin included, unless the margin alone has more.
+
+    Example:
+        >>> from torch_svm_seg.refine import PAMR
+        >>> refine_in_tiles(PAMR(), torch.zeros(1, 3, 60, 80), torch.rand(1, 2, 60, 80)).shape
+        torch.Size([1, 2, 60, 80])
+    """
+    height, width = images.shape[2:]
+    reach = getattr(step, "reach", None)
+    if reach is None or height * width <= most_pixels:
+        refined: Tensor = step(images, probabilities)
+        return refined
+    result = torch.empty_like(probabilities)
+    side = max(int(math.sqrt(most_pixels)) - 2 * reach, reach)
+    for rows, rows_around, rows_inside in _tiles(height, side, reach):
+        for columns, columns_around, columns_inside in _tiles(width, side, reach):
+            around = (..., rows_around, columns_around)
+            result[..., rows, columns] = step(images[around], probabilities[around])[..., rows_inside, columns_inside]
+    return result
+
+
+def _tiles(length: int, side: int, reach: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield the tiles of an axis: their own part, that with its margin, and where the first lies in the second."""
+    number = math.ceil(length / side)
+    edges = [round(length * index / number) for index in range(number + 1)]
+    for start, stop in pairwise(edges):
+        low, high = max(start - reach, 0), min(stop + reach, length)
+        yield slice(start, stop), slice(low, high), slice(start - low, stop - low)
