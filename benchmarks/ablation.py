@@ -7,8 +7,9 @@ Settings are chosen on images that neither the classifier nor the pseudo masks a
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.evaluation.metrics import SegmentationScore
-from torch_svm_seg.expansion.labelling import Labeller, SeedLabeller, label
+from torch_svm_seg.expansion.labelling import Labelling, SeedLabeller, label
 from torch_svm_seg.expansion.ppmg import PPMG
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.supervision import activation_of, background_rule
@@ -96,10 +97,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name, variant in variants.items():
                 activation = activation_of(maps, background_rule(variant.background), len(names))[None]
                 if name == "default" or variant.background != default.background:
-                    board.add(f"seed {variant.background}", SeedLabeller(), images, images, activation, truth)
+                    labelled = partial(SeedLabeller(), images, activation)
+                    board.add(f"seed {variant.background}", labelled, images, activation, truth)
                 if name == "default":
-                    board.add("PPMG", PPMG(), images, images, activation, truth)
-                board.add(name, variant.labeller(len(names)), images, stages[variant.feature], activation, truth)
+                    board.add("PPMG", partial(PPMG(), images, activation), images, activation, truth)
+                labeller = variant.labeller(len(names))
+                labelled = partial(labeller, images, stages[variant.feature], activation)
+                board.add(name, labelled, images, activation, truth)
     print(f"{len(places)} images, {args.checkpoint}, scales {args.scales}, default {default}\n")
     print(board.table(len(places)))
 
@@ -113,11 +117,11 @@ class Board:
         self._seconds: dict[str, float] = {}
 
     def add(
-        self, name: str, labeller: Labeller, images: Tensor, features: Tensor, activation: Tensor, truth: Tensor
+        self, name: str, labelled: Callable[[], Labelling], images: Tensor, activation: Tensor, truth: Tensor
     ) -> None:
         """Label an image in one way."""
         start = time.perf_counter()
-        labelling = labeller(images, features, activation)
+        labelling = labelled()
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
         refined = label(refine([self._crf], images, labelling.probabilities), activation.argmax(1))
         empty = (SegmentationScore(self._num_classes), SegmentationScore(self._num_classes))

@@ -16,7 +16,7 @@ def pairs_of(shape: tuple[int, int], paths: Paths) -> list[tuple[int, int, tuple
     """All pairs of cells of a grid as (path, which cell it starts from, the cell, the other cell)."""
     height, width = shape
     found = []
-    for path, (down, right) in enumerate(paths.offsets.tolist()):
+    for path, (down, right) in enumerate(paths.ends):
         for row in range(height - down):
             for column in range(max(0, -right), min(width, width - right)):
                 end = (row + down, column + right)

@@ -23,11 +23,11 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def resize(values: Tensor, size: Sequence[int]) -> Tensor:
-    """Interpolates values (B, C, h, w) bilinearly to a size (H, W)."""
+def resize(values: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:
+    """Interpolate values (B, C, h, w) bilinearly to a size (H, W); ``antialias`` as of ``interpolate``."""
     if tuple(values.shape[-2:]) == tuple(size):
         return values
-    return F.interpolate(values, tuple(size), mode="bilinear", align_corners=False)
+    return F.interpolate(values, tuple(size), mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:

@@ -48,11 +48,10 @@ def test_from_maps_to_refined_maps_to_masks(
     assert train_irn(tiny_voc, cams, out) == 0
     printed = capsys.readouterr().out
     assert "3 images in" in printed and f"3 images, 2 steps; the network is {out}/checkpoint.pt" in printed
-    assert list(rows(out / "steps.csv")[0]) == ["step", "affinity", "displacement", "learning_rate"]
+    assert list(rows(out / "steps.csv")[0]) == ["step", "affinity", "learning_rate"]
     assert len(rows(out / "epochs.csv")) == 2
     labels = read_mask(out / "labels" / f"{TINY_IDS[0]}.png")
     assert labels.shape == (60, 80) and {0, CAT, PERSON} <= set(labels.unique().tolist()) <= {0, CAT, PERSON, 255}
-    assert (weights(out / "checkpoint.pt")["displacement_mean"] != 0).all()
 
     command = ["propagate", "--irn", str(out / "checkpoint.pt"), "--cams", str(cams), "--root", str(tiny_voc)]
     command += ["--out", str(tmp_path / "refined")]
@@ -94,6 +93,19 @@ def test_interrupted_run_resumes_to_the_same_weights(
     assert train_irn(tiny_voc, cams, tmp_path / "out", *flags, "--resume") == 0
     assert same(weights(tmp_path / "out" / "checkpoint.pt"), weights(tmp_path / "undisturbed" / "checkpoint.pt"))
     assert (tmp_path / "out/steps.csv").read_text() == (tmp_path / "undisturbed/steps.csv").read_text()
+
+
+def test_run_of_version_0_1_is_not_continued(
+    tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its optimiser had a second group of parameters."""
+    assert train_irn(tiny_voc, cams, tmp_path, "--epochs", "1") == 0
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    content["optimizer"]["param_groups"] *= 2
+    torch.save(content, tmp_path / "checkpoint.pt")
+    assert train_irn(tiny_voc, cams, tmp_path, "--epochs", "1", "--resume") == 2
+    assert "a run of another version cannot be continued" in capsys.readouterr().err
+    assert load_irn(tmp_path / "checkpoint.pt").steps == 256
 
 
 def test_labels_are_made_anew_before_a_training_and_never_after(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:

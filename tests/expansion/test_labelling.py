@@ -63,7 +63,7 @@ def test_activation_becomes_probabilities() -> None:
     assert torch.allclose(as_probabilities(activation), expected)
     nothing = torch.tensor([0.0, 0.0, -torch.inf]).view(1, 3, 1, 1)
     assert as_probabilities(nothing).flatten().tolist() == [0.5, 0.5, 0]
-    assert SeedLabeller()(activation, activation, activation).masks.flatten().tolist() == [0, 0]
+    assert SeedLabeller()(activation, activation).masks.flatten().tolist() == [0, 0]
 
 
 def test_vanished_classes_get_their_seed_back() -> None:
@@ -136,7 +136,7 @@ def test_ppmg_gives_a_pixel_to_the_class_of_which_it_is_the_larger_part() -> Non
     activation[0, 3] = -torch.inf
     activation[0, 1, :16, :16], activation[0, 2, :6, :6] = 0.9, 0.9
     images = 100 * (activation[:, 1:2] > 0) + 100.0 * (activation[:, 2:3] > 0)
-    found = PPMG()(images.expand(-1, 3, -1, -1), images, activation)
+    found = PPMG()(images.expand(-1, 3, -1, -1), activation)
     expected = torch.zeros(1, 20, 20, dtype=torch.long)
     expected[0, :16, :16] = 1
     expected[0, :6, :6] = 2
@@ -149,4 +149,4 @@ def test_ppmg_gives_a_pixel_to_the_class_of_which_it_is_the_larger_part() -> Non
 def test_nothing_active_is_background(shape: tuple[int, ...]) -> None:
     activation = torch.zeros(shape)
     images = torch.zeros(shape[0], 3, *shape[2:])
-    assert not PPMG()(images, images, activation).masks.any()
+    assert not PPMG()(images, activation).masks.any()

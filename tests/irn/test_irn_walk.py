@@ -11,12 +11,12 @@ from torch_svm_seg.irn.walk import RandomWalk, repeated
 
 def test_paths_of_a_hand_computed_neighbourhood() -> None:
     paths = Paths(3)
-    below = [[row, column] for row in (1, 2) for column in range(-2, 3)]  # all are nearer than 3
-    assert paths.offsets.tolist() == [[0, 1], [0, 2], *below]
+    below = [(row, column) for row in (1, 2) for column in range(-2, 3)]  # all are nearer than 3
+    assert paths.ends == [(0, 1), (0, 2), *below]
     assert set(paths.cells[1]) == {(0, 0), (0, 1), (0, 2)}
     assert set(paths.cells[3]) == {(0, 0), (0, -1), (1, 0), (1, -1)}
     assert paths.cells[2][0] == (0, 0) and paths.cells[2][-1] == (1, -2)
-    assert len(Paths(5).offsets) == 34 and len(Paths(10).offsets) == 152  # half of the lattice points in a disc
+    assert len(Paths(5).ends) == 34 and len(Paths(10).ends) == 152  # half of the lattice points in a disc
 
 
 def test_a_neighbourhood_without_neighbours_is_refused() -> None:
@@ -27,7 +27,7 @@ def test_a_neighbourhood_without_neighbours_is_refused() -> None:
 @pytest.mark.parametrize("shape", [(7, 9), (3, 4), (1, 6), (1, 1)])
 def test_path_maxima_are_those_of_every_pair(shape: tuple[int, int]) -> None:
     paths, boundary = Paths(5), random(2, *shape)
-    expected = torch.ones(2, len(paths.offsets), *shape, dtype=torch.float64)  # 1 where a path leaves the grid
+    expected = torch.ones(2, len(paths.ends), *shape, dtype=torch.float64)  # 1 where a path leaves the grid
     for path, _, start, end in pairs_of(shape, paths):
         for image in range(2):
             expected[image, path, start[0], start[1]] = 1 - direct_affinity(boundary[image], start, end)

@@ -1,5 +1,6 @@
 """A network read at its stages: the features between the image and the class scores."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-PICTURE = "img"
+from torch_svm_seg.tensors import resize
+
+IMAGE = "img"
 """Name of the stage that is the image itself."""
 
 # In units of 0..255.
@@ -22,9 +25,9 @@ class Stage:
     """Where a stage comes out of a network.
 
     Attributes:
-        module: name of the module whose output it is, as in ``network.named_modules()``.
-        channels: number of feature channels.
-        stride: side of the image square that a feature stands for, in pixels.
+        module: Name of the module whose output it is, as in ``network.named_modules()``.
+        channels: Number of feature channels.
+        stride: Side of the square that a feature stands for, in pixels of the network's input.
     """
 
     module: str
@@ -33,24 +36,25 @@ class Stage:
 
 
 class StageReader:
-    """Context manager that keeps what some modules put out while their network runs in it.
+    """Context manager that keeps the outputs of some modules while their network runs in it.
 
     Its hooks are gone when the context is left, whatever happens in it.
 
     Args:
-        network: the network that will run.
-        modules: names of modules of it, by the names under which their outputs are wanted.
-        stop: whether to end the network's run, and with it the context, as soon as all outputs are there. Then
+        network: The network that will run.
+        modules: Names of its modules, by the names under which their outputs are wanted.
+        stop: Whether to end the network's run, and with it the context, as soon as all outputs are there. Then
             nothing deeper is computed, and statements after the run are skipped.
 
     Raises:
-        AttributeError: on entering, if the network has no module of a name; no hook is left then either.
+        AttributeError: On entering, if the network has no module of a name; no hook is left then either.
 
-    >>> network = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(3, 2))
-    >>> with StageReader(network, {"positive": "0"}) as outputs:
-    ...     network(torch.tensor([[-1.0, 0.0, 2.0]]))
-    >>> outputs
-    {'positive': tensor([[0., 0., 2.]])}
+    Example:
+        >>> network = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(3, 2))
+        >>> with StageReader(network, {"positive": "0"}) as outputs:
+        ...     network(torch.tensor([[-1.0, 0.0, 2.0]]))
+        >>> outputs
+        {'positive': tensor([[0., 0., 2.]])}
     """
 
     def __init__(self, network: nn.Module, modules: Mapping[str, str], stop: bool = True) -> None:
@@ -83,7 +87,7 @@ class StageReader:
 
 
 class _AllRead(Exception):
-    """Ends a network's run since its reader has all it wants."""
+    """The end of a network's run whose reader has all it wants."""
 
     def __init__(self, reader: StageReader) -> None:
         super().__init__("all stages are read")
@@ -91,20 +95,23 @@ class _AllRead(Exception):
 
 
 class Backbone(nn.Module):
-    """A classification network, how it wants its images, and where its stages come out.
+    """A network, how it wants its images, and where its stages come out.
 
     BatchNorm stays on its running statistics in training too, as SIPE and the segmentation networks of the field have
     it: their batches are too small for statistics of their own.
 
     Args:
-        network: a network that takes (B, 3, H, W).
-        stages: the stages by name; the names are free but for ``img``.
-        mean: subtracted from the RGB values 0..255.
-        std: what they are divided by then.
+        network: A network that takes (B, 3, H, W).
+        stages: The stages by name, from shallow to deep; the names are free but for ``img``.
+        mean: Subtracted from the RGB values 0..255.
+        std: What they are divided by then.
+        scale: Factor on the image's size at the network's input, > 0. A larger one makes the grids finer, and the
+            objects that the network sees larger.
 
-    >>> backbone = Backbone(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), {"F1": Stage("1", 8, 2)})
-    >>> backbone.stages(torch.zeros(1, 3, 32, 48, dtype=torch.uint8), ["F1"])["F1"].shape
-    torch.Size([1, 8, 16, 24])
+    Example:
+        >>> backbone = Backbone(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), {"F1": Stage("1", 8, 2)})
+        >>> backbone.stages(torch.zeros(1, 3, 32, 48, dtype=torch.uint8), ["F1"])["F1"].shape
+        torch.Size([1, 8, 16, 24])
     """
 
     mean: Tensor
@@ -116,11 +123,14 @@ class Backbone(nn.Module):
         stages: Mapping[str, Stage],
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if PICTURE in stages:
-            raise ValueError(f"stages: {PICTURE!r} is the image itself, got it as a stage of the network")
-        self.network = network
+        if IMAGE in stages:
+            raise ValueError(f"stages: {IMAGE!r} is the image itself, got it as a stage of the network")
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale: expected a positive number, got {scale}")
+        self.network, self.scale = network, scale
         self._stages = dict(stages)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -128,20 +138,25 @@ class Backbone(nn.Module):
     @property
     def stage_names(self) -> tuple[str, ...]:
         """The stages there are, from shallow to deep."""
-        return (PICTURE, *self._stages)
+        return (IMAGE, *self._stages)
 
     @property
     def channels(self) -> dict[str, int]:
         """Number of channels of each stage."""
-        return {PICTURE: 3} | {name: stage.channels for name, stage in self._stages.items()}
+        return {IMAGE: 3} | {name: stage.channels for name, stage in self._stages.items()}
 
     @property
     def strides(self) -> dict[str, int]:
-        """Stride of each stage; a side of n pixels has ceil(n / stride) features in all networks but a few of timm."""
-        return {PICTURE: 1} | {name: stage.stride for name, stage in self._stages.items()}
+        """Stride of each stage; an input side of n pixels has ceil(n / stride) features, but in a few nets of timm."""
+        return {IMAGE: 1} | {name: stage.stride for name, stage in self._stages.items()}
+
+    def input_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return the size (H, W) at which the network sees an image of a size."""
+        height, width = (max(1, round(side * self.scale)) for side in size)
+        return height, width
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Turns images into the network's input.
+        """Normalise images as the network's training did.
 
         Args:
             images: RGB 0..255, uint8 or floating point, of shape (B, 3, H, W).
@@ -150,77 +165,90 @@ class Backbone(nn.Module):
             ``(images - mean) / std``, of the same shape, in the network's number type and on its device.
 
         Raises:
-            ValueError: the images have another shape or no pixels.
+            ValueError: The images have another shape or no pixels.
         """
-        return (self._picture(images) - self.mean) / self.std
+        return (self._converted(images) - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        """Gives the class scores of images, RGB 0..255 of shape (B, 3, H, W)."""
-        scores: Tensor = self.network(self.normalize(images))
+        """Return the class scores of images, RGB 0..255 of shape (B, 3, H, W)."""
+        scores: Tensor = self.network(self._input(images))
         return scores
 
     def stages(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """Reads stages of the network; what lies deeper than the deepest one asked for is not computed.
+        """Read stages of the network; what lies deeper than the deepest one asked for is not computed.
 
         Args:
             images: RGB 0..255, uint8 or floating point, of shape (B, 3, H, W).
-            names: any of :attr:`stage_names`.
+            names: Any of :attr:`stage_names`.
 
         Returns:
             The stages by name, in the order asked for: ``img`` as floating point 0..255 of shape (B, 3, H, W), the
-            others as (B, channels, h, w). All carry gradients unless the caller forbids it.
+            others as (B, channels, h, w), whose cells cover the image. All carry gradients unless the caller forbids
+            it.
 
         Raises:
-            ValueError: there is no such stage, or the images have another shape or no pixels.
+            ValueError: There is no such stage, or the images have another shape or no pixels.
         """
         names = list(names)
         for name in names:
             if name not in self.stage_names:
                 raise ValueError(f"stage {name!r}: expected one of {', '.join(self.stage_names)}")
-        picture = self._picture(images)
-        features = {PICTURE: picture}
-        modules = {name: self._stages[name].module for name in names if name != PICTURE}
-        if modules:
-            with StageReader(self.network, modules) as outputs:
-                self.network(self.normalize(picture))
-            features |= outputs
+        features = {IMAGE: self._converted(images)}
+        deep = [name for name in names if name != IMAGE]
+        if deep:
+            features |= self._read(self._input(images), deep)
         return {name: features[name] for name in names}
 
     def train(self, mode: bool = True) -> "Backbone":
-        """Switches to training, except BatchNorm, or to evaluation."""
+        """Switch to training, except BatchNorm, or to evaluation."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
         return self
 
-    def _picture(self, images: Tensor) -> Tensor:
+    def _read(self, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Run the network on its input and return some of its stages."""
+        with StageReader(self.network, {name: self._stages[name].module for name in names}) as outputs:
+            self.network(inputs)
+        return outputs
+
+    def _input(self, images: Tensor) -> Tensor:
+        """Normalise images and resize them to the size at which the network sees them."""
+        inputs = self.normalize(images)
+        size = self.input_size(images.shape[2:])
+        shrinks = size[0] < images.shape[2] or size[1] < images.shape[3]
+        return resize(inputs, size, antialias=shrinks)
+
+    def _converted(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
             raise ValueError(f"images: expected shape (B, 3, H, W) with at least one pixel, got {tuple(images.shape)}")
         return images.to(self.mean)
 
 
 def train_only_deep_stages(backbone: Backbone, deepest: str, shallow_stride: int) -> None:
-    """Leaves trainable only what lies between the last stage of a stride and the deepest one that is used.
+    """Leave trainable only what lies between the last stage of a stride and the deepest one that is used.
 
     No gradient is computed in what is not trained, and layers that nothing depends on are left out: a network on
     several processes may have none that are trained.
 
     Args:
-        backbone: its parameters' ``requires_grad`` is set.
-        deepest: name of the deepest stage in use.
-        shallow_stride: stages up to this stride keep their weights; 1 for none of them.
+        backbone: Its parameters' ``requires_grad`` is set.
+        deepest: Name of the deepest stage in use.
+        shallow_stride: Stages up to this stride, of a finer grid than the deepest, keep their weights; 1 for none.
     """
-    shallow = [name for name in backbone.stage_names if backbone.strides[name] <= shallow_stride]
+    # A plain transformer has one stride throughout, and no shallow stage.
+    strides = backbone.strides
+    shallow = [name for name, stride in strides.items() if stride <= shallow_stride and stride < strides[deepest]]
     used = {id(parameter) for parameter in _parameters_of(backbone, deepest)}
-    frozen = {id(parameter) for parameter in _parameters_of(backbone, shallow[-1])}
+    frozen = {id(parameter) for name in shallow[-1:] for parameter in _parameters_of(backbone, name)}
     for parameter in backbone.parameters():
         parameter.requires_grad_(id(parameter) in used - frozen)
 
 
 def _parameters_of(backbone: Backbone, stage: str) -> Iterator[nn.Parameter]:
-    """Gives the parameters that a stage depends on, found by its gradient: networks differ too much to name them."""
-    if stage == PICTURE:
+    """Yield the parameters that a stage depends on, found by its gradient: networks differ too much to name them."""
+    if stage == IMAGE:
         return
     parameters = list(backbone.requires_grad_().parameters())
     with torch.enable_grad():

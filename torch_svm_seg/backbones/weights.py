@@ -5,21 +5,29 @@ says nothing. Here what did not fit is reported, and a checkpoint of another net
 """
 
 import errno
+import logging
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.errors import InputError, import_optional
 from torch_svm_seg.data.io import PathLike
 
 Rename = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 """Turns the names of a file into the names of a network."""
 
-# Where training scripts put the state dict: this project's and torchvision's; timm's and Lightning's.
-_STATE_KEYS = ("model", "state_dict")
+RANDOM = "random"
+"""In place of a weight file: leave the weights random, as PyTorch's generator draws them."""
+
+# Where training scripts put the state dict: this project's and torchvision's; timm's and Lightning's; DINO's, whose
+# teacher is the network to use.
+_STATE_KEYS = ("model", "state_dict", "teacher")
+
+_logger = logging.getLogger(__name__)
 
 # Between a changed classification head, which leaves nearly all to fit, and a ResNet-152 in a ResNet-101, whose
 # names and shapes agree in two thirds of the tensors.
@@ -28,19 +36,20 @@ _LEAST_SHARE = 0.75
 
 @dataclass(frozen=True)
 class WeightReport:
-    """What became of a weight file.
+    """The outcome of loading a weight file.
 
     BatchNorm's step counters are left out of all four, since old files lack them and nothing here uses them.
 
     Attributes:
-        loaded: number of tensors taken over.
-        missing: names of the network that the file lacks; they keep their values.
-        unexpected: names of the file that the network lacks.
-        other_shape: names that both have in different shapes, such as a head of another number of classes; the
+        loaded: Number of tensors taken over.
+        missing: Names of the network that the file lacks; they keep their values.
+        unexpected: Names of the file that the network lacks.
+        other_shape: Names that both have in different shapes, such as a head of another number of classes; the
             network keeps its values.
 
-    >>> print(WeightReport(265, other_shape=("fc.weight", "fc.bias")))
-    265 tensors loaded; of another shape, not loaded: fc.weight, fc.bias
+    Example:
+        >>> print(WeightReport(265, other_shape=("fc.weight", "fc.bias")))
+        265 tensors loaded; of another shape, not loaded: fc.weight, fc.bias
     """
 
     loaded: int
@@ -64,21 +73,27 @@ class WeightReport:
         )
 
 
+def load_or_warn(network: nn.Module, file: PathLike, rename: Rename | None = None) -> None:
+    """Load a weight file as :func:`load_weights` does, and log as a warning what of it does not fit."""
+    report = load_weights(network, file, rename)
+    if not report.complete:
+        _logger.warning("%s: %s", file, report)
+
+
 def load_weights(network: nn.Module, file: PathLike, rename: Rename | None = None) -> WeightReport:
-    """Loads a weight file into a network, as far as names and shapes agree.
+    """Load a weight file into a network, as far as names and shapes agree.
 
     Args:
-        network: takes the weights; it is unchanged if this raises.
-        file: a state dict, or a checkpoint that holds one under ``"model"`` or ``"state_dict"``. The network's names
-            may all stand behind a prefix, such as ``module.`` of DistributedDataParallel or ``backbone.network.`` of
-            a larger model.
-        rename: turns the names of the file into the network's.
+        network: Takes the weights; it is unchanged if this raises.
+        file: A file that :func:`read_state_dict` reads. The network's names may all stand behind a prefix, such as
+            ``module.`` of DistributedDataParallel or ``backbone.network.`` of a larger model.
+        rename: Turns the names of the file into the network's.
 
     Returns:
         What was loaded and what did not fit.
 
     Raises:
-        InputError: the file cannot be read, is no checkpoint, holds objects other than tensors that would need code
+        InputError: The file cannot be read, is no checkpoint, holds objects other than tensors that would need code
             to load, or is the checkpoint of another network.
     """
     state = read_state_dict(file)
@@ -96,23 +111,19 @@ def load_weights(network: nn.Module, file: PathLike, rename: Rename | None = Non
 
 
 def read_state_dict(file: PathLike) -> dict[str, Tensor]:
-    """Reads the tensors of a weight file; code in it is never run.
+    """Read the tensors of a weight file; code in it is never run.
 
     Args:
-        file: written by ``torch.save``: a state dict, or a dict that holds one under ``"model"`` or ``"state_dict"``.
+        file: A ``.safetensors`` file, or one written by ``torch.save``: a state dict, or a dict that holds one under
+            ``"model"``, ``"state_dict"`` or ``"teacher"``.
 
     Returns:
         The named tensors, on the CPU.
 
     Raises:
-        InputError: the file cannot be read, is no checkpoint, or holds objects that would need code to load.
+        InputError: The file cannot be read, is no checkpoint, or holds objects that would need code to load.
     """
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files make the unpickler raise nearly anything
-        raise InputError(f"{file}: {why_unreadable(error)}") from error
+    content = _read_safetensors(file) if Path(file).suffix == ".safetensors" else _read_checkpoint(file)
     if isinstance(content, dict):
         content = next((content[key] for key in _STATE_KEYS if isinstance(content.get(key), dict)), content)
         state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
@@ -121,14 +132,35 @@ def read_state_dict(file: PathLike) -> dict[str, Tensor]:
     raise InputError(f"{file}: holds no state dict: expected named tensors, or a dict with them as 'model'")
 
 
+def _read_checkpoint(file: PathLike) -> object:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make the unpickler raise nearly anything
+        raise InputError(f"{file}: {why_unreadable(error)}") from error
+
+
+def _read_safetensors(file: PathLike) -> object:
+    safetensors = import_optional("safetensors.torch", f"reading {file} needs it; pip install safetensors")
+    try:
+        return safetensors.load_file(file)
+    except OSError as error:
+        raise InputError(f"{file}: {one_line(error)}") from error
+    except Exception as error:  # SafetensorError, and others of damaged headers
+        raise InputError(f"{file}: not a safetensors file, or a damaged one") from error
+
+
 def one_line(error: Exception) -> str:
-    """Gives an error's message as one line; its type where it has none."""
+    """Return an error's message as one line; its type where it has none."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 def why_unreadable(error: Exception) -> str:
-    """Says in one line why ``torch.load`` failed, without its advice to load the file by running its code."""
+    """Say in one line why ``torch.load`` failed, without its advice to load the file by running its code."""
+    if "TorchScript" in str(error):
+        return "a TorchScript archive, as OpenAI's CLIP is, which holds code; save its state dict alone"
     if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek before the start of a cut file
         return one_line(error)
     if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
@@ -143,7 +175,7 @@ def _weight_names(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _split_prefix(state: Mapping[str, Tensor], names: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """Finds the prefix behind which most names of the network stand.
+    """Find the prefix behind which most names of the network stand.
 
     Returns:
         The tensors behind the prefix, without it, and the names of the others.
@@ -156,7 +188,7 @@ def _split_prefix(state: Mapping[str, Tensor], names: Sequence[str]) -> tuple[di
 
 
 def _check_same_network(file: PathLike, network: nn.Module, found: Sequence[str], fitting: Sequence[str]) -> None:
-    """Refuses a file when too few tensors fit, of the network's or of the file's for the same parts.
+    """Refuse a file when too few tensors fit, of the network's or of the file's for the same parts.
 
     Both counts matter: every tensor of a ResNet-50 finds its like in a ResNet-101's file. Parts that only the file
     has, such as the heads of a larger model, do not count.

@@ -33,10 +33,10 @@ class LabelledCrops(Crops):
     def __len__(self) -> int:
         return len(self._data)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
-        image = self._data.dataset.image(place)
-        crop, valid = random_crop(image, self._size, self._fill, self.generator(place))
-        return crop, valid, self._data.present[place]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        image = self._data.dataset.image(index)
+        crop, valid = random_crop(image, self._size, self._fill, self.generator(index))
+        return crop, valid, self._data.present[index]
 
 
 class ClassificationScore(NamedTuple):
@@ -77,8 +77,8 @@ def validate(
     """
     network.eval()
     logits = {}
-    for place in range(rank, len(data), processes):
-        image = resize_longest_side(data.dataset.image(place), length, _STRIDE)
-        logits[place] = network(image[None].to(network.head.weight)).float().cpu()[0]
-    merged = {place: row for part in gathered(logits) for place, row in part.items()}
-    return score_logits(torch.stack([merged[place] for place in range(len(data))]), data.present)
+    for index in range(rank, len(data), processes):
+        image = resize_longest_side(data.dataset.image(index), length, _STRIDE)
+        logits[index] = network(image[None].to(network.head.weight)).float().cpu()[0]
+    merged = {index: row for part in gathered(logits) for index, row in part.items()}
+    return score_logits(torch.stack([merged[index] for index in range(len(data))]), data.present)

@@ -14,7 +14,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.irn import IRNet
-from torch_svm_seg.irn.training import METHOD, SureCrops, centre_displacements, label_by_activation, label_path
+from torch_svm_seg.irn.training import METHOD, SureCrops, label_by_activation, label_path
 from torch_svm_seg.pipeline.runner import for_each, train
 from torch_svm_seg.training.run import CHECKPOINT_FILE, TrainingRun, refuse_to_restart
 from torch_svm_seg.training.trainer import Training
@@ -93,14 +93,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         raise InputError(f"{folder}: no image has sure labels, ID.png")
     crops = SureCrops(dataset, folder, crop_size, backbone.mean.cpu(), how.seed)
     training = Training(network, crops, how, rank, number)
-
-    def centre() -> dict[str, float]:
-        if training.finished:
-            centre_displacements(network, crops, rank, number)
-        return {}
-
     record = training_record(settings, how, settings.data, len(dataset)) | {"method": METHOD}
-    train(TrainingRun(out, training, record, (), (), centre), resume, rank)
+    train(TrainingRun(out, training, record), resume, rank)
     if rank == 0:
         print(f"{len(dataset)} images, {training.step} steps; the network is {out / CHECKPOINT_FILE}")
     return code

@@ -39,6 +39,18 @@ class Labeller(Protocol):
         """
 
 
+class Baseline(Protocol):
+    """Labels the pixels of a batch of images of one size without features, for comparison."""
+
+    def __call__(self, images: Tensor, activation: Tensor) -> Labelling:
+        """Label all pixels.
+
+        Args:
+            images: RGB images from 0 to 255, (B, 3, H, W).
+            activation: Activation of the classes by id, (B, K, H, W); -inf for a class that an image does not have.
+        """
+
+
 class StudyLabeller(nn.Module):
     """The expansion of true labels: the paper's study of the upper bound (section 3.1)."""
 
@@ -58,7 +70,7 @@ class StudyLabeller(nn.Module):
 class SeedLabeller(nn.Module):
     """The seed itself, which an expansion is compared with (:func:`seeds_of`)."""
 
-    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
+    def forward(self, images: Tensor, activation: Tensor) -> Labelling:
         return Labelling(seeds_of(activation), as_probabilities(activation))
 
 

@@ -16,13 +16,20 @@ class Paths:
     """Paths from a cell to the cells nearer than a radius, in one of each two opposite directions.
 
     Args:
-        radius: in cells, at least 2.
+        radius: Radius in cells, at least 2.
 
     Attributes:
-        reach: the longest step along a row or a column.
-        cells: for each of the P paths, the cells on it from start to end, rows down and columns right of the start:
-            those of the box between both that lie nearer than one cell to the straight line.
-        offsets: the ends, int64 (P, 2).
+        reach: The longest step along a row or a column.
+        ends: The end of each of the P paths, rows down and columns right of its start.
+        cells: The cells on each path from start to end, as the ends: those of the box between both that lie nearer
+            than one cell to the straight line.
+
+    Example:
+        >>> paths = Paths(2)
+        >>> paths.ends
+        [(0, 1), (1, -1), (1, 0), (1, 1)]
+        >>> paths.cells[3]
+        [(0, 0), (0, 1), (1, 0), (1, 1)]
     """
 
     def __init__(self, radius: int) -> None:
@@ -30,9 +37,9 @@ class Paths:
             raise ValueError(f"radius: expected at least 2, got {radius}")
         self.radius, self.reach = radius, radius - 1
         side = range(-self.reach, radius)
-        ends = [(y, x) for y in range(radius) for x in side if (y > 0 or x > 0) and y * y + x * x < radius * radius]
-        self.cells = [_cells_to(*end) for end in ends]
-        self.offsets = torch.tensor(ends)
+        offsets = [(y, x) for y in range(radius) for x in side if y > 0 or x > 0]
+        self.ends = [(y, x) for y, x in offsets if y * y + x * x < radius * radius]
+        self.cells = [_cells_to(*end) for end in self.ends]
 
 
 def _cells_to(y: int, x: int) -> list[tuple[int, int]]:
@@ -49,8 +56,9 @@ class Line:
     at either side ends on such cells. A margin before and after takes those that leave it above or below.
 
     Attributes:
-        height, width: of the grid.
-        reach: the longest step along a row or a column.
+        height: Height of the grid.
+        width: Width of the grid.
+        reach: The longest step along a row or a column.
     """
 
     height: int
@@ -59,68 +67,72 @@ class Line:
 
     @classmethod
     def of(cls, grid: Tensor, reach: int) -> "Line":
-        """The line of a grid (..., height, width)."""
+        """Return the line of a grid (..., height, width)."""
         return cls(grid.shape[-2], grid.shape[-1], reach)
 
     @property
     def row(self) -> int:
-        """How many cells a row has, with those outside."""
+        """Number of cells in a row, with those outside."""
         return self.width + self.reach
 
     @property
     def margin(self) -> int:
-        """How many cells lie before the first row, and after the last."""
+        """Number of cells before the first row, and after the last."""
         return self.reach * (self.row + 1)
 
     @cached_property
-    def places(self) -> Tensor:
-        """Where the rows' cells lie, int64 (height * row,)."""
+    def indices(self) -> Tensor:
+        """Index of each of the rows' cells, int64 (height * row,)."""
         return self.margin + torch.arange(self.height * self.row)
 
     def step(self, offset: tuple[int, int]) -> int:
-        """The step of an offset, rows down and columns right."""
+        """Return the step of an offset, rows down and columns right."""
         return offset[0] * self.row + offset[1]
 
     def write(self, grid: Tensor, outside: float) -> Tensor:
-        """Writes (..., height, width) as a line, with a value for what lies outside."""
+        """Return a grid (..., height, width) as a line, with a value for the cells outside."""
         rows = F.pad(grid, (0, self.reach), value=outside).flatten(-2)
         return self.with_margin(rows, outside)
 
     def with_margin(self, rows: Tensor, outside: float) -> Tensor:
-        """Completes rows (..., height * row) to a line."""
+        """Return rows (..., height * row) as a line."""
         return F.pad(rows, (self.margin, self.margin), value=outside)
 
     def after(self, step: int, line: Tensor) -> Tensor:
-        """Gives the rows' cells what lies a step after them, a view (..., height * row)."""
+        """Return the values that lie a step after each of the rows' cells, a view (..., height * row)."""
         return line.narrow(-1, self.margin + step, self.height * self.row)
 
     def grid(self, rows: Tensor) -> Tensor:
-        """Turns rows (..., height * row) into (..., height, width), a view."""
+        """Return rows (..., height * row) as a grid (..., height, width), a view."""
         return rows.reshape(*rows.shape[:-1], self.height, self.row)[..., : self.width]
 
 
 def path_maxima(boundary: Tensor, paths: Paths) -> Tensor:
-    """Finds the strongest boundary on each path from each cell.
+    """Return the strongest boundary on each path from each cell.
 
     Args:
-        boundary: strength from 0 to 1, (B, h, w).
+        boundary: Strength from 0 to 1, (B, h, w).
         paths: P paths.
 
     Returns:
         (B, P, h, w); 1 for a path that leaves the grid. Differentiable; among equal cells the one nearest to the start
         gets the gradient.
+
+    Example:
+        >>> path_maxima(torch.tensor([[[0.0, 0.3, 0.1]]]), Paths(2))[0, 0]  # with the right neighbour
+        tensor([[0.3000, 0.3000, 1.0000]])
     """
     line = Line.of(boundary, paths.reach)
     values = line.write(boundary, outside=1)
     with torch.no_grad():
         steps = torch.stack([_strongest(line, values, [line.step(cell) for cell in cells]) for cells in paths.cells], 1)
-        places = steps.add_(line.places.to(steps))
-    maxima = values.gather(1, places.flatten(1)).view(places.shape)
+        indices = steps.add_(line.indices.to(steps))
+    maxima = values.gather(1, indices.flatten(1)).view(indices.shape)
     return line.grid(maxima)
 
 
 def _strongest(line: Line, values: Tensor, steps: list[int]) -> Tensor:
-    """Tells by which of some steps each of the rows' cells finds the largest value, int64 (B, height * row)."""
+    """Return the step after which each of the rows' cells finds the largest value, int64 (B, height * row)."""
     largest = line.after(steps[0], values).clone()
     strongest = torch.full_like(largest, steps[0], dtype=torch.int32)
     for step in steps[1:]:

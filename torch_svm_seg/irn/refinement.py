@@ -19,22 +19,28 @@ class IRNRefinement(nn.Module):
     """The random walk of IRN (Ahn et al., CVPR 2019, section 5.1).
 
     Probabilities to a power, times (1 - boundary), walk over the cells of a quarter of the image's size, and are
-    interpolated back and normalised. The background walks like a class, as SIPE has it (Chen et al., CVPR 2022), whose
+    interpolated back and normalised. The background walks like a class, as in SIPE (Chen et al., CVPR 2022), whose
     exponent is 1.5. IRN itself, with an exponent of 1, gives the background a threshold of 0.25 after the walk.
 
     Args:
-        network: gives the boundaries.
-        radius: cells nearer than this are neighbours.
-        power: of the affinities.
-        steps: of the walk.
-        exponent: of the probabilities, positive.
-        threshold: of the background, in parts of the largest value that a class has in the image after the walk; the
+        network: Network that finds the boundaries.
+        radius: Cells nearer than this are neighbours, in cells.
+        power: Power of the affinities, positive.
+        steps: Number of steps of the walk, at least 0.
+        exponent: Power of the probabilities, positive.
+        threshold: Background after the walk, as a share of the largest value that a class has in the image; the
             background's probabilities are ignored then. By default the background walks.
 
     Shape:
-        As of :class:`~torch_svm_seg.refine.DenseCRF`: image (B, 3, H, W), RGB from 0 to 255, of any type;
-        probabilities (B, K, H, W), >= 0, background first; they need not sum to 1, a pixel counts by their sum. Result
+        As :class:`~torch_svm_seg.refine.DenseCRF`: image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities
+        (B, K, H, W), >= 0, background first; they need not sum to 1, a pixel counts by their sum. Result
         (B, K, H, W), summing to 1 over K. It is differentiable with respect to the probabilities.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> refinement = IRNRefinement(IRNet(load_backbone("resnet18", "random")))
+        >>> refinement(torch.zeros(1, 3, 32, 48), torch.rand(1, 2, 32, 48)).shape
+        torch.Size([1, 2, 32, 48])
     """
 
     def __init__(
@@ -63,10 +69,10 @@ class IRNRefinement(nn.Module):
         return f"{walk}, exponent={self.exponent}, threshold={self.threshold}"
 
     def forward(self, image: Tensor, probabilities: Tensor) -> Tensor:
-        """Refined probabilities.
+        """Return refined probabilities.
 
         Raises:
-            ValueError: Naming the argument, where shapes do not match or values are not as above.
+            ValueError: Shapes do not match or values are out of range.
         """
         image, probabilities = checked(image, probabilities)
         with torch.no_grad():
@@ -84,15 +90,24 @@ class IRNRefinement(nn.Module):
 
 @torch.no_grad()
 def refine_activation(refinement: IRNRefinement, image: Tensor, activation: Tensor) -> ActivationMaps:
-    """Refines the activation of all classes in an image.
+    """Refine the activation of all classes in an image.
 
     Args:
-        refinement: on any device.
-        image: RGB 0..255 of shape (3, H, W).
-        activation: by class id, background included, at least 0, (K, H, W); -inf for absent classes.
+        refinement: Refinement on any device.
+        image: RGB image from 0 to 255, (3, H, W).
+        activation: Activation by class id, background included, at least 0, (K, H, W); -inf for absent classes.
 
     Returns:
         Probabilities of the classes present and the background, on the cells of a quarter of the image's size.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> refinement = IRNRefinement(IRNet(load_backbone("resnet18", "random")))
+        >>> activation = torch.full((21, 32, 48), -torch.inf)
+        >>> activation[[0, 8]] = torch.rand(2, 32, 48)
+        >>> maps = refine_activation(refinement, torch.zeros(3, 32, 48), activation)
+        >>> maps.classes, maps.maps.shape
+        ((8,), torch.Size([1, 8, 12]))
     """
     device = next(refinement.parameters()).device
     present = present_classes(activation)
@@ -102,12 +117,13 @@ def refine_activation(refinement: IRNRefinement, image: Tensor, activation: Tens
 
 
 def _on_cells(values: Tensor) -> Tensor:
-    """Means (B, K, ceil(H / 4), ceil(W / 4)) over the pixels of each cell."""
+    """Return the means over the pixels of each cell, (B, K, ceil(H / 4), ceil(W / 4))."""
     below, right = (-side % STRIDE for side in values.shape[-2:])
     return F.avg_pool2d(F.pad(values, (0, right, 0, below), mode="replicate"), STRIDE)
 
 
 def _on_pixels(values: Tensor, size: torch.Size) -> Tensor:
+    """Return values of cells interpolated to pixels, (B, K, H, W)."""
     height, width = size
     whole = F.interpolate(values, scale_factor=STRIDE, mode="bilinear")
     return whole[..., :height, :width]

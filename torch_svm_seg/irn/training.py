@@ -1,4 +1,4 @@
-"""What an IRNet is trained on: sure labels of activation maps, and crops of images with them; its checkpoint."""
+"""Training data of an IRNet, which are sure labels of activation maps and crops of images with them; its checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ from torch_svm_seg.irn.refinement import IRNRefinement
 from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.refine.probabilities import label_probabilities
 from torch_svm_seg.training.checkpoints import load_network, read_checkpoint
-from torch_svm_seg.training.distributed import sum_over_processes
 from torch_svm_seg.training.trainable import Crops
 
 # Longest side of an image, in sides of a crop: 0.5 to 1.5 times VOC's 500 pixels in crops of 512.
 _LONGEST = (0.5, 1.5)
 
 METHOD = "irn"
+"""Name of the method in checkpoints."""
 
 
 @torch.no_grad()
 def sure_labels(image: Tensor, activation: Tensor, factor: float = 0.5, crf: DenseCRF | None = None) -> Tensor:
-    """Labels pixels by activation, and leaves out those whose label depends on how strong the background is.
+    """Label pixels by activation, and leave out those whose label depends on how strong the background is.
 
     Each pixel goes to the strongest class, once with the background as it is and once with a weaker one; a dense CRF
     refines both labellings, with a confidence of 0.7 in each label. Where they agree, the pixel is sure. SIPE's recipe
@@ -37,17 +37,22 @@ def sure_labels(image: Tensor, activation: Tensor, factor: float = 0.5, crf: Den
     that the two labellings give to different objects keep the first one's; here they are not sure.)
 
     Args:
-        image: RGB 0..255 of shape (B, 3, H, W).
-        activation: of the classes present, background first, at least 0: maps, or probabilities of any classifier,
-            (B, K, H, W).
-        factor: of the weaker background, from 0 to 1.
-        crf: refines labels; by default ``DenseCRF.preset("irn")``.
+        image: RGB images from 0 to 255, (B, 3, H, W).
+        activation: Activation of the classes present, background first, at least 0: maps, or probabilities of any
+            classifier, (B, K, H, W).
+        factor: Factor of the weaker background, from 0 to 1.
+        crf: Refinement of the labels; by default ``DenseCRF.preset("irn")``.
 
     Returns:
-        Channels of the activation (B, H, W), int64, 255 where not sure.
+        Channels of the activation, int64 (B, H, W), 255 where not sure.
 
     Raises:
-        ValueError: naming the argument, where shapes do not match or values are not as above.
+        ValueError: Shapes do not match or values are out of range.
+
+    Example:
+        >>> activation = torch.tensor([0.6, 0.4])[None, :, None, None].expand(1, 2, 8, 8)
+        >>> sure_labels(torch.zeros(1, 3, 8, 8), activation, factor=0.5).unique()  # background, or is it?
+        tensor([255])
     """
     if not 0 <= factor <= 1:
         raise ValueError(f"factor: expected 0 to 1, got {factor}")
@@ -59,15 +64,21 @@ def sure_labels(image: Tensor, activation: Tensor, factor: float = 0.5, crf: Den
 
 
 def label_by_activation(image: Tensor, activation: Tensor, factor: float = 0.5) -> Tensor:
-    """Labels an image by the activation of all classes.
+    """Label an image by the activation of all classes.
 
     Args:
-        image: RGB 0..255 of shape (3, H, W).
-        activation: by class id, background included, at least 0, (K, H, W); -inf for absent classes.
-        factor: as of :func:`sure_labels`.
+        image: RGB image from 0 to 255, (3, H, W).
+        activation: Activation by class id, background included, at least 0, (K, H, W); -inf for absent classes.
+        factor: See :func:`sure_labels`.
 
     Returns:
-        Class ids (H, W), int64, 255 where not sure.
+        Class ids, int64 (H, W), 255 where not sure.
+
+    Example:
+        >>> activation = torch.full((21, 8, 8), -torch.inf)
+        >>> activation[0], activation[15] = 0.1, 0.8
+        >>> label_by_activation(torch.zeros(3, 8, 8), activation).unique()
+        tensor([15])
     """
     present = present_classes(activation)
     channels = sure_labels(image[None], activation[present][None], factor)[0]
@@ -80,7 +91,7 @@ def _refined(image: Tensor, labels: Tensor, number: int, crf: DenseCRF) -> Tenso
 
 
 def label_path(folder: PathLike, id: str) -> Path:
-    """Where an image's sure labels lie."""
+    """Return the path of an image's sure labels."""
     return Path(folder) / f"{id}.png"
 
 
@@ -88,61 +99,48 @@ class SureCrops(Crops):
     """A random crop of each image, with the labels of its cells.
 
     Args:
-        images: the images.
-        folder: holds the sure labels ``ID.png``, class ids and 255.
-        size: side of the crops, in pixels.
-        fill: colour of the padding, (3, 1, 1).
-        seed: of the choices.
+        dataset: The images.
+        folder: Folder of the sure labels ``ID.png``, class ids and 255.
+        size: Side of the crops, in pixels.
+        fill: Colour of the padding, (3, 1, 1).
+        seed: Seed of the random choices.
     """
 
     def __init__(self, dataset: ImageDataset, folder: PathLike, size: int, fill: Tensor, seed: int) -> None:
         super().__init__(seed)
-        self._photographs, self._folder, self._size, self._fill = dataset, folder, size, fill
+        self._dataset, self._folder, self._size, self._fill = dataset, folder, size, fill
 
     def __len__(self) -> int:
-        return len(self._photographs)
+        return len(self._dataset)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        """Gives a crop (3, size, size) and the labels in the middle of its cells, int64 (size / 4, size / 4)."""
-        image = self._photographs.image(place)
-        path = label_path(self._folder, self._photographs.ids[place])
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return a crop (3, size, size) and the labels in the middle of its cells, int64 (size / 4, size / 4)."""
+        image = self._dataset.image(index)
+        path = label_path(self._folder, self._dataset.ids[index])
         labels = read_mask(path)
         if labels.shape != image.shape[1:]:
             raise InputError(
                 f"{path}: {size_text(labels.shape)} pixels, but the image has {size_text(image.shape[1:])}"
             )
-        placement = random_placement(labels.shape, self._size, _LONGEST, self.generator(place))
+        placement = random_placement(labels.shape, self._size, _LONGEST, self.generator(index))
         crop = placement.apply(image, self._fill.float())
         cells = placement.apply(labels[None], torch.full((1, 1, 1), VOID), nearest=True)
         return crop, cells[0, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
 
 
-@torch.no_grad()
-def centre_displacements(network: IRNet, crops: Crops, rank: int = 0, processes: int = 1) -> None:
-    """Sets the network's mean displacement to that over all crops, each process its share.
-
-    The losses see differences of displacements only, and leave their mean open (Ahn et al., CVPR 2019, section 4.3).
-    """
-    network.eval()
-    network.displacement_mean.zero_()
-    device = network.displacement_mean.device
-    total = torch.zeros(2, dtype=torch.float64)
-    for place in range(rank, len(crops), processes):
-        image, *_ = crops[place]
-        total += network(image[None].to(device))[1].mean((0, 2, 3)).cpu()
-    network.displacement_mean.copy_(sum_over_processes(total) / len(crops))
-
-
 def load_irn(path: PathLike, **parameters: Any) -> IRNRefinement:
-    """Builds the refinement by a trained IRNet, in evaluation mode on the CPU.
+    """Load the refinement by a trained IRNet, in evaluation mode on the CPU.
 
     Args:
-        path: checkpoint of train.py irn.
-        parameters: of :class:`~torch_svm_seg.irn.IRNRefinement`, but for the network.
+        path: Checkpoint of ``train.py irn``.
+        **parameters: Parameters of :class:`~torch_svm_seg.irn.IRNRefinement`, but for the network.
 
     Raises:
-        InputError: the file cannot be read, is no checkpoint of an IRNet, or the weights do not fit the backbone that
+        InputError: The file cannot be read, is no checkpoint of an IRNet, or the weights do not fit the backbone that
             it names.
+
+    Example:
+        >>> load_irn("runs/irn/checkpoint.pt", exponent=1.0)  # doctest: +SKIP
     """
     checkpoint = read_checkpoint(path)
     method = checkpoint.settings.get("method")

@@ -29,21 +29,22 @@ class RandomWalk:
     The affinity of two cells is (1 - the strongest boundary between them) to a power, that of a cell to itself is 1.
 
     Args:
-        boundary: strength from 0 to 1, (B, h, w).
-        paths: which cells are neighbours.
-        power: larger ones make weak boundaries count.
+        boundary: Strength from 0 to 1, (B, h, w).
+        paths: Paths to the cells that are neighbours.
+        power: Power of the affinities; larger ones make weak boundaries count.
 
-    >>> boundary = torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]])
-    >>> walk = RandomWalk(boundary, Paths(2), power=10)
-    >>> values = torch.tensor([[[[1.0, 0.0, 0.0, 0.0, 2.0]]]])
-    >>> [round(value, 3) for value in walk(values, 64).flatten().tolist()]
-    [0.5, 0.5, 0.0, 1.0, 1.0]
+    Example:
+        >>> boundary = torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]])
+        >>> walk = RandomWalk(boundary, Paths(2), power=10)
+        >>> values = torch.tensor([[[[1.0, 0.0, 0.0, 0.0, 2.0]]]])
+        >>> [round(value, 3) for value in walk(values, 64).flatten().tolist()]
+        [0.5, 0.5, 0.0, 1.0, 1.0]
     """
 
     def __init__(self, boundary: Tensor, paths: Paths, power: float) -> None:
         self._line = Line.of(boundary, paths.reach)
         affinity = self._line.write((1 - path_maxima(boundary, paths)) ** power, outside=0)  # (B, P, length)
-        forward = [self._line.step(cells[-1]) for cells in paths.cells]
+        forward = [self._line.step(end) for end in paths.ends]
         # A cell's affinity to one behind it stands with the one behind, where the path starts.
         self._steps = [0, *forward, *(-step for step in forward)]
         ahead = [self._line.after(0, affinity[:, path]) for path in range(len(forward))]
@@ -51,13 +52,13 @@ class RandomWalk:
         weights = torch.stack([torch.ones_like(ahead[0]), *ahead, *behind])
         self._weights = (weights / weights.sum(0))[:, :, None]  # (2 P + 1, B, 1, cells)
 
-    def __call__(self, values: Tensor, number: int) -> Tensor:
-        """Walks a number of steps from values (B, K, h, w); differentiable with respect to them."""
+    def __call__(self, values: Tensor, steps: int) -> Tensor:
+        """Return the values (B, K, h, w) after a number of steps; differentiable with respect to them."""
         rows = self._line.after(0, self._line.write(values, outside=0))
-        return self._line.grid(repeated(self._step, rows, number))
+        return self._line.grid(repeated(self._step, rows, steps))
 
     def _step(self, rows: Tensor) -> Tensor:
-        """Takes one step from values (B, K, cells)."""
+        """Return values (B, K, cells) after one step."""
         values = self._line.with_margin(rows, outside=0)
         result = torch.zeros_like(rows)
         for weight, step in zip(self._weights, self._steps, strict=True):
@@ -66,12 +67,16 @@ class RandomWalk:
 
 
 def repeated(step: Callable[[Tensor], Tensor], values: Tensor, number: int) -> Tensor:
-    """Applies a linear map of eigenvalues in [-1, 1] a number of times, by Chebyshev polynomials.
+    """Apply a linear map of eigenvalues in [-1, 1] a number of times, by Chebyshev polynomials.
 
     Args:
-        step: the map.
-        values: what it is applied to.
-        number: how many times, at least 0.
+        step: The map.
+        values: Tensor that it is applied to.
+        number: Number of times, at least 0.
+
+    Example:
+        >>> repeated(lambda values: 0.5 * values, torch.tensor([8.0]), 3)
+        tensor([1.])
     """
     if number < 0:
         raise ValueError(f"number: expected at least 0, got {number}")
@@ -87,7 +92,7 @@ def repeated(step: Callable[[Tensor], Tensor], values: Tensor, number: int) -> T
 
 
 def _shares(number: int) -> list[float]:
-    """How much of each Chebyshev polynomial x^number has; what is left out sums to less than the precision."""
+    """Return the share of each Chebyshev polynomial in x^number; those left out sum to less than the precision."""
     shares = [
         (2 if order else 1) * math.comb(number, (number - order) // 2) / 2**number if (number - order) % 2 == 0 else 0.0
         for order in range(number + 1)

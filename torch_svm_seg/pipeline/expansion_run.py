@@ -7,6 +7,7 @@ a baseline, with ``+`` and a refinement if there is one: ``F3``, ``seed``, ``F3+
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.expansion.fusion import fused_stages
-from torch_svm_seg.expansion.labelling import Labeller, Labelling, StudyLabeller, label, seeds_of
+from torch_svm_seg.expansion.labelling import Baseline, Labelling, StudyLabeller, label, seeds_of
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.run_folder import SPOILT, Progress, skip_reason
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
@@ -46,7 +47,7 @@ class ExpansionRun:
         expander: Labels pixels by features and what is known about them.
         supervision: Gives that knowledge.
         features: Names of the backbone's stages, or of several fused, as F3+F4.
-        baselines: What labels pixels without features, by name.
+        baselines: Labellers without features, by name.
         refinements: Modules to apply one after the other to probabilities, by name; ``"none"`` has none.
         out: Folder to write to.
         device: Where to compute.
@@ -57,7 +58,7 @@ class ExpansionRun:
     labeller: StudyLabeller | SelfTraining
     supervision: Supervision
     features: Sequence[str]
-    baselines: Mapping[str, Labeller]
+    baselines: Mapping[str, Baseline]
     refinements: Mapping[str, Sequence[nn.Module]]
     out: Path
     device: torch.device
@@ -121,42 +122,42 @@ class ExpansionRun:
         images = torch.stack([one.image for one in group]).to(self.device)
         knowledge, ids = _of_classes_present(torch.stack([one.knowledge for one in group]).to(self.device))
         done = Progress(images=len(group), unseeded=_unseeded(knowledge))
-        for name, labeller in self.baselines.items():
-            self._label(name, labeller, group, images, [], knowledge, ids, done)
+        for name, baseline in self.baselines.items():
+            self._label(name, partial(baseline, images, knowledge), group, images, knowledge, ids, done)
         wanted = {stage for name in self.features for stage in fused_stages(name)}
         stages = self.backbone.stages(images, wanted) if wanted else {}
         for name in self.features:
             maps = [stages[stage] for stage in fused_stages(name)]
-            self._label(name, self.labeller, group, images, maps, knowledge, ids, done)
+            labelled = partial(self.labeller, images, maps, knowledge)
+            self._label(name, labelled, group, images, knowledge, ids, done)
         return done
 
     def _label(
         self,
         base: str,
-        labeller: Labeller,
+        labelled: Callable[[], Labelling],
         group: list[Supervised],
         images: Tensor,
-        features: Sequence[Tensor],
         known: Tensor,
         ids: Tensor,
         done: Progress,
     ) -> None:
-        """Label a batch, write its masks with each refinement, and note the time and what was restored.
+        """Have a batch labelled, write its masks with each refinement, and note the time and what was restored.
 
         Classes are numbered as in ``known``; ``ids`` are their ids.
         """
         start = time.perf_counter()
-        labelling = labeller(images, features, known)
+        labelling = labelled()
         seeds = None
         if known.dim() == 4:
             seeds = labelling.masks if base in self.baselines else seeds_of(known)
-        labelled = time.perf_counter() - start
+        seconds = time.perf_counter() - start
         for refinement, steps in self.refinements.items():
             start = time.perf_counter()
             found = label(refine(steps, images, labelling.probabilities), seeds) if steps else labelling
             masks = ids[self._sure(found)].cpu()
             name = _mask_name(base, refinement)
-            done.seconds[name] = labelled + time.perf_counter() - start
+            done.seconds[name] = seconds + time.perf_counter() - start
             done.restored[name] = sum(found.restored)
             for one, mask in zip(group, masks, strict=True):
                 save_mask(mask_path(self.out, name, one.id), mask)

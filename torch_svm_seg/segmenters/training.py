@@ -35,12 +35,12 @@ class MaskedCrops(Crops):
     def __len__(self) -> int:
         return len(self._photographs)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Gives a crop (3, size, size) and its class ids, int64 (size, size), 255 in padding."""
-        item = self._photographs[place]
+        item = self._photographs[index]
         if item.mask is None:
             raise InputError(f"{item.id}: no mask to train on")
-        generator = self.generator(place)
+        generator = self.generator(index)
         return random_masked_crop(item.image, item.mask, self._size, self._scales, self._fill, generator)
 
 
@@ -72,12 +72,12 @@ def survey_masks(dataset: ImageDataset, on_image: Callable[[], object] | None = 
         InputError: there are no masks or none with a labelled pixel; or a file is damaged, a mask's size is not its
             image's, or it holds an unknown id.
     """
-    places = [place for place in range(len(dataset)) if dataset.has_mask(place)]
+    places = [index for index in range(len(dataset)) if dataset.has_mask(index)]
     if not places:
         raise InputError(f"masks: none of the {len(dataset)} images has one, such as {dataset.ids[0]}.png")
     counts = torch.zeros(VOID + 1, dtype=torch.long)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for histogram in pool.map(lambda place: _histogram(dataset, place), places):
+        for histogram in pool.map(lambda index: _histogram(dataset, index), places):
             counts += histogram
             if on_image:
                 on_image()
@@ -85,7 +85,7 @@ def survey_masks(dataset: ImageDataset, on_image: Callable[[], object] | None = 
     if not pixels.any():
         raise InputError(f"masks: no labelled pixel in {len(places)} masks; all are {VOID}")
     paired = set(places)
-    without = tuple(id for place, id in enumerate(dataset.ids) if place not in paired)
+    without = tuple(id for index, id in enumerate(dataset.ids) if index not in paired)
     return MaskSummary(dataset.subset(places), without, pixels, int(counts[VOID]))
 
 
@@ -102,14 +102,14 @@ def validate(network: Segmenter, dataset: ImageDataset, rank: int = 0, processes
     network.eval()
     classes = len(dataset.class_names)
     confusion = torch.zeros(classes, classes + 1, dtype=torch.long)
-    for place in range(rank, len(dataset), processes):
-        prediction = class_probabilities(network, dataset.image(place)).argmax(0).cpu()
-        confusion += confusion_matrix(prediction, dataset.mask(place), classes)
+    for index in range(rank, len(dataset), processes):
+        prediction = class_probabilities(network, dataset.image(index)).argmax(0).cpu()
+        confusion += confusion_matrix(prediction, dataset.mask(index), classes)
     return summarize(torch.stack(gathered(confusion)).sum(0))
 
 
-def _histogram(dataset: ImageDataset, place: int) -> Tensor:
+def _histogram(dataset: ImageDataset, index: int) -> Tensor:
     """Number of pixels of each value in one mask."""
-    mask = dataset[place].mask
+    mask = dataset[index].mask
     assert mask is not None
     return torch.bincount(mask.flatten(), minlength=VOID + 1)

@@ -48,9 +48,9 @@ class TrainingRun:
     out: Path
     training: Training
     settings: RunSettings
-    class_names: Sequence[str]
-    measured: Sequence[str]
-    after_unit: Callable[[], Mapping[str, float]]
+    class_names: Sequence[str] = ()
+    measured: Sequence[str] = ()
+    after_unit: Callable[[], Mapping[str, float]] = dict
     unit: str = "epoch"
     unit_steps: int | None = None
     chosen_by: str | None = None
@@ -76,7 +76,10 @@ class TrainingRun:
             raise InputError(f"{path}: a run of other settings ({changes}); give another --out")
         if "optimizer" not in checkpoint.state:
             raise InputError(f"{path}: holds a network but not the state of its training, as {BEST_FILE} does")
-        self.training.load_state_dict(checkpoint.state)
+        try:
+            self.training.load_state_dict(checkpoint.state)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{path}: a run of another version cannot be continued; give another --out") from error
         self.best = checkpoint.best
 
     def train(self, on_step: Callable[[Step], object], writes: bool = True) -> None:

@@ -46,9 +46,9 @@ class Crops(Dataset[tuple[Tensor, ...]]):
         """Gives the number of images."""
 
     @abstractmethod
-    def __getitem__(self, place: int) -> tuple[Tensor, ...]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         """Gives a crop (3, size, size) and what is known about it."""
 
-    def generator(self, place: int) -> torch.Generator:
+    def generator(self, index: int) -> torch.Generator:
         """Gives the source of the choices for an image."""
-        return torch.Generator().manual_seed(int(hash_integers(self.seed, self.epoch, place)))
+        return torch.Generator().manual_seed(int(hash_integers(self.seed, self.epoch, index)))
