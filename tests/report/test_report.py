@@ -22,7 +22,8 @@ from torch_svm_seg.data.palette import voc_palette
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.evaluation.scoring import score_folder, score_folders
 from torch_svm_seg.expansion.sampling import sample_pixels
-from torch_svm_seg.report import pictures
+from torch_svm_seg.report import figures
+from torch_svm_seg.report.gallery import choose
 
 CAT, PERSON, VOID = 8, 15, 255
 HOSTILE = """<img src=x onerror="alert('x')">&amp;</script><script>$alert"""
@@ -169,10 +170,10 @@ def test_nothing_scored_is_a_page_too(tiny_voc: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["--report", "out", "--rung", "F9"], "--rung: expected one of seed, F3, F3+crf, got 'F9'"),
+        (["--report", "out", "--step", "F9"], "--step: expected one of seed, F3, F3+crf, got 'F9'"),
         (["--report", "out", "--cams", "nowhere"], "nowhere: not a folder"),
         (["--report", "out", "--gallery", "-1"], "--gallery: expected at least 0"),
-        (["--rung", "F3"], "--rung: works only together with --report"),
+        (["--step", "F3"], "--step: works only together with --report"),
     ],
 )
 def test_bad_flags(
@@ -182,8 +183,8 @@ def test_bad_flags(
     assert reason in capsys.readouterr().err
 
 
-def test_the_chosen_step_ranks_the_photographs(tiny_voc: Path, ladder: list[Path], tmp_path: Path) -> None:
-    page = Page(write(tiny_voc, ladder, tmp_path / "out", "--rung", "F3", "--gallery", "1"))
+def test_the_chosen_step_ranks_the_images(tiny_voc: Path, ladder: list[Path], tmp_path: Path) -> None:
+    page = Page(write(tiny_voc, ladder, tmp_path / "out", "--step", "F3", "--gallery", "1"))
     worst = page.text.split("\nWorst\n")[1]
     assert "2008_000003" in worst  # the one without its cat
     assert "2008_000001" not in worst
@@ -208,9 +209,9 @@ def test_folders_scored_together_as_each_alone(dataset: ImageDataset, ladder: li
 
 
 @pytest.mark.parametrize(("number", "count"), [(1, 3), (2, 3), (3, 3), (7, 1), (8, 3), (100, 5), (6, 0)])
-def test_choice_of_photographs(number: int, count: int) -> None:
+def test_choice_of_images(number: int, count: int) -> None:
     scores = {f"{place:03}": (place * 37 % number) / number for place in range(number)}
-    chosen = pictures.choose(scores | {"void": float("nan")}, count)
+    chosen = choose(scores | {"void": float("nan")}, count)
     flat = [id for ids in chosen.values() for id in ids]
     assert len(flat) == len(set(flat)) <= 3 * count
     assert "void" not in flat
@@ -225,37 +226,37 @@ def test_choice_of_photographs(number: int, count: int) -> None:
         assert abs(sum(s > middle[0] for s in ordered) - sum(s < middle[-1] for s in ordered)) <= 1
 
 
-def decoded(picture: pictures.Picture) -> np.ndarray:
-    assert picture.uri is not None
-    stream = io.BytesIO(base64.b64decode(picture.uri.split(",")[1]))
+def decoded(figure: figures.Figure) -> np.ndarray:
+    assert figure.uri is not None
+    stream = io.BytesIO(base64.b64decode(figure.uri.split(",")[1]))
     with Image.open(stream) as image:
-        assert image.size == picture.size
+        assert image.size == figure.size
         return np.array(image.convert("RGB")).astype(int)
 
 
-def test_mask_pictures_have_voc_s_colours_and_say_what_they_show() -> None:
+def test_mask_figures_have_voc_s_colours_and_say_what_they_show() -> None:
     ids = torch.zeros(100, 1000, dtype=torch.long)
     ids[:, :500], ids[50:, 500:] = CAT, VOID
-    picture = pictures.mask("seed", lambda: ids, VOC_CLASSES, 0.5)
-    shown = decoded(picture)
+    figure = figures.mask_figure("seed", lambda: ids, VOC_CLASSES, 0.5)
+    shown = decoded(figure)
     assert shown.shape == (32, 320, 3)
     assert shown[5, 10].tolist() == voc_palette()[3 * CAT : 3 * CAT + 3]
     assert shown[5, 310].tolist() == [0, 0, 0]
     assert shown[30, 310].tolist() == [255, 255, 255]
-    assert picture.alt == "background 25%, cat 50%, unlabelled 25%"
+    assert figure.alt == "background 25%, cat 50%, unlabelled 25%"
 
 
 def test_a_mask_of_unknown_classes_is_a_reason() -> None:
-    picture = pictures.mask("seed", lambda: torch.full((4, 4), 21), VOC_CLASSES)
-    assert (picture.uri, picture.alt) == (None, "unknown class id 21")
+    figure = figures.mask_figure("seed", lambda: torch.full((4, 4), 21), VOC_CLASSES)
+    assert (figure.uri, figure.alt) == (None, "unknown class id 21")
 
 
-def test_activation_pictures_go_from_the_grey_photograph_to_the_colour_of_the_class() -> None:
+def test_activation_figures_go_from_the_grey_image_to_the_colour_of_the_class() -> None:
     image = torch.full((3, 64, 64), 100, dtype=torch.uint8)
     maps = torch.zeros(2, 16, 16)
     maps[1, :, :8], maps[0, :, 8:] = 1, 0.001
     shown = decoded(
-        pictures.activation("CAM", image, lambda: ActivationMaps((CAT, PERSON), maps, (64, 64)), VOC_CLASSES)
+        figures.activation_figure("CAM", image, lambda: ActivationMaps((CAT, PERSON), maps, (64, 64)), VOC_CLASSES)
     )
     assert np.abs(shown[32, 8] - voc_palette()[3 * PERSON : 3 * PERSON + 3]).max() < 12  # JPEG
     assert np.ptp(shown[32, 56]) < 6
@@ -263,19 +264,19 @@ def test_activation_pictures_go_from_the_grey_photograph_to_the_colour_of_the_cl
     def fail() -> ActivationMaps:
         raise InputError("file.npz: damaged")
 
-    assert pictures.activation("CAM", image, fail, VOC_CLASSES).alt == "file.npz: damaged"
+    assert figures.activation_figure("CAM", image, fail, VOC_CLASSES).alt == "file.npz: damaged"
 
 
 def test_samples_are_those_of_the_run(dataset: ImageDataset) -> None:
     image, truth = dataset.image(0), dataset.mask(0)
     settings = {"supervision": "ground-truth", "samples_per_class": 7, "seed": 5}
-    picture = pictures.study_samples(image, truth, settings)
-    assert picture is not None
+    figure = figures.samples_figure(image, truth, settings)
+    assert figure is not None
     number = int((sample_pixels(truth[None], 7, 5).classes >= 0).sum())
-    assert picture.alt.startswith(f"{number} sampled pixels")
-    assert pictures.study_samples(image, truth, settings | {"supervision": "seed"}) is None
+    assert figure.alt.startswith(f"{number} sampled pixels")
+    assert figures.samples_figure(image, truth, settings | {"supervision": "seed"}) is None
     for strange in ({}, {"samples_per_class": 0, "seed": 1}, {"samples_per_class": "7", "seed": 1}):
-        assert pictures.study_samples(image, truth, {"supervision": "ground-truth"} | strange) is None
+        assert figures.samples_figure(image, truth, {"supervision": "ground-truth"} | strange) is None
 
 
 def test_a_broken_record_of_a_run_is_shown_as_such(tiny_voc: Path, ladder: list[Path], tmp_path: Path) -> None:

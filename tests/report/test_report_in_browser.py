@@ -108,6 +108,18 @@ def test_a_phone_shows_all_of_it(page: Any) -> None:
     assert set(wide) == {0}
 
 
+def test_figures_of_an_image_stand_side_by_side(page: Any) -> None:
+    figures = page.locator("article").first.locator("figure")
+
+    def rows() -> list[int]:
+        tops = figures.evaluate_all("all => all.map(figure => Math.round(figure.getBoundingClientRect().bottom))")
+        return [tops.count(top) for top in sorted(set(tops))]
+
+    assert rows() == [2, 2]  # image, ground truth and two steps
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert rows() == [4]
+
+
 def test_dark_and_light(page: Any) -> None:
     def background(scheme: str) -> list[int]:
         page.emulate_media(color_scheme=scheme)

@@ -43,8 +43,8 @@ from torch_svm_seg.evaluation.tables import (
     paper_row,
     text_table,
 )
-from torch_svm_seg.report import Report, Rung, write_report
-from torch_svm_seg.report.settings import run_record
+from torch_svm_seg.report import Report, Step, write_report
+from torch_svm_seg.report.settings import run_settings
 
 PAPER_NOTE = (
     "(paper): published by Lyu et al., ICPRAM 2024, Table 1, not measured here; all 1,464 images of VOC 2012 train,"
@@ -93,7 +93,7 @@ class ReportOptions:
         metavar="DIR",
         help="write DIR/report.html, one page that needs nothing else: each of --predictions against the one before it",
     )
-    rung: str | None = option(
+    step: str | None = option(
         None,
         metavar="NAME",
         help="which of --predictions, by its name in the table, ranks the images of the report and is shown as "
@@ -111,11 +111,11 @@ class ReportOptions:
     def check(self, names: Iterable[str]) -> None:
         """Raise InputError where an option contradicts another one, or the names of the scored folders."""
         if self.report is None:
-            for name in ("rung", "cams", "trust_pickle"):
+            for name in ("step", "cams", "trust_pickle"):
                 if getattr(self, name):
                     raise InputError(f"{flag(name)}: works only together with --report")
-        if self.rung is not None and self.rung not in names:
-            raise InputError(f"--rung: expected one of {', '.join(names)}, got {self.rung!r}")
+        if self.step is not None and self.step not in names:
+            raise InputError(f"--step: expected one of {', '.join(names)}, got {self.step!r}")
         if self.cams is not None and not self.cams.is_dir():
             raise InputError(f"--cams: {self.cams}: not a folder")
 
@@ -179,12 +179,12 @@ def _report(
     def cams(id: str, size: tuple[int, int]) -> ActivationMaps:
         return read_cams(options.cams or "", id, size, dataset.class_names, options.trust_pickle)
 
-    rungs = {name: Rung(name, folder, scores[name]) for name, folder in folders.items()}
+    steps = {name: Step(name, folder, scores[name]) for name, folder in folders.items()}
     return Report(
         dataset,
         settings.data.described,
-        list(rungs.values()),
-        rungs[options.rung] if options.rung else list(rungs.values())[-1],
+        list(steps.values()),
+        steps[options.step] if options.step else list(steps.values())[-1],
         options.gallery,
         None if options.cams is None else cams,
         _problems(scores, len(dataset)) or ["Every image was scored in every folder."],
@@ -210,10 +210,8 @@ def _rows(scores: dict[str, FolderScore], class_names: Sequence[str], folders: d
 
 
 def _from_seeds(folder: Path) -> bool:
-    """Whether a folder's record says that its masks were not made from ground truth."""
-    _, record = run_record(folder)
-    settings = record.get("settings")
-    return isinstance(settings, dict) and settings.get("supervision") == "seed"
+    """Return whether a folder's record says that its masks were not made from ground truth."""
+    return run_settings(folder).get("supervision") == "seed"
 
 
 def _with_boundaries(rows: Sequence[Row], dataset: ImageDataset, folders: dict[str, Path], width: int) -> list[Row]:

@@ -1,5 +1,6 @@
-"""What a report is made of."""
+"""Content of a report, and its figures in words."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,18 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.evaluation.metrics import summarize
 from torch_svm_seg.evaluation.scoring import FolderScore
 
+NO_VALUE = "-"
+MINUS = "\N{MINUS SIGN}"
+
 
 @dataclass(frozen=True)
-class Rung:
-    """A step of the ladder: a folder of masks and its score.
+class Step:
+    """A step of the pipeline: a folder of masks and its score.
 
     Attributes:
-        name: what the page calls it.
-        folder: where its masks lie, ``ID.png``.
-        score: over the report's data set.
+        name: Name of the step on the page.
+        folder: Folder of its masks, ``ID.png``.
+        score: Score over the report's data set.
     """
 
     name: str
@@ -38,22 +42,49 @@ class Rung:
 
 @dataclass(frozen=True)
 class Report:
-    """What a page is made of.
+    """Content of a page.
 
     Attributes:
-        dataset: the images with their ground truth.
-        described: what the data set is called.
-        rungs: the ladder, in its order; at least one.
-        chosen: the rung whose confusions and best, median and worst images are shown; one of ``rungs``.
-        shown: how many images of each of these three kinds.
-        read_cams: gives the class activation maps of an image and its size (height, width), or raises InputError.
-        notes: sentences about the scores, such as what could not be scored.
+        dataset: The images with their ground truth.
+        described: Name of the data set on the page.
+        steps: The steps in their order; at least one.
+        chosen: Step whose confusions and best, median and worst images are shown; one of ``steps``.
+        shown: Number of images of each of these three kinds.
+        read_cams: Function that returns the class activation maps of an image, given its id and size (height, width),
+            or raises InputError.
+        notes: Sentences about the scores, such as which images could not be scored.
     """
 
     dataset: ImageDataset
     described: str
-    rungs: Sequence[Rung]
-    chosen: Rung
+    steps: Sequence[Step]
+    chosen: Step
     shown: int = 3
     read_cams: Callable[[str, tuple[int, int]], ActivationMaps] | None = None
     notes: Sequence[str] = ()
+
+    @property
+    def comparable(self) -> bool:
+        """Whether all steps were scored on the same images."""
+        return len({tuple(sorted(step.score.per_image)) for step in self.steps}) == 1
+
+
+def percent(value: float) -> str:
+    """Return a share from 0 to 1 in percent; NaN is a dash.
+
+    Example:
+        >>> percent(0.12345), percent(float("nan"))
+        ('12.35', '-')
+    """
+    return NO_VALUE if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def gain(value: float, before: float) -> str:
+    """Return the difference of two shares in points of percent, with its sign.
+
+    Example:
+        >>> gain(0.5, 0.25)
+        '+25.00'
+    """
+    points = 100 * (value - before)
+    return NO_VALUE if math.isnan(points) else f"{points:+.2f}".replace("-", MINUS)

@@ -1,11 +1,15 @@
-"""What others published on PASCAL VOC 2012: nothing in this file was measured by this project.
+"""Published figures on PASCAL VOC 2012, none measured by this project, and the plot of a report's steps beside them.
 
-Pseudo masks are scored on ``train``, segmentation networks on ``val`` and ``test``, always over all 21 classes. What is
-not known from the authors' paper or code, or from a comparison that quotes it, is left out rather than read off a
-diagram.
+Pseudo masks are scored on ``train``, segmentation networks on ``val`` and ``test``, always over all 21 classes. Figures
+that are not known from the authors' paper or code, or from a comparison that quotes them, are left out rather than read
+off a diagram.
 """
 
+import math
 from dataclasses import dataclass
+
+from torch_svm_seg.report.content import Report, percent
+from torch_svm_seg.report.dot_plot import CROSS, DIAMOND, DISC, DotPlot, DotRow, MarkKind
 
 
 @dataclass(frozen=True)
@@ -13,13 +17,13 @@ class PublishedMethod:
     """A method's mIoU in percent; None where it is not known.
 
     Attributes:
-        name: what the authors call it.
-        source: authors, venue and year.
-        masks: of its pseudo masks, on ``train``.
-        val: of the segmentation network trained on them, on ``val``.
-        test: the same on ``test``.
-        fully_supervised: trained on ground truth, the bound for the others.
-        remark: what sets it apart from the others.
+        name: Name by its authors.
+        source: Authors, venue and year.
+        masks: mIoU of its pseudo masks, on ``train``.
+        val: mIoU of the segmentation network trained on them, on ``val``.
+        test: The same on ``test``.
+        fully_supervised: Whether it is trained on ground truth, the bound for the others.
+        remark: Difference from the others.
     """
 
     name: str
@@ -29,6 +33,17 @@ class PublishedMethod:
     test: float | None = None
     fully_supervised: bool = False
     remark: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Source and remark."""
+        return f"{self.source} ({self.remark})" if self.remark else self.source
+
+    @property
+    def figures(self) -> str:
+        """The known figures in words."""
+        figures = {"masks": self.masks, "val": self.val, "test": self.test}
+        return ", ".join(f"{name} {value}" for name, value in figures.items() if value is not None)
 
 
 PUBLISHED = (
@@ -52,3 +67,36 @@ PUBLISHED = (
     PublishedMethod("SegNeXt", "Guo et al., NeurIPS 2022", test=90.6, fully_supervised=True),
 )
 """Methods of the paper's Figs. 2 and 8 whose figures are known, and some beside them."""
+
+_OURS = MarkKind("ours", DIAMOND)
+_MASKS = MarkKind("masks", DISC, "30%")
+_VAL = MarkKind("hollow segmentation", DISC, "70%")
+_TEST = MarkKind("segmentation", DISC, "70%")
+_BOUND = MarkKind("hollow segmentation", CROSS, "70%")
+_LEGEND = {
+    "measured here": _OURS,
+    "pseudo masks, VOC train": _MASKS,
+    "segmentation, VOC val": _VAL,
+    "segmentation, VOC test": _TEST,
+    "fully supervised, VOC val or test": _BOUND,
+}
+
+
+def published_plot(report: Report) -> DotPlot:
+    """Return Figs. 2 and 8 of the paper, turned so that names can be read: the steps beside published methods."""
+    scored = max(step.score.images for step in report.steps)
+    here = f"Measured here: {report.described}, {scored} images, mean over the classes present"
+    there = "Published, not measured here: PASCAL VOC 2012, mean over 21 classes"
+    ours = [_our_row(step.name, step.score.miou) for step in report.steps]
+    others = [DotRow(method.name, method.origin, _marks(method), method.figures) for method in PUBLISHED]
+    return DotPlot(_LEGEND, {here: ours, there: others})
+
+
+def _our_row(name: str, miou: float) -> DotRow:
+    return DotRow(name, "", [] if math.isnan(miou) else [(_OURS, 100 * miou)], percent(miou))
+
+
+def _marks(method: PublishedMethod) -> list[tuple[MarkKind, float]]:
+    # The hollow marks of val above the filled ones of test: both are seen where they overlap.
+    figures = [(_MASKS, method.masks), (_TEST, method.test), (_VAL, method.val)]
+    return [(_BOUND if method.fully_supervised else kind, value) for kind, value in figures if value is not None]

@@ -3,37 +3,44 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch_svm_seg.pipeline.run_folder import SETTINGS_FILE
 from torch_svm_seg.report.content import Report
-from torch_svm_seg.report.elements import scroll_box
-from torch_svm_seg.report.markup import Markup, join, tag
 
-LONGEST_SETTING = 400  # characters
+LONGEST_SETTING = 400
+"""Most characters of a setting on the page."""
 
 
-def settings_tables(report: Report) -> Markup:
-    """Gives a table for each run that wrote one of the ladder's folders."""
-    runs: dict[Path, list[str]] = {}
-    records: dict[Path, Mapping[str, Any]] = {}
-    for rung in report.rungs:
-        path, record = run_record(rung.folder)
+class RecordedRun(NamedTuple):
+    """A run that wrote masks of some steps.
+
+    Attributes:
+        steps: Names of the steps.
+        settings: Pairs of a setting's dotted name and its value as text.
+    """
+
+    steps: list[str]
+    settings: list[tuple[str, str]]
+
+
+def recorded_runs(report: Report) -> list[RecordedRun]:
+    """Return the runs that wrote the report's folders and left a record."""
+    runs: dict[Path, RecordedRun] = {}
+    for step in report.steps:
+        path, record = run_record(step.folder)
         if record:
-            runs.setdefault(path, []).append(rung.name)
-            records[path] = record
-    if not runs:
-        return tag("p", f"No {SETTINGS_FILE} lies beside these masks.")
-    parts = []
-    for path, names in runs.items():
-        rows = [tag("tr", tag("th", key, scope="row"), tag("td", text)) for key, text in _flat(records[path])]
-        table = tag("table", tag("tbody", *rows), class_="settings")
-        parts.append(tag("details", tag("summary", ", ".join(names)), scroll_box("Settings", table)))
-    return join(*parts)
+            runs.setdefault(path, RecordedRun([], _flat(record))).steps.append(step.name)
+    return list(runs.values())
 
 
 def run_record(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Gives where the record of the run that wrote a folder lies, in it or beside it, and the record; empty if none."""
+    """Return the path of the record of the run that wrote a folder, in it or beside it, and the record; empty if none.
+
+    Example:
+        >>> run_record(Path("nowhere"))[1]
+        {}
+    """
     for path in (folder / SETTINGS_FILE, folder.parent / SETTINGS_FILE):
         if path.is_file():
             try:
@@ -44,8 +51,14 @@ def run_record(folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / SETTINGS_FILE, {}
 
 
+def run_settings(folder: Path) -> Mapping[str, Any]:
+    """Return the settings of the run that wrote a folder; empty where it recorded none."""
+    settings = run_record(folder)[1].get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (dotted name, text)."""
+    """Return nested settings as pairs of dotted name and text."""
     rows = []
     for key, value in record.items():
         if isinstance(value, dict) and value:
