@@ -17,7 +17,7 @@ from torch_svm_seg.training.trainer import Step
 
 def train(run: TrainingRun, resume: bool, rank: int) -> None:
     """Train, with a bar that shows the losses."""
-    run.claim(resume)
+    run.open(resume)
     training = run.training
     with tqdm(total=training.steps, initial=training.step, unit="step", disable=None if rank == 0 else True) as bar:
 

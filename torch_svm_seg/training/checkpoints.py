@@ -19,13 +19,13 @@ _OWN = ("settings", "class_names", "best")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """Content of a checkpoint file.
 
     Attributes:
-        settings: all that the training depends on; ``method`` among them.
-        class_names: name of each class id, background first.
-        state: what :meth:`~torch_svm_seg.training.trainer.Training.state_dict` gave, or of it the network's alone.
-        best: the best validation score so far, where networks are chosen by one.
+        settings: All that the training depends on; ``method`` among them.
+        class_names: Name of each class id, background first.
+        state: Result of :meth:`~torch_svm_seg.training.trainer.Training.state_dict`, or the network's part of it.
+        best: Best validation score so far, where networks are chosen by one.
     """
 
     settings: dict[str, Any]
@@ -35,16 +35,24 @@ class Checkpoint:
 
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint, which appears whole or not at all."""
+    """Write a checkpoint, which appears whole or not at all.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/checkpoint.pt"
+        >>> save_checkpoint(path, Checkpoint({"method": "cam"}, ("background", "cat"), {"model": {}}))
+        >>> read_checkpoint(path).class_names
+        ('background', 'cat')
+    """
     own = {"settings": checkpoint.settings, "class_names": list(checkpoint.class_names), "best": checkpoint.best}
     write_atomically(path, lambda stream: torch.save(checkpoint.state | own, stream))
 
 
 def read_checkpoint(path: PathLike) -> Checkpoint:
-    """Reads a checkpoint, written by :func:`save_checkpoint`; code in it is never run.
+    """Read a checkpoint, written by :func:`save_checkpoint`; code in it is never run.
 
     Raises:
-        InputError: the file cannot be read, or is no checkpoint.
+        InputError: The file cannot be read, or is no checkpoint.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -60,7 +68,14 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
 
 
 def check_classes(path: PathLike, checkpoint: Checkpoint, class_names: Sequence[str] | None) -> None:
-    """Raises InputError unless a checkpoint is of these classes, background first; None stands for any."""
+    """Raise InputError unless a checkpoint is of these classes, background first; None stands for any.
+
+    Example:
+        >>> checkpoint = Checkpoint({}, ("background", "cat"), {})
+        >>> check_classes("a.pt", checkpoint, ["background", "dog"])
+        Traceback (most recent call last):
+        torch_svm_seg.data.errors.InputError: a.pt: trained on 1 classes (cat), but the data set has 1 (dog)
+    """
     own = checkpoint.class_names
     if class_names is not None and own != tuple(class_names):
         raise InputError(
@@ -70,16 +85,22 @@ def check_classes(path: PathLike, checkpoint: Checkpoint, class_names: Sequence[
 
 
 def load_network(path: PathLike, checkpoint: Checkpoint, network: Network, name: str) -> Network:
-    """Gives a network its weights of a checkpoint, and puts it in evaluation mode.
+    """Load the weights of a checkpoint into a network, and return it in evaluation mode.
 
     Args:
-        path: of the checkpoint, for messages.
-        checkpoint: what it holds.
-        network: of the kind that the checkpoint's settings name.
-        name: of that kind, for messages.
+        path: Path of the checkpoint, for messages.
+        checkpoint: Its content.
+        network: Network of the kind that the checkpoint's settings name.
+        name: Name of that kind, for messages.
 
     Raises:
-        InputError: the weights do not fit the network.
+        InputError: The weights do not fit the network.
+
+    Example:
+        >>> network = nn.Linear(3, 2)
+        >>> checkpoint = Checkpoint({}, (), {"model": network.state_dict()})
+        >>> load_network("a.pt", checkpoint, nn.Linear(3, 2), "a layer").training
+        False
     """
     try:
         network.load_state_dict(checkpoint.state["model"])

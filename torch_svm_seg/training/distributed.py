@@ -19,7 +19,13 @@ _PATIENCE = timedelta(days=30)
 
 @contextmanager
 def processes() -> Iterator[tuple[int, int]]:
-    """Joins the processes of a ``torchrun`` for the time of the block; gives (rank, number of processes)."""
+    """Join the processes of a ``torchrun`` for the time of the block, and yield (rank, number of processes).
+
+    Example:
+        >>> with processes() as (rank, number):
+        ...     print(rank, number)
+        0 1
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield 0, 1
         return
@@ -32,7 +38,12 @@ def processes() -> Iterator[tuple[int, int]]:
 
 
 def gathered(value: Value) -> list[Value]:
-    """The value of every process, in the order of ranks, on every process; waits for all of them."""
+    """Return the value of every process, in the order of ranks, on every process; wait for all of them.
+
+    Example:
+        >>> gathered("mine")  # of the only process
+        ['mine']
+    """
     if not distributed.is_initialized():
         return [value]
     values: list[Value | None] = [None] * distributed.get_world_size()
@@ -41,13 +52,23 @@ def gathered(value: Value) -> list[Value]:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that prints and writes for all."""
+    """Return whether this process is the one that prints and writes for all.
+
+    Example:
+        >>> is_first_process()
+        True
+    """
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Lets the first process through the block before all others: what it downloads there, they find."""
+    """Let the first process through the block before all others, which find the files that it downloads there.
+
+    Example:
+        >>> with first_process_first():
+        ...     pass
+    """
     first = is_first_process()
     if not first:
         gathered(None)
@@ -57,12 +78,22 @@ def first_process_first() -> Iterator[None]:
 
 
 def process_number() -> int:
-    """How many processes there are."""
+    """Return the number of processes.
+
+    Example:
+        >>> process_number()
+        1
+    """
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all processes, on every process, on the CPU."""
+    """Return the sum of a tensor over all processes, on every process, on the CPU.
+
+    Example:
+        >>> sum_over_processes(torch.tensor([1, 2]))
+        tensor([1, 2])
+    """
     total = values.detach().cpu().clone()
     if distributed.is_initialized():
         distributed.all_reduce(total)
@@ -70,15 +101,24 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over all processes, on every process, on the CPU."""
+    """Return the mean of a tensor over all processes, on every process, on the CPU.
+
+    Example:
+        >>> mean_over_processes(torch.tensor([1.0, 2.0]))
+        tensor([1., 2.])
+    """
     return sum_over_processes(values) / process_number()
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one, as is ``cuda``.
+    """Return the device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one, as is ``cuda``.
 
     Raises:
         InputError: There is no such device.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
     """
     if name not in ("auto", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
         try:

@@ -22,7 +22,11 @@ CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 
 
 def refuse_to_restart(out: Path, resume: bool) -> None:
-    """Raises InputError if a folder holds a run that is not to be continued."""
+    """Raise InputError if a folder holds a run that is not to be continued.
+
+    Example:
+        >>> refuse_to_restart(Path("nowhere"), resume=False)
+    """
     path = out / CHECKPOINT_FILE
     if path.is_file() and not resume:
         raise InputError(f"{path}: a run is there already; continue it with --resume, or give another --out")
@@ -33,16 +37,21 @@ class TrainingRun:
     """A training and the folder it goes into.
 
     Attributes:
-        out: the folder.
-        training: what to train; every process has its own.
-        settings: all that the result depends on; ``method`` among them.
-        class_names: name of each class id, background first.
-        measured: names of what `after_unit` may give, for the log.
-        after_unit: called after each unit on all processes, before its checkpoint is written.
-        unit: what the run is divided into, "epoch" or "check"; a checkpoint and a line in the log follow each.
-        unit_steps: number of steps of a unit; None for the steps of an epoch.
-        chosen_by: name of what is measured whose best network is kept; None: only the last one is.
-        best: the best so far.
+        out: The folder.
+        training: The training; every process has its own.
+        settings: All that the result depends on; ``method`` among them.
+        class_names: Name of each class id, background first; empty where there are none.
+        measured: Names of the results of `after_unit`, for the log.
+        after_unit: Called after each unit on all processes, before its checkpoint is written; returns results by name.
+        unit: Part of the run that a checkpoint and a line in the log follow, "epoch" or "check".
+        unit_steps: Number of steps of a unit; None for the steps of an epoch.
+        chosen_by: Name of the result whose best network is kept; None: only the last one is.
+        best: Best result so far.
+
+    Example:
+        >>> run = TrainingRun(Path("runs/irn"), training, RunSettings({"method": "irn"}))  # doctest: +SKIP
+        >>> run.open(resume=True)  # doctest: +SKIP
+        >>> run.train(on_step=print)  # doctest: +SKIP
     """
 
     out: Path
@@ -56,14 +65,14 @@ class TrainingRun:
     chosen_by: str | None = None
     best: float | None = None
 
-    def claim(self, resume: bool) -> None:
-        """Brings the training to where the run in the folder stopped, or makes sure that there is none.
+    def open(self, resume: bool) -> None:
+        """Bring the training to where the run in the folder stopped, or make sure that there is none.
 
         Args:
-            resume: whether to continue a run that is there.
+            resume: Whether to continue a run that is there.
 
         Raises:
-            InputError: the folder holds a run and `resume` is false, or a run of other settings or classes.
+            InputError: The folder holds a run and `resume` is false, or a run of other settings, classes or version.
         """
         path = self.out / CHECKPOINT_FILE
         if not path.is_file():
@@ -83,41 +92,54 @@ class TrainingRun:
         self.best = checkpoint.best
 
     def train(self, on_step: Callable[[Step], object], writes: bool = True) -> None:
-        """Trains what is left.
+        """Do the steps that are left.
 
         Args:
-            on_step: called after each step.
-            writes: whether this process writes; exactly one of several must.
+            on_step: Called after each step.
+            writes: Whether this process writes; exactly one of several must.
         """
         gathered(None)  # no process writes before all have read
-        training = self.training
-        losses = training.network.loss_names
-        length = self.unit_steps or training.steps_per_epoch
-        if writes:
-            steps = CsvLog(self.out / "steps.csv", ["step", *losses, "learning_rate"], training.step)
-            columns = [self.unit, "step", "seconds", *losses, *self.measured]
-            done = -(-training.step // length)  # the last one may have been shorter
-            units = CsvLog(self.out / f"{self.unit}s.csv", columns, done)
-        while not training.finished:
-            start, before, sums = time.perf_counter(), training.step, dict.fromkeys(losses, 0.0)
-
-            def report(step: Step, sums: dict[str, float] = sums) -> None:
-                for name, value in step.losses.items():
-                    sums[name] += value
-                if writes:
-                    steps.write({"step": step.step, "learning_rate": step.learning_rate} | step.losses)
-                on_step(step)
-
-            training.run(length, report)
-            row = {"seconds": time.perf_counter() - start}
-            row |= {name: value / (training.step - before) for name, value in sums.items()}
+        logs = self._open_logs() if writes else None
+        while not self.training.finished:
+            row = self._train_unit(on_step, logs)
             measured = dict(self.after_unit())
-            if writes:
-                units.write({self.unit: before // length + 1, "step": training.step} | row | measured)
+            if logs:
+                logs.units.write(row | measured)
             self._save(measured, writes)
 
+    @property
+    def _length(self) -> int:
+        return self.unit_steps or self.training.steps_per_epoch
+
+    def _open_logs(self) -> "_Logs":
+        losses, step = self.training.network.loss_names, self.training.step
+        done = -(-step // self._length)  # the last one may have been shorter
+        columns = [self.unit, "step", "seconds", *losses, *self.measured]
+        return _Logs(
+            CsvLog(self.out / "steps.csv", ["step", *losses, "learning_rate"], step),
+            CsvLog(self.out / f"{self.unit}s.csv", columns, done),
+        )
+
+    def _train_unit(self, on_step: Callable[[Step], object], logs: "_Logs | None") -> dict[str, float]:
+        """Do the steps of a unit, and return its row in the log."""
+        start, before = time.perf_counter(), self.training.step
+        sums = dict.fromkeys(self.training.network.loss_names, 0.0)
+
+        def report(step: Step) -> None:
+            for name, value in step.losses.items():
+                sums[name] += value
+            if logs:
+                logs.steps.write({"step": step.step, "learning_rate": step.learning_rate} | step.losses)
+            on_step(step)
+
+        self.training.run(self._length, report)
+        done = self.training.step - before
+        row = {self.unit: before // self._length + 1, "step": self.training.step}
+        means = {name: value / done for name, value in sums.items()}
+        return row | {"seconds": time.perf_counter() - start} | means
+
     def _save(self, measured: Mapping[str, float], writes: bool) -> None:
-        """Writes the checkpoints, the best first: killed in between, the unit is done again and both are the same."""
+        """Write the checkpoints, the best first: killed in between, the unit is done again and both are the same."""
         state, names = self.training.state_dict(), tuple(self.class_names)
         value = measured.get(self.chosen_by or "")
         better = value is not None and (self.best is None or value > self.best)
@@ -133,13 +155,20 @@ class CsvLog:
     """A CSV file that rows are appended to; each is on the disk when :meth:`write` returns.
 
     Args:
-        path: the file; missing parent folders are created.
-        columns: names of the columns; the first one counts up.
-        keep: of rows that are there already, those whose first column is at most this; the others, which an
-            interrupted epoch wrote, are removed.
+        path: The file; missing parent folders are created.
+        columns: Names of the columns; the first one counts up.
+        keep: Rows that are there already stay if their first column is at most this; the others, which an interrupted
+            epoch wrote, are removed.
 
     Raises:
-        InputError: what is there is no log of these columns.
+        InputError: The file is no log of these columns.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "steps.csv"
+        >>> CsvLog(path, ["step", "loss"]).write({"step": 1, "loss": 0.5})
+        >>> path.read_text().splitlines()
+        ['step,loss', '1,0.5']
     """
 
     def __init__(self, path: Path, columns: Sequence[str], keep: int = 0) -> None:
@@ -148,7 +177,7 @@ class CsvLog:
         write_text_atomically(path, "".join(map(_line, [self._columns, *kept])))
 
     def write(self, row: Mapping[str, float | int]) -> None:
-        """Appends a row, given by column names; columns without a value stay empty."""
+        """Append a row, given by column names; columns without a value stay empty."""
         cells = [row.get(name, "") for name in self._columns]
         text = _line([f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in cells])
         with open(self._path, "a", encoding="utf-8", newline="") as stream:
@@ -160,6 +189,19 @@ class CsvLog:
         if header != self._columns or any(not row or not row[0].isdigit() for row in rows):
             raise InputError(f"{self._path}: not a log of the columns {', '.join(self._columns)}")
         return rows
+
+
+@dataclass(frozen=True)
+class _Logs:
+    """The logs of a run.
+
+    Attributes:
+        steps: One row per step.
+        units: One row per unit.
+    """
+
+    steps: CsvLog
+    units: CsvLog
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What networks and their data have in common to be trained by :class:`~torch_svm_seg.training.trainer.Training`."""
+"""Networks that know their loss, and random crops to train them on, as :class:`Training` takes both."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -14,9 +14,26 @@ class Trainable(nn.Module):
     """A network that knows its loss.
 
     Attributes:
-        losses: gives the terms whose sum is trained on by name, from a batch of :class:`Crops`.
-        loss_names: their names.
-        largest_gradient: what the norm of the gradient is clipped to; None: it is not.
+        losses: Method that returns the terms of the loss by name, from a batch of :class:`Crops`; their sum is trained
+            on.
+        loss_names: Names of the terms.
+        largest_gradient: Norm that the gradient is clipped to; None: it is not.
+
+    Example:
+        >>> class Mean(Trainable):
+        ...     loss_names, largest_gradient = ("distance",), None
+        ...
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.colour = nn.Parameter(torch.zeros(3, 1, 1))
+        ...
+        ...     def parameter_groups(self):
+        ...         return [([self.colour], 1.0)]
+        ...
+        ...     def losses(self, images):
+        ...         return {"distance": (images - self.colour).abs().mean()}
+        >>> Mean().losses(torch.ones(2, 3, 8, 8))["distance"].item()
+        1.0
     """
 
     losses: Callable[..., dict[str, Tensor]]
@@ -25,17 +42,28 @@ class Trainable(nn.Module):
 
     @abstractmethod
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Gives what is trained, in groups with a factor on the learning rate."""
+        """Return the trained parameters, in groups with a factor on the learning rate."""
 
 
 class Crops(Dataset[tuple[Tensor, ...]]):
-    """Random crops of a data set's images, RGB 0..255, with what is known about each; other ones in each epoch.
+    """Random crops of a data set's images, RGB from 0 to 255, with their labels; other ones in each epoch.
 
     Args:
-        seed: of the choices; they depend on it, the epoch and the image's place alone.
+        seed: Seed of the random choices, which depend on it, the epoch and the image's index alone.
 
     Attributes:
-        epoch: which epoch's crops to give.
+        epoch: Epoch whose crops are read.
+
+    Example:
+        >>> class Noise(Crops):
+        ...     def __len__(self):
+        ...         return 8
+        ...
+        ...     def __getitem__(self, index):
+        ...         return (255 * torch.rand(3, 16, 16, generator=self.generator(index)),)
+        >>> crops = Noise(seed=0)
+        >>> torch.equal(crops[5][0], crops[5][0]), torch.equal(crops[5][0], crops[6][0])
+        (True, False)
     """
 
     def __init__(self, seed: int) -> None:
@@ -43,12 +71,12 @@ class Crops(Dataset[tuple[Tensor, ...]]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Gives the number of images."""
+        """Return the number of images."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        """Gives a crop (3, size, size) and what is known about it."""
+        """Return a crop (3, size, size) and its labels."""
 
     def generator(self, index: int) -> torch.Generator:
-        """Gives the source of the choices for an image."""
+        """Return the source of the random choices for an image."""
         return torch.Generator().manual_seed(int(hash_integers(self.seed, self.epoch, index)))

@@ -1,6 +1,6 @@
-"""Training a network on random crops: resumable, on one process or several, the same result for both.
+"""Training a network on random crops: resumable, on one process or several, with the same result for both.
 
-Every random choice follows from the seed, the epoch and the image's place in the data set. So an interrupted run that
+Every random choice follows from the seed, the epoch and the image's index in the data set. So an interrupted run that
 continues at its last checkpoint ends like an undisturbed one, and each process of several reads its share of a batch
 just as one process would.
 """
@@ -21,25 +21,25 @@ from torch_svm_seg.tensors import hash_integers
 from torch_svm_seg.training.distributed import mean_over_processes
 from torch_svm_seg.training.trainable import Crops, Trainable
 
-# Of SIPE and IRN.
+# Power of the learning rate's decay in SIPE and IRN.
 _DECAY_POWER = 0.9
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train.
+    """Settings of a training.
 
     Attributes:
-        epochs: passes over the images; None if `steps` says how long to train.
-        batch_size: images a step, over all processes together; a last smaller batch is left out.
-        learning_rate: at the start; a network's groups of parameters have factors on it.
-        momentum: of stochastic gradient descent.
-        weight_decay: of all trained parameters.
-        crop_size: side of the square crops, in pixels.
-        seed: of order and augmentation.
-        amp: whether to compute in bfloat16 where PyTorch deems it safe.
-        workers: processes that read images ahead.
-        steps: updates of the network, in place of `epochs`.
+        epochs: Passes over the images; None if `steps` says how long to train.
+        batch_size: Images per step, over all processes together; a last smaller batch is left out.
+        learning_rate: Learning rate at the start; a network's groups of parameters have factors on it.
+        momentum: Momentum of stochastic gradient descent.
+        weight_decay: Weight decay of all trained parameters.
+        crop_size: Side of the square crops, in pixels.
+        seed: Seed of order and augmentation.
+        amp: Whether to compute in bfloat16 where PyTorch deems it safe.
+        workers: Processes that read images ahead.
+        steps: Updates of the network, in place of `epochs`.
     """
 
     epochs: int | None
@@ -55,12 +55,12 @@ class TrainingSettings:
 
 
 class Step(NamedTuple):
-    """What one step of training did.
+    """Outcome of one step of training.
 
     Attributes:
-        step: number of the step, from 1.
-        learning_rate: of the network's first group of parameters.
-        losses: terms of the loss, means over the batch.
+        step: Number of the step, from 1.
+        learning_rate: Learning rate of the network's first group of parameters.
+        losses: Terms of the loss, means over the batch.
     """
 
     step: int
@@ -72,29 +72,29 @@ class Training:
     """One run of training.
 
     Args:
-        network: what to train, on the device to train on.
-        crops: what to train it on.
-        settings: how to train.
-        rank: number of this process.
-        processes: number of processes; all of them build the same objects and call the same methods.
+        network: Network to train, on the device to train on.
+        crops: Crops to train it on.
+        settings: Settings of the training.
+        rank: Number of this process.
+        processes: Number of processes; all of them build the same objects and call the same methods.
 
     Attributes:
-        network: the network.
-        steps: number of steps of the whole run.
-        steps_per_epoch: number of steps of a pass over the images.
+        network: The network.
+        steps: Number of steps of the whole run.
+        steps_per_epoch: Number of steps of a pass over the images.
 
     Raises:
-        InputError: the batch cannot be shared evenly among the processes.
-        ValueError: the settings have neither epochs nor steps, or both.
+        InputError: The batch cannot be shared evenly among the processes.
+        ValueError: The settings have neither epochs nor steps, or both.
+
+    Example:
+        >>> settings = TrainingSettings(3, 16, 0.1, momentum=0.0, weight_decay=1e-4, crop_size=320)
+        >>> training = Training(network, crops, settings)  # doctest: +SKIP
+        >>> training.run(training.steps, report=print)  # doctest: +SKIP
     """
 
     def __init__(
-        self,
-        network: Trainable,
-        crops: Crops,
-        settings: TrainingSettings,
-        rank: int = 0,
-        processes: int = 1,
+        self, network: Trainable, crops: Crops, settings: TrainingSettings, rank: int = 0, processes: int = 1
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster, on the CPU too
         self._crops, self._settings, self._rank, self._processes = crops, settings, rank, processes
@@ -127,14 +127,14 @@ class Training:
         return self.step >= self.steps
 
     def run(self, steps: int, report: Callable[[Step], object]) -> None:
-        """Trains for some steps, or for those that are left.
+        """Train for some steps, or for those that are left.
 
         Args:
-            steps: number of steps.
-            report: called after each step.
+            steps: Number of steps.
+            report: Called after each step.
 
         Raises:
-            InputError: an image cannot be read, or the loss is no longer a finite number.
+            InputError: An image cannot be read, or the loss is no longer a finite number.
         """
         self.network.train()
         device = next(self.network.parameters()).device
@@ -143,12 +143,12 @@ class Training:
             for batch in self._batches(min(steps, self.steps - self.step)):
                 torch.manual_seed(int(hash_integers(self._settings.seed, self.step, self._rank)))
                 rate = float(self._schedule.get_last_lr()[0])
-                images, *known = (part.to(device, non_blocking=True) for part in batch)
-                losses = self._update(images, known)
+                images, *labels = (part.to(device, non_blocking=True) for part in batch)
+                losses = self._update(images, labels)
                 report(Step(self.step, rate, losses))
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives all that is needed to continue after the last step."""
+        """Return all that is needed to continue after the last step."""
         return {
             "model": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -156,15 +156,15 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from what :meth:`state_dict` gave, in a run of the same settings."""
+        """Continue from the result of :meth:`state_dict` of a run of the same settings."""
         self.network.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
 
-    def _update(self, images: Tensor, known: list[Tensor]) -> dict[str, float]:
+    def _update(self, images: Tensor, labels: list[Tensor]) -> dict[str, float]:
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self._settings.amp):
-            losses: dict[str, Tensor] = self._losses(images, *known)
+            losses: dict[str, Tensor] = self._losses(images, *labels)
         total = torch.stack(list(losses.values())).sum()
         self._optimizer.zero_grad()
         total.backward()
@@ -180,7 +180,7 @@ class Training:
         return dict(zip(losses, means.tolist(), strict=True))
 
     def _batches(self, steps: int) -> Iterator[list[Tensor]]:
-        """This process's part of each of the next batches, epoch by epoch."""
+        """Yield this process's part of each of the next batches, epoch by epoch."""
         last = self.step + steps
         while self.step < last:
             epoch, first = divmod(self.step, self.steps_per_epoch)
@@ -193,7 +193,7 @@ class Training:
 
 
 class _Losses(nn.Module):
-    """The losses of a network as a module's output: what DistributedDataParallel can wrap."""
+    """The losses of a network as a module's output, which DistributedDataParallel can wrap."""
 
     def __init__(self, network: Trainable) -> None:
         super().__init__()
