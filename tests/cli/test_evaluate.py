@@ -16,7 +16,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.voc import voc2012
-from torch_svm_seg.evaluation.scoring import score_folder
+from torch_svm_seg.evaluation.scoring import score_folders
 from torch_svm_seg.evaluation.tables import PAPER_TABLE_1
 
 Change = Callable[[torch.Tensor], torch.Tensor]
@@ -44,7 +44,7 @@ def dataset(tiny_voc: Path) -> ImageDataset:
 
 
 def test_ground_truth_scores_one(dataset: ImageDataset, tmp_path: Path) -> None:
-    score = score_folder(dataset, write_predictions(dataset, tmp_path))
+    (score,) = score_folders(dataset, [write_predictions(dataset, tmp_path)])
     present = sorted({id for index in range(len(dataset)) for id in classes_in(dataset.mask(index))})
     assert len(present) > 1
     assert score.per_class[present].tolist() == [1] * len(present)
@@ -53,7 +53,7 @@ def test_ground_truth_scores_one(dataset: ImageDataset, tmp_path: Path) -> None:
 
 
 def test_background_only_scores_its_share(dataset: ImageDataset, tmp_path: Path) -> None:
-    score = score_folder(dataset, write_predictions(dataset, tmp_path, only_background))
+    (score,) = score_folders(dataset, [write_predictions(dataset, tmp_path, only_background)])
     masks = [dataset.mask(index) for index in range(len(dataset))]
     background = sum(int((mask == 0).sum()) for mask in masks)
     labelled = sum(int((mask != 255).sum()) for mask in masks)
@@ -69,7 +69,7 @@ def test_what_cannot_be_scored_is_left_out_and_reported(dataset: ImageDataset, t
     save_mask(folder / f"{second}.png", torch.zeros(3, 5, dtype=torch.uint8))
     save_mask(folder / "stranger.png", torch.zeros(3, 5, dtype=torch.uint8))
     calls: list[None] = []
-    score = score_folder(dataset, folder, on_image=lambda: calls.append(None))
+    (score,) = score_folders(dataset, [folder], lambda: calls.append(None))
     assert score.missing == (first,)
     assert list(score.problems) == [second]
     assert "(60, 80), got (3, 5)" in score.problems[second]
@@ -92,7 +92,7 @@ def test_what_cannot_be_scored_is_left_out_and_reported(dataset: ImageDataset, t
 def test_reasons(dataset: ImageDataset, tmp_path: Path, spoil: Callable[[Path], object], reason: str) -> None:
     write_predictions(dataset, tmp_path)
     spoil(tmp_path / f"{dataset.ids[1]}.png")
-    score = score_folder(dataset, tmp_path)
+    (score,) = score_folders(dataset, [tmp_path])
     assert reason in score.problems[dataset.ids[1]]
     assert score.images == 2
 
@@ -104,7 +104,7 @@ def test_broken_ground_truth_is_no_fault_of_the_predictions(
     truth = tiny_voc / "VOCdevkit" / "VOC2012" / "SegmentationClass" / f"{dataset.ids[0]}.png"
     truth.write_bytes(b"no image")
     with pytest.raises(InputError, match="SegmentationClass"):
-        score_folder(dataset, tmp_path)
+        score_folders(dataset, [tmp_path])
 
 
 def test_main_expands_a_run_in_the_paper_s_order_and_shows_its_rows(
@@ -140,7 +140,7 @@ def test_main_expands_a_run_in_the_paper_s_order_and_shows_its_rows(
     assert list(written["img"]["per_class"]) == list(VOC_CLASSES)
     assert written["img"]["per_class"]["cat"] == 1
     assert written["img"]["per_class"]["aeroplane"] is None
-    expected = score_folder(dataset, run / "F2")
+    (expected,) = score_folders(dataset, [run / "F2"])
     assert written["F2"]["miou"] == expected.miou < 1
     assert {key: written["F2"][key] for key in ("images", "missing", "bad")} == {"images": 3, "missing": 0, "bad": 0}
 
@@ -258,7 +258,7 @@ def test_help_explains_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_real_ground_truth_scores_one(voc_root: Path) -> None:
     real = voc2012(voc_root, "val").subset(range(40))
-    score = score_folder(real, voc_root / "VOCdevkit" / "VOC2012" / "SegmentationClass")
+    (score,) = score_folders(real, [voc_root / "VOCdevkit" / "VOC2012" / "SegmentationClass"])
     assert (score.miou, score.images) == (1, 40)
 
 

@@ -131,5 +131,5 @@ def test_void_has_a_legend_entry_where_a_mask_shows_it_but_not_around_samples() 
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"rows: .*none"):
         panel([], ["F1"], NAMES)
-    with pytest.raises(ValueError, match="expected 2 predictions an image, got 1"):
+    with pytest.raises(ValueError, match="expected 2 predictions per image, got 1"):
         panel([PanelRow(item(), [mask(0)])], ["F1", "F2"], NAMES)

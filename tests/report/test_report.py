@@ -20,7 +20,7 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.palette import voc_palette
 from torch_svm_seg.data.voc import voc2012
-from torch_svm_seg.evaluation.scoring import score_folder, score_folders
+from torch_svm_seg.evaluation.scoring import score_folders
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.report import figures
 from torch_svm_seg.report.gallery import choose
@@ -78,7 +78,7 @@ def write(root: Path, folders: list[Path], out: Path, *flags: str) -> Path:
 
 def test_figures_gains_and_order(dataset: ImageDataset, tiny_voc: Path, ladder: list[Path], tmp_path: Path) -> None:
     page = Page(write(tiny_voc, ladder, tmp_path / "out"))
-    scores = [100 * score_folder(dataset, folder).miou for folder in ladder]
+    scores = [100 * score.miou for score in score_folders(dataset, ladder)]
     assert scores[0] < scores[1] < scores[2]
     for score in scores:
         assert f"\n{score:.2f}\n" in page.text
@@ -192,7 +192,7 @@ def test_the_chosen_step_ranks_the_images(tiny_voc: Path, ladder: list[Path], tm
 
 def test_folders_scored_together_as_each_alone(dataset: ImageDataset, ladder: list[Path]) -> None:
     for together, folder in zip(score_folders(dataset, ladder), ladder, strict=True):
-        alone = score_folder(dataset, folder)
+        (alone,) = score_folders(dataset, [folder])
         assert together.confusion.equal(alone.confusion)
         assert together.per_image == alone.per_image
         assert together.miou == alone.miou

@@ -1,4 +1,4 @@
-"""Class activation maps of a whole image, and the seeds made of them."""
+"""Class activation maps of a whole image, and the seeds made from them."""
 
 import math
 from collections.abc import Sequence
@@ -24,14 +24,19 @@ _EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class ActivationMaps:
-    """Where an image's classes are, by a network.
+    """The activation of an image's classes.
 
     Attributes:
-        classes: ids of the classes present, ascending, from 1; absent classes have no map.
-        maps: activation from 0 to 1, (classes, h, w); a classifier's have their maximum at 1 unless they are zero
+        classes: Ids of the classes present, ascending, from 1; absent classes have no map.
+        maps: Activation from 0 to 1, (classes, h, w); a classifier's have their maximum at 1 unless they are zero
             everywhere.
-        size: the image's height and width; the maps are usually coarser and stretch over all of it.
-        background: activation of the background from 0 to 1, (h, w), where the method has one of its own.
+        size: The image's height and width; the maps are usually coarser and stretch over all of it.
+        background: Activation of the background from 0 to 1, (h, w), where the method has its own.
+
+    Example:
+        >>> maps = ActivationMaps((8, 15), torch.rand(2, 94, 125), size=(375, 500))
+        >>> maps.resized().maps.shape
+        torch.Size([2, 375, 500])
     """
 
     classes: tuple[int, ...]
@@ -55,7 +60,7 @@ class ActivationMaps:
         return tuple(id for id, map in zip(self.classes, self.maps, strict=True) if not map.any())
 
     def resized(self) -> "ActivationMaps":
-        """Gives the maps at the image's size, by bilinear interpolation."""
+        """Return the maps at the image's size, by bilinear interpolation."""
         background = None if self.background is None else resize(self.background[None, None], self.size)[0, 0]
         return ActivationMaps(self.classes, resize(self.maps[None], self.size)[0], self.size, background)
 
@@ -68,23 +73,29 @@ def class_activation_maps(
     scales: Sequence[float] = SCALES,
     flip: bool = True,
 ) -> ActivationMaps:
-    """Computes the class activation maps of one image.
+    """Compute the class activation maps of one image.
 
     The activations at several scales, of the image and its mirror image, are brought to a quarter of the image's size,
     summed and divided by each class's maximum.
 
     Args:
-        network: a trained classifier; it runs on its own device.
-        image: RGB 0..255 of shape (3, H, W).
-        present: ids of the classes in the image, from 1 to the network's number of classes.
-        scales: factors on the image's size.
-        flip: whether to use the mirror image too.
+        network: A trained classifier; it runs on its own device.
+        image: RGB image from 0 to 255, (3, H, W).
+        present: Ids of the classes in the image, from 1 to the network's number of classes.
+        scales: Factors on the image's size.
+        flip: Whether to use the mirror image too.
 
     Returns:
         Maps of the classes present, float32 on the network's device; with a background map if the network has one.
 
     Raises:
-        ValueError: no class is present, or one that the network does not know, or a scale is not positive and finite.
+        ValueError: No class is present, or one that the network does not know, or a scale is not positive and finite.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> network = Classifier(load_backbone("resnet18", "random"), num_classes=20)
+        >>> class_activation_maps(network, torch.zeros(3, 64, 96), present=[8, 15], scales=[1.0]).maps.shape
+        torch.Size([2, 16, 24])
     """
     classes = tuple(sorted(set(present)))
     if not classes or classes[0] < 1 or classes[-1] > network.num_classes:
@@ -107,14 +118,18 @@ def class_activation_maps(
 
 
 def constant_background(maps: ActivationMaps, threshold: float) -> Tensor:
-    """Gives a background that wins wherever no class reaches a threshold.
+    """Return a background that wins wherever no class reaches a threshold.
 
     Args:
-        maps: the classes' activation.
-        threshold: from 0 to 1.
+        maps: Activation of the classes.
+        threshold: Activation of the background, from 0 to 1.
 
     Returns:
-        (h, w), of the maps' resolution.
+        The background, (h, w), of the maps' resolution.
+
+    Example:
+        >>> constant_background(ActivationMaps((8,), torch.tensor([[[0.2, 1.0]]]), (4, 8)), 0.3)
+        tensor([[0.3000, 0.3000]])
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold: expected 0 to 1, got {threshold}")
@@ -122,14 +137,18 @@ def constant_background(maps: ActivationMaps, threshold: float) -> Tensor:
 
 
 def power_background(maps: ActivationMaps, exponent: float) -> Tensor:
-    """Gives the background as (1 - the largest activation) to a power (Ahn and Kwak, CVPR 2018, equation 1).
+    """Return the background as (1 - the largest activation) to a power (Ahn and Kwak, CVPR 2018, equation 1).
 
     Args:
-        maps: the classes' activation.
-        exponent: positive; larger ones leave less to the background.
+        maps: Activation of the classes.
+        exponent: The power, positive; larger ones leave less to the background.
 
     Returns:
         Activation from 0 to 1, (h, w), of the maps' resolution.
+
+    Example:
+        >>> power_background(ActivationMaps((8,), torch.tensor([[[0.5, 1.0]]]), (4, 8)), 2)
+        tensor([[0.2500, 0.0000]])
     """
     if exponent <= 0:
         raise ValueError(f"exponent: expected a positive number, got {exponent}")
@@ -137,10 +156,14 @@ def power_background(maps: ActivationMaps, exponent: float) -> Tensor:
 
 
 def own_background(maps: ActivationMaps) -> Tensor:
-    """Gives the background that the method activates itself, as SIPE does.
+    """Return the method's own background map, as SIPE has one.
 
     Raises:
-        ValueError: the maps have none.
+        ValueError: The maps have none.
+
+    Example:
+        >>> own_background(ActivationMaps((8,), torch.ones(1, 1, 2), (4, 8), background=torch.zeros(1, 2)))
+        tensor([[0., 0.]])
     """
     if maps.background is None:
         raise ValueError("maps: have no background of their own; use a threshold or a power")
@@ -148,21 +171,26 @@ def own_background(maps: ActivationMaps) -> Tensor:
 
 
 def make_seed(maps: ActivationMaps, background: Tensor) -> Tensor:
-    """Gives each pixel to the strongest of the background and the classes present.
+    """Label each pixel with the strongest of the background and the classes present.
 
     Args:
-        maps: the classes' activation.
-        background: what it competes with, (h, w), of the maps' resolution.
+        maps: Activation of the classes.
+        background: Activation of the background, (h, w), of the maps' resolution.
 
     Returns:
         Class ids, int64 of the image's size (H, W); among equals the background, then the lowest id.
+
+    Example:
+        >>> maps = ActivationMaps((8,), torch.tensor([[[0.2, 1.0]]]), size=(1, 2))
+        >>> make_seed(maps, constant_background(maps, 0.3))
+        tensor([[0, 8]])
     """
     strongest = resize(torch.cat([background[None], maps.maps])[None], maps.size)[0].argmax(0)
     return torch.tensor([0, *maps.classes], device=strongest.device)[strongest]
 
 
 def _rescaled(image: Tensor, scale: float) -> Tensor:
-    """Resizes an image to about `scale` times its size, both sides multiples of the deepest stride."""
+    """Resize an image to about `scale` times its size, both sides multiples of the deepest stride."""
     size = [max(1, round(side * scale / _DEEPEST_STRIDE)) * _DEEPEST_STRIDE for side in image.shape[-2:]]
     resized: Tensor = transforms.resize(image, size, antialias=True)
     return resized

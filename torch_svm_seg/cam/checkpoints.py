@@ -14,15 +14,19 @@ METHODS: dict[str, type[Classifier]] = {"cam": Classifier, "sipe": SIPE}
 
 
 def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> Classifier:
-    """Builds a trained classifier from its checkpoint, in evaluation mode on the CPU.
+    """Load a trained classifier from its checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: of train.py classify.
-        class_names: the classes it must be of, background first; by default any.
+        path: Checkpoint of ``train.py classify``.
+        class_names: The classes it must be of, background first; by default any.
 
     Raises:
-        InputError: the file cannot be read, is no checkpoint of a classifier, is of other classes, or the weights do
+        InputError: The file cannot be read, is no checkpoint of a classifier, is of other classes, or the weights do
             not fit the backbone that it names.
+
+    Example:
+        >>> load_classifier("runs/sipe/checkpoint.pt").num_classes  # doctest: +SKIP
+        20
     """
     checkpoint = read_checkpoint(path)
     method = checkpoint.settings.get("method")

@@ -1,4 +1,4 @@
-"""Training and validating a classifier on image-level labels: what it sees of the images, and how it is scored."""
+"""Training data and validation of a classifier on image-level labels."""
 
 from typing import NamedTuple
 
@@ -17,13 +17,13 @@ _STRIDE = 16
 
 
 class LabelledCrops(Crops):
-    """A random crop of each image, with where it is not padding and its labels.
+    """A random crop of each image, with the pixels that are not padding and the image's labels.
 
     Args:
-        data: the labelled images.
-        size: side of the crops, in pixels.
-        fill: colour of the padding, (3, 1, 1).
-        seed: of the choices.
+        data: The labelled images.
+        size: Side of the crops, in pixels.
+        fill: Colour of the padding, (3, 1, 1).
+        seed: Seed of the random choices.
     """
 
     def __init__(self, data: LabelledImages, size: int, fill: Tensor, seed: int) -> None:
@@ -40,11 +40,11 @@ class LabelledCrops(Crops):
 
 
 class ClassificationScore(NamedTuple):
-    """How well a classifier names the classes of images, from 0 to 1.
+    """Score of a classifier, from 0 to 1.
 
     Attributes:
-        average_precision: mean over the classes that some image shows.
-        f1: of all decisions at a probability of 0.5 together (micro average).
+        average_precision: Mean over the classes that some image shows.
+        f1: F1 of all decisions at a probability of 0.5 together (micro average).
     """
 
     average_precision: float
@@ -52,7 +52,12 @@ class ClassificationScore(NamedTuple):
 
 
 def score_logits(logits: Tensor, present: Tensor) -> ClassificationScore:
-    """Scores the logits (N, K) of N images against the classes they show, bool (N, K)."""
+    """Score the logits (N, K) of N images against the classes they show, bool (N, K).
+
+    Example:
+        >>> score_logits(torch.tensor([[2.0, -1.0], [-3.0, 1.0]]), torch.tensor([[True, False], [False, True]]))
+        ClassificationScore(average_precision=1.0, f1=1.0)
+    """
     probabilities, shown = logits.sigmoid(), present.any(0)
     per_class = [
         float(binary_average_precision(column, target))
@@ -66,14 +71,18 @@ def score_logits(logits: Tensor, present: Tensor) -> ClassificationScore:
 def validate(
     network: Classifier, data: LabelledImages, length: int, rank: int = 0, processes: int = 1
 ) -> ClassificationScore:
-    """Scores a classifier on whole images, each process its share.
+    """Score a classifier on whole images, each process its share.
 
     Args:
-        network: the classifier.
-        data: labelled images.
-        length: what the images' longest side is resized to, in pixels.
-        rank: number of this process.
-        processes: number of processes.
+        network: The classifier.
+        data: Labelled images.
+        length: Longest side of the resized images, in pixels.
+        rank: Number of this process.
+        processes: Number of processes.
+
+    Example:
+        >>> validate(network, data, length=512).average_precision  # doctest: +SKIP
+        0.91
     """
     network.eval()
     logits = {}

@@ -1,6 +1,6 @@
 """Splitting a mask's pixels into those near a boundary and those inside, to score them apart.
 
-Near a boundary what counts is resolution, inside semantics. The band of pixels around a boundary is the trimap of
+Near a boundary resolution counts, inside semantics. The band of pixels around a boundary is the trimap of
 Kohli, Ladicky and Torr (IJCV 2009), which Krähenbühl and Koltun (NIPS 2011) score dense CRFs by.
 """
 
@@ -12,16 +12,16 @@ from torch_svm_seg.data.constants import VOID
 
 
 def boundary_band(mask: Tensor, width: int) -> Tensor:
-    """The pixels that have a pixel of another id at most ``width`` rows and columns away.
+    """Return where a pixel of another id is at most ``width`` rows and columns away.
 
     Void is an id like any other: VOC draws it along the outlines of objects.
 
     Args:
         mask: Class ids, (H, W).
-        width: In pixels, at least 1.
+        width: Width of the band, in pixels, at least 1.
 
     Returns:
-        bool (H, W).
+        The band, bool (H, W).
 
     Example:
         >>> boundary_band(torch.tensor([[0, 0, 0, 8, 8, 8]]), width=1)
@@ -34,17 +34,27 @@ def boundary_band(mask: Tensor, width: int) -> Tensor:
 
 
 def _largest_within(values: Tensor, width: int) -> Tensor:
-    """The largest value in the square window around each pixel, along one axis after the other."""
+    """Return the largest value in the square window around each pixel, along one axis after the other."""
     side = 2 * width + 1
     along_rows = F.max_pool2d(values, (1, side), stride=1, padding=(0, width))
     return F.max_pool2d(along_rows, (side, 1), stride=1, padding=(width, 0))
 
 
 def near_boundaries(mask: Tensor, width: int) -> Tensor:
-    """The mask, (H, W), with 255 outside the band."""
+    """Return the mask, (H, W), with 255 outside the band.
+
+    Example:
+        >>> near_boundaries(torch.tensor([[0, 0, 0, 8, 8, 8]]), width=1)
+        tensor([[255, 255,   0,   8, 255, 255]])
+    """
     return torch.where(boundary_band(mask, width), mask, VOID)
 
 
 def far_from_boundaries(mask: Tensor, width: int) -> Tensor:
-    """The mask, (H, W), with 255 inside the band."""
+    """Return the mask, (H, W), with 255 inside the band.
+
+    Example:
+        >>> far_from_boundaries(torch.tensor([[0, 0, 0, 8, 8, 8]]), width=1)
+        tensor([[  0,   0, 255, 255,   8,   8]])
+    """
     return torch.where(boundary_band(mask, width), VOID, mask)

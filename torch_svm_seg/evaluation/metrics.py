@@ -1,6 +1,6 @@
 """Intersection over union (IoU) the way PASCAL VOC scores segmentation.
 
-One confusion matrix over the whole data set, not one an image. A pixel whose target is 255 (void) is left out. A
+One confusion matrix over the whole data set, not one per image. A pixel whose target is 255 (void) is left out. A
 prediction of 255 ("unsure") at a labelled pixel is a miss of the true class and no other class's false positive, so
 that staying undecided never pays. A class with an empty union, in neither targets nor predictions, has IoU NaN and is
 left out of the mean.
@@ -18,12 +18,12 @@ BYTES = 256
 
 
 class SegmentationResult(NamedTuple):
-    """What a confusion matrix says, as fractions from 0 to 1.
+    """Result of a confusion matrix, as fractions from 0 to 1.
 
     Attributes:
         per_class: IoU of each class, float64 (classes,) on the CPU; NaN where a class has an empty union.
-        miou: mean of the IoUs that are not NaN; NaN if there are none.
-        pixel_accuracy: share of the labelled pixels that are right; NaN if there are none.
+        miou: Mean of the IoUs that are not NaN; NaN if there are none.
+        pixel_accuracy: Share of the labelled pixels that are right; NaN if there are none.
     """
 
     per_class: Tensor
@@ -57,8 +57,8 @@ class SegmentationScore(Metric):
         """Start from zero counts.
 
         Args:
-            num_classes: number of classes, background included, from 2 to 255.
-            **kwargs: the keyword arguments of every torchmetrics ``Metric``, such as ``sync_on_compute``.
+            num_classes: Number of classes, background included, from 2 to 255.
+            **kwargs: Keyword arguments of every torchmetrics ``Metric``, such as ``sync_on_compute``.
 
         Raises:
             ValueError: ``num_classes`` is out of range.
@@ -74,7 +74,7 @@ class SegmentationScore(Metric):
         self.confusion += confusion_matrix(prediction, target, self.num_classes).to(self.confusion.device)
 
     def compute(self) -> SegmentationResult:
-        """IoU of each class, its mean, and the pixel accuracy over everything counted so far."""
+        """Return the IoU of each class, its mean, and the pixel accuracy over everything counted so far."""
         return summarize(self.confusion)
 
 
@@ -82,17 +82,17 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
     """Count the labelled pixels by true and by predicted class.
 
     Args:
-        prediction: class ids of any integer dtype and shape; 255 stands for "unsure".
-        target: class ids of the same shape; 255 is void, not counted.
-        num_classes: number of classes, background included.
+        prediction: Class ids of any integer dtype and shape; 255 stands for "unsure".
+        target: Class ids of the same shape; 255 is void, not counted.
+        num_classes: Number of classes, background included.
 
     Returns:
-        int64 (num_classes, num_classes + 1): a row for each true class, a column for each predicted one, and "unsure"
-        as the last column; on ``prediction``'s device.
+        Counts, int64 (num_classes, num_classes + 1): one row per true class, one column per predicted one, and
+        "unsure" as the last column; on ``prediction``'s device.
 
     Raises:
-        TypeError: an argument is not of an integer dtype.
-        ValueError: the shapes differ, or an id is neither a class nor 255.
+        TypeError: An argument is not of an integer dtype.
+        ValueError: The shapes differ, or an id is neither a class nor 255.
 
     Example:
         >>> confusion_matrix(torch.tensor([0, 1, 255]), torch.tensor([0, 0, 1]), num_classes=2)
@@ -113,10 +113,14 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
 
 
 def summarize(confusion: Tensor) -> SegmentationResult:
-    """Turn the counts of ``confusion_matrix``, summed over a data set, into IoUs.
+    """Return the IoUs of the counts of :func:`confusion_matrix`, summed over a data set.
 
     Args:
-        confusion: int64 (classes, classes + 1), true classes down, predicted classes and "unsure" across.
+        confusion: Counts, int64 (classes, classes + 1), true classes down, predicted classes and "unsure" across.
+
+    Example:
+        >>> summarize(torch.tensor([[2, 1, 1], [0, 4, 0]])).per_class
+        tensor([0.5000, 0.8000], dtype=torch.float64)
     """
     confusion = confusion.cpu()  # a few hundred counts, and not every accelerator has float64
     hits = confusion.diagonal()

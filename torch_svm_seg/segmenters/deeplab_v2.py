@@ -1,4 +1,4 @@
-"""DeepLabV2, the network that the field reports with."""
+"""DeepLabV2, the network that the field reports results of."""
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,18 @@ class DeepLabV2(Segmenter):
 
     (Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, and Fully
     Connected CRFs", TPAMI 2018, section 3 and figure 7.) The ResNet is torchvision's, whose strides lie on the 3x3
-    convolutions; the convolution that has lost its stride is not dilated yet, so that all of them see what they saw in
-    the pretraining.
+    convolutions; the convolution that has lost its stride is not dilated yet, so that all of them see the pixels that
+    they saw in the pretraining.
 
     Args:
-        backbone: of :func:`dilated_resnet`, or any whose deepest stage is to be classified.
-        num_classes: number of classes, background included.
-        seed: of the new layers' weights.
+        backbone: A backbone of :func:`dilated_resnet`, or any whose deepest stage is to be classified.
+        num_classes: Number of classes, background included.
+        seed: Seed of the new layers' weights.
+
+    Example:
+        >>> network = DeepLabV2(dilated_resnet("resnet50", "random"), num_classes=21)
+        >>> network(torch.zeros(1, 3, 32, 48)).shape
+        torch.Size([1, 21, 32, 48])
     """
 
     rates = (6, 12, 18, 24)
@@ -42,19 +47,24 @@ class DeepLabV2(Segmenter):
             nn.init.zeros_(branch.bias)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
+        """Return the sum of the branches' logits, of output stride 8."""
         deepest = self.backbone.stages(images, [self._deepest])[self._deepest]
         return torch.stack([branch(deepest) for branch in self.branches]).sum(0)
 
 
 def dilated_resnet(name: str, weights: PathLike | None = None) -> Backbone:
-    """Loads a ResNet of torchvision whose last two stages are dilated in place of their stride: output stride 8.
+    """Load a ResNet of torchvision whose last two stages are dilated in place of their stride: output stride 8.
 
     Args:
-        name: ``resnet50`` or ``resnet101``; those of basic blocks have no dilation in torchvision.
-        weights: as for :func:`~torch_svm_seg.backbones.builder.load_backbone`.
+        name: ``resnet50`` or ``resnet101``; ResNets of basic blocks have no dilation in torchvision.
+        weights: See :func:`~torch_svm_seg.backbones.builder.load_backbone`.
 
     Raises:
-        InputError: as that function.
+        InputError: The weights can be neither downloaded nor read, or the ResNet cannot be dilated.
+
+    Example:
+        >>> dilated_resnet("resnet50", "random").strides["F5"]
+        8
     """
     strided = load_backbone(name, weights)
     try:

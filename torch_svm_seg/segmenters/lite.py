@@ -12,14 +12,20 @@ class LiteSegmenter(Segmenter):
     """A decoder of 0.2 million parameters on a backbone's stages, in the manner of DeepLabV3+ (Chen et al., ECCV 2018).
 
     A linear classifier of the deepest stage finds the classes, in few steps since its features are made for that. The
-    decoder adds what that misses: it reads the deepest stage at several dilations and as a global mean, and refines
+    decoder adds detail: it reads the deepest stage at several dilations and as a global mean, and refines
     this by the stages of strides 8 and 4. 3x3 convolutions are depthwise separable, and normalised over groups of
     channels.
 
     Args:
-        backbone: its stages ``F2``, ``F3`` and ``F5`` are used.
-        num_classes: number of classes, background included.
-        seed: of the new layers' weights.
+        backbone: Backbone with the stages ``F2``, ``F3`` and ``F5``.
+        num_classes: Number of classes, background included.
+        seed: Seed of the new layers' weights.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> network = LiteSegmenter(load_backbone("efficientnet_lite0", "random"), num_classes=21)
+        >>> network(torch.zeros(1, 3, 64, 96)).shape
+        torch.Size([1, 21, 64, 96])
     """
 
     width = 128
@@ -39,13 +45,14 @@ class LiteSegmenter(Segmenter):
             self.join = _block((1 + len(self.rates)) * width, width)
             self.middle_skip, self.middle = _block(channels["F3"], middle), _separable(width + middle, width)
             self.shallow_skip, self.shallow = _block(channels["F2"], shallow), _separable(width + shallow, width // 2)
-        # One factor an image: channels keep their proportions, which tell the classes.
+        # One factor per image: channels keep their proportions, which tell the classes.
         self.normalize = nn.GroupNorm(1, channels["F5"])
         # At first all classes are equal everywhere.
         self.coarse_classifier = _zero_classifier(channels["F5"], num_classes)
         self.fine_classifier = _zero_classifier(width // 2, num_classes)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
+        """Return the logits at the resolution of ``F2``."""
         stages = self.backbone.stages(images, ["F2", "F3", "F5"])
         deep = self.reduce(stages["F5"])
         context = deep + self.context(deep.mean((2, 3)))[:, :, None, None]

@@ -30,12 +30,18 @@ class PackagedSegmenter(Segmenter):
     """A segmentation network of another package.
 
     Args:
-        network: takes normalised images (B, 3, H, W), gives logits or a dictionary with them as ``"out"``.
-        pretrained: the part of it that is pretrained.
-        num_classes: number of classes, background included.
-        mean: subtracted from the RGB values 0..255.
-        std: what they are divided by then.
-        multiple: images are padded to sides that are multiples of it.
+        network: Network that takes normalised images (B, 3, H, W) and returns logits, or a dictionary with them as
+            ``"out"``.
+        pretrained: Part of it that is pretrained.
+        num_classes: Number of classes, background included.
+        mean: Mean of each channel, subtracted from RGB values from 0 to 255.
+        std: Standard deviation of each channel, which they are then divided by.
+        multiple: Sides of images are padded to multiples of it.
+
+    Example:
+        >>> layer = nn.Conv2d(3, 21, 1)
+        >>> PackagedSegmenter(layer, layer, num_classes=21)(torch.zeros(1, 3, 64, 96)).shape
+        torch.Size([1, 21, 64, 96])
     """
 
     std: Tensor
@@ -56,7 +62,7 @@ class PackagedSegmenter(Segmenter):
         _train_only_used(self)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Gives the logits at the image's size, which padding would otherwise shift."""
+        """Return the logits at the image's size, which padding would otherwise shift."""
         height, width = images.shape[-2:]
         normalized = (images.to(self.fill) - self.fill) / self.std
         padded = F.pad(normalized, (0, -width % self._multiple, 0, -height % self._multiple))
@@ -66,15 +72,19 @@ class PackagedSegmenter(Segmenter):
 
 
 def torchvision_segmenter(name: str, num_classes: int, weights: PathLike | None) -> PackagedSegmenter:
-    """Builds a segmentation network of torchvision.
+    """Build a segmentation network of torchvision.
 
     Args:
-        name: such as ``deeplabv3:resnet50``.
-        num_classes: number of classes, background included.
-        weights: of the backbone, as of :func:`~torch_svm_seg.segmenters.build_segmenter`.
+        name: Name such as ``deeplabv3:resnet50``.
+        num_classes: Number of classes, background included.
+        weights: Weights of the backbone; see :func:`~torch_svm_seg.segmenters.build_segmenter`.
 
     Raises:
-        InputError: the weights can be neither downloaded nor read.
+        InputError: The weights can be neither downloaded nor read.
+
+    Example:
+        >>> torchvision_segmenter("lraspp:mobilenet_v3_large", 21, "random").num_classes
+        21
     """
     try:
         source = "DEFAULT" if weights is None else None
@@ -86,15 +96,18 @@ def torchvision_segmenter(name: str, num_classes: int, weights: PathLike | None)
 
 
 def smp_segmenter(name: str, num_classes: int, weights: PathLike | None) -> PackagedSegmenter:
-    """Builds a network of segmentation-models-pytorch.
+    """Build a network of segmentation-models-pytorch.
 
     Args:
-        name: such as ``smp:DeepLabV3Plus:resnet50``.
-        num_classes: number of classes, background included.
-        weights: of the encoder, as of :func:`~torch_svm_seg.segmenters.build_segmenter`.
+        name: Name such as ``smp:DeepLabV3Plus:resnet50``.
+        num_classes: Number of classes, background included.
+        weights: Weights of the encoder; see :func:`~torch_svm_seg.segmenters.build_segmenter`.
 
     Raises:
-        InputError: the package or the network is missing, or the weights can be neither downloaded nor read.
+        InputError: The package or the network is missing, or the weights can be neither downloaded nor read.
+
+    Example:
+        >>> smp_segmenter("smp:DeepLabV3Plus:resnet50", 21, weights=None)  # doctest: +SKIP
     """
     try:
         package: Any = importlib.import_module("segmentation_models_pytorch")
@@ -112,7 +125,7 @@ def smp_segmenter(name: str, num_classes: int, weights: PathLike | None) -> Pack
 
 
 def _normalization(package: Any, encoder: str) -> tuple[Sequence[float], Sequence[float]]:
-    """What an encoder of segmentation-models-pytorch wants its images minus and divided by, in units of 0..255."""
+    """Return mean and deviation of the images that an encoder expects, in units of 0 to 255."""
     wanted = package.encoders.get_preprocessing_params(encoder)
     unit = 255 if wanted["input_range"] in (None, [0, 1]) else 1
     return [unit * value for value in wanted["mean"]], [unit * value for value in wanted["std"]]
@@ -126,7 +139,7 @@ def _load(part: nn.Module, weights: PathLike | None) -> None:
 
 
 def _train_only_used(network: Segmenter) -> None:
-    """Leaves out parameters that the logits do not depend on: several processes would wait for their gradients."""
+    """Leave out parameters that the logits do not depend on: several processes would wait for their gradients."""
     network.eval()
     parameters = list(network.requires_grad_().parameters())
     with torch.enable_grad():

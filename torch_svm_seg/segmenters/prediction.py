@@ -18,19 +18,25 @@ from torch_svm_seg.tensors import resize
 def class_probabilities(
     network: Segmenter, image: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False
 ) -> Tensor:
-    """Predicts an image: the mean of the class probabilities at several scales, of the image and its mirror image.
+    """Return the class probabilities of an image, the mean at several scales of the image and its mirror image.
 
     Args:
-        network: a network in evaluation mode; it runs on its own device.
-        image: RGB 0..255 of shape (3, H, W).
-        scales: factors on the image's size.
-        flip: whether to use the mirror image too.
+        network: A network in evaluation mode; it runs on its own device.
+        image: RGB image from 0 to 255, (3, H, W).
+        scales: Factors on the image's size.
+        flip: Whether to use the mirror image too.
 
     Returns:
         Probabilities, float32 (num_classes, H, W), on the network's device.
 
     Raises:
-        ValueError: there is no scale, or one that is not positive.
+        ValueError: There is no scale, or one that is not positive.
+
+    Example:
+        >>> from torch_svm_seg.segmenters import build_segmenter
+        >>> network = build_segmenter("lite:efficientnet_lite0", num_classes=21, weights="random")
+        >>> class_probabilities(network, torch.zeros(3, 64, 96), scales=[0.75, 1]).shape
+        torch.Size([21, 64, 96])
     """
     if not scales or not min(scales) > 0:
         raise ValueError(f"scales: expected positive numbers, got {list(scales)}")
@@ -50,22 +56,28 @@ def probability_maps(
     scales: Sequence[float] = (1.0,),
     flip: bool = True,
 ) -> ActivationMaps:
-    """Gives a network's class probabilities, among the classes present and the background, as activation maps.
+    """Return a network's class probabilities, among the classes present and the background, as activation maps.
 
-    So a network that was trained on pseudo masks gives the seeds of the next ones.
+    So a network that was trained on pseudo masks provides the seeds of the next ones.
 
     Args:
-        network: a network in evaluation mode; it runs on its own device.
-        image: RGB 0..255 of shape (3, H, W).
-        present: ids of the classes in the image, from 1 up.
-        scales: factors on the image's size.
-        flip: whether to use the mirror image too.
+        network: A network in evaluation mode; it runs on its own device.
+        image: RGB image from 0 to 255, (3, H, W).
+        present: Ids of the classes in the image, from 1 up.
+        scales: Factors on the image's size.
+        flip: Whether to use the mirror image too.
 
     Returns:
         Maps of a quarter of the image's size, float32 on the network's device, with a background of their own.
 
     Raises:
-        ValueError: no class is present, or one that the network does not know, or a scale is not positive.
+        ValueError: No class is present, or one that the network does not know, or a scale is not positive.
+
+    Example:
+        >>> from torch_svm_seg.segmenters import build_segmenter
+        >>> network = build_segmenter("lite:efficientnet_lite0", num_classes=21, weights="random")
+        >>> probability_maps(network, torch.zeros(3, 64, 96), present=[8, 15]).maps.shape
+        torch.Size([2, 16, 24])
     """
     classes = tuple(sorted(set(present)))
     if not classes or classes[0] < 1 or classes[-1] >= network.num_classes:

@@ -1,4 +1,4 @@
-"""What all segmentation networks have in common: how they are trained, and logits at the image's size.
+"""The base of all segmentation networks: their training, and logits at the image's size.
 
 Pretrained layers keep BatchNorm on its running statistics in training, as DeepLab does: batches are small.
 """
@@ -12,18 +12,34 @@ from torch_svm_seg.tensors import resize
 from torch_svm_seg.training.distributed import mean_over_processes
 from torch_svm_seg.training.trainable import Trainable
 
-# Of DeepLab.
+# Factor on the learning rate of new layers in DeepLab.
 _NEW_LAYER_RATE = 10.0
 
 
 class Segmenter(Trainable):
-    """A network that gives a score to each class at each pixel.
+    """A network that scores each class at each pixel.
 
     Args:
-        pretrained: the part that was trained before on other data; its parameters' ``requires_grad`` tells what of it
-            is trained.
-        num_classes: number of classes, background included.
-        fill: colour to pad images with, (3, 1, 1): what the network sees as zero.
+        pretrained: Part that was trained before on other data; those of its parameters are trained that require a
+            gradient.
+        num_classes: Number of classes, background included.
+        fill: Colour to pad images with, (3, 1, 1), which the network sees as zero.
+
+    Shape:
+        Images (B, 3, H, W), RGB from 0 to 255. Result (B, num_classes, H, W), the logits.
+
+    Example:
+        >>> import torch
+        >>> class Colours(Segmenter):
+        ...     def __init__(self):
+        ...         layer = nn.Conv2d(3, 2, 1)
+        ...         super().__init__(layer, num_classes=2, fill=torch.zeros(3, 1, 1))
+        ...         self.layer = layer
+        ...
+        ...     def coarse_logits(self, images):
+        ...         return self.layer(images[..., ::4, ::4])
+        >>> Colours()(torch.zeros(1, 3, 64, 96)).shape
+        torch.Size([1, 2, 64, 96])
     """
 
     loss_names = ("segmentation",)
@@ -40,17 +56,17 @@ class Segmenter(Trainable):
 
     @property
     def pretrained_parameters(self) -> list[nn.Parameter]:
-        """What of the pretrained part is trained."""
+        """The pretrained parameters that are trained."""
         return [parameter for parameter in self._pretrained[0].parameters() if parameter.requires_grad]
 
     @property
     def new_parameters(self) -> list[nn.Parameter]:
-        """What is not pretrained."""
+        """The parameters that are not pretrained."""
         pretrained = {id(parameter) for parameter in self._pretrained[0].parameters()}
         return [p for p in self.parameters() if id(p) not in pretrained and p.requires_grad]
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Gives the pretrained parameters, and the new ones, which learn ten times as fast."""
+        """Return the pretrained parameters, and the new ones, which learn ten times as fast."""
         return [(self.pretrained_parameters, 1.0), (self.new_parameters, _NEW_LAYER_RATE)]
 
     @property
@@ -60,23 +76,23 @@ class Segmenter(Trainable):
         return any(isinstance(module, _BatchNorm) and module not in inside for module in self.modules())
 
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Gives the classes' logits (B, num_classes, h, w) at the network's own resolution.
+        """Return the logits (B, num_classes, h, w) at the network's own resolution.
 
         Args:
-            images: RGB 0..255 of shape (B, 3, H, W).
+            images: RGB images from 0 to 255, (B, 3, H, W).
         """
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """Gives the classes' logits at each pixel, (B, num_classes, H, W), of images RGB 0..255 (B, 3, H, W)."""
+        """Return the logits at each pixel."""
         return resize(self.coarse_logits(images).float(), images.shape[-2:])
 
     def losses(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """Gives the cross entropy, the mean over the labelled pixels of the batch.
+        """Return the cross entropy, the mean over the labelled pixels of the batch.
 
         Args:
-            images: RGB 0..255 of shape (B, 3, H, W).
-            masks: class ids, int64 of shape (B, H, W); 255 is no label.
+            images: RGB images from 0 to 255, (B, 3, H, W).
+            masks: Class ids, int64 (B, H, W); 255 is no label.
         """
         # On several processes the mean is over all of their pixels, not a mean of means.
         labelled = mean_over_processes((masks != VOID).sum().float()).clamp_min(1).to(images.device)
@@ -84,7 +100,7 @@ class Segmenter(Trainable):
         return {"segmentation": loss}
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """Switches to training, except the pretrained part's BatchNorm, or to evaluation."""
+        """Switch to training, except the pretrained part's BatchNorm, or to evaluation."""
         super().train(mode)
         for module in self._pretrained[0].modules():
             if isinstance(module, _BatchNorm):

@@ -1,4 +1,4 @@
-"""What a segmentation network trains on, and how well it does: crops with their masks, mean IoU on whole images."""
+"""Training data and validation of a segmentation network: crops with their masks, mean IoU on whole images."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,23 +21,29 @@ class MaskedCrops(Crops):
     """A random crop of each image, with its mask.
 
     Args:
-        images: images with masks.
-        size: side of the square crops, in pixels.
-        scales: smallest and largest factor on an image's size.
-        fill: colour of the padding, (3, 1, 1).
-        seed: of the choices.
+        dataset: Images with masks.
+        size: Side of the square crops, in pixels.
+        scales: Smallest and largest factor on an image's size.
+        fill: Colour of the padding, (3, 1, 1).
+        seed: Seed of the random choices.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> crops = MaskedCrops(embedded_sample(), 64, (0.5, 1.5), torch.zeros(3, 1, 1), seed=0)
+        >>> crops[0][0].shape, crops[0][1].shape
+        (torch.Size([3, 64, 64]), torch.Size([64, 64]))
     """
 
     def __init__(self, dataset: ImageDataset, size: int, scales: tuple[float, float], fill: Tensor, seed: int) -> None:
         super().__init__(seed)
-        self._photographs, self._size, self._scales, self._fill = dataset, size, scales, fill
+        self._dataset, self._size, self._scales, self._fill = dataset, size, scales, fill
 
     def __len__(self) -> int:
-        return len(self._photographs)
+        return len(self._dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Gives a crop (3, size, size) and its class ids, int64 (size, size), 255 in padding."""
-        item = self._photographs[index]
+        """Return a crop (3, size, size) and its class ids, int64 (size, size), 255 in padding."""
+        item = self._dataset[index]
         if item.mask is None:
             raise InputError(f"{item.id}: no mask to train on")
         generator = self.generator(index)
@@ -46,13 +52,13 @@ class MaskedCrops(Crops):
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """What the masks of a data set hold.
+    """Summary of the masks of a data set.
 
     Attributes:
-        with_masks: the images that have one.
-        without: ids of the others.
-        pixels: number of pixels of each class, int64 (classes,).
-        unlabelled: number of pixels without a label.
+        with_masks: The images that have a mask.
+        without: Ids of the others.
+        pixels: Number of pixels of each class, int64 (classes,).
+        unlabelled: Number of pixels without a label.
     """
 
     with_masks: ImageDataset
@@ -62,42 +68,51 @@ class MaskSummary:
 
 
 def survey_masks(dataset: ImageDataset, on_image: Callable[[], object] | None = None) -> MaskSummary:
-    """Reads all masks with their images, so that a bad one is found before the training and not during it.
+    """Read all masks with their images, so that a bad one is found before the training and not during it.
 
     Args:
-        dataset: images with a folder of masks, in which some may be missing.
-        on_image: called after each mask, for a progress bar.
+        dataset: Images with a folder of masks, in which some may be missing.
+        on_image: Called after each mask, for a progress bar.
 
     Raises:
-        InputError: there are no masks or none with a labelled pixel; or a file is damaged, a mask's size is not its
+        InputError: There are no masks or none with a labelled pixel; or a file is damaged, a mask's size is not its
             image's, or it holds an unknown id.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> survey_masks(embedded_sample()).without
+        ()
     """
-    places = [index for index in range(len(dataset)) if dataset.has_mask(index)]
-    if not places:
+    indices = [index for index in range(len(dataset)) if dataset.has_mask(index)]
+    if not indices:
         raise InputError(f"masks: none of the {len(dataset)} images has one, such as {dataset.ids[0]}.png")
     counts = torch.zeros(VOID + 1, dtype=torch.long)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for histogram in pool.map(lambda index: _histogram(dataset, index), places):
+        for histogram in pool.map(lambda index: _histogram(dataset, index), indices):
             counts += histogram
             if on_image:
                 on_image()
     pixels = counts[: len(dataset.class_names)]
     if not pixels.any():
-        raise InputError(f"masks: no labelled pixel in {len(places)} masks; all are {VOID}")
-    paired = set(places)
+        raise InputError(f"masks: no labelled pixel in {len(indices)} masks; all are {VOID}")
+    paired = set(indices)
     without = tuple(id for index, id in enumerate(dataset.ids) if index not in paired)
-    return MaskSummary(dataset.subset(places), without, pixels, int(counts[VOID]))
+    return MaskSummary(dataset.subset(indices), without, pixels, int(counts[VOID]))
 
 
 @torch.inference_mode()
 def validate(network: Segmenter, dataset: ImageDataset, rank: int = 0, processes: int = 1) -> SegmentationResult:
-    """Scores a network on whole images at their own size, each process its share.
+    """Score a network on whole images at their own size, each process its share.
 
     Args:
-        network: the network.
-        dataset: images with their ground truth.
-        rank: number of this process.
-        processes: number of processes.
+        network: The network.
+        dataset: Images with their ground truth.
+        rank: Number of this process.
+        processes: Number of processes.
+
+    Example:
+        >>> validate(network, dataset).miou  # doctest: +SKIP
+        0.66
     """
     network.eval()
     classes = len(dataset.class_names)
@@ -109,7 +124,7 @@ def validate(network: Segmenter, dataset: ImageDataset, rank: int = 0, processes
 
 
 def _histogram(dataset: ImageDataset, index: int) -> Tensor:
-    """Number of pixels of each value in one mask."""
+    """Return the number of pixels of each value in one mask."""
     mask = dataset[index].mask
     assert mask is not None
     return torch.bincount(mask.flatten(), minlength=VOID + 1)
