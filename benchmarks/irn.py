@@ -37,7 +37,7 @@ from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.irn import IRNRefinement, load_irn
 from torch_svm_seg.pipeline.supervision import CamFiles, background_rule
 from torch_svm_seg.refine import PAMR, DenseCRF
-from torch_svm_seg.refine.probabilities import refine
+from torch_svm_seg.refine.steps import refine
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.embedded import embedded_sample
 from torch_svm_seg.refine import PAMR, DenseCRF
-from torch_svm_seg.refine.tiles import MOST_PIXELS, refine_in_tiles
+from torch_svm_seg.refine.steps import MOST_PIXELS, refine_in_tiles
 from torch_svm_seg.tensors import resize
 
 

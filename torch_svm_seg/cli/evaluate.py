@@ -32,8 +32,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import write_text_atomically
 from torch_svm_seg.evaluation.boundaries import far_from_boundaries, near_boundaries
-from torch_svm_seg.evaluation.prediction_folders import find_folders
-from torch_svm_seg.evaluation.scoring import FolderScore, score_folders
+from torch_svm_seg.evaluation.scoring import FolderScore, find_folders, score_folders
 from torch_svm_seg.evaluation.tables import (
     PAPER_TABLE_1,
     Row,

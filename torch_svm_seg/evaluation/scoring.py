@@ -1,9 +1,10 @@
-"""Scoring folders of predicted masks against a data set's ground truth."""
+"""Finding folders of predicted masks, and scoring them against a data set's ground truth."""
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import read_mask
 from torch_svm_seg.evaluation.metrics import confusion_matrix, summarize
+from torch_svm_seg.evaluation.tables import PAPER_TABLE_1
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,52 @@ class FolderScore:
         return not self.missing and not self.problems
 
 
+def find_folders(paths: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
+    """Find the folders that hold masks: those given, or else their subfolders, seeds and the paper's features first.
+
+    Args:
+        paths: Folders of masks, or folders of such folders.
+        ids: Ids of the images.
+
+    Returns:
+        Each folder by its own name, with as many parents before it as it takes to tell all apart.
+
+    Raises:
+        InputError: A path is no folder, or neither it nor a folder in it holds a PNG.
+
+    Example:
+        >>> import tempfile
+        >>> run = Path(tempfile.mkdtemp())
+        >>> for name in ("F3", "seed"):
+        ...     (run / name).mkdir()
+        ...     (run / name / "2007_000032.png").touch()
+        >>> list(find_folders([run], ["2007_000032"]))
+        ['seed', 'F3']
+    """
+    folders = list(dict.fromkeys(Path(os.path.abspath(found)) for path in paths for found in _expanded(path, ids)))
+    depth = next(depth for depth in count(1) if len({folder.parts[-depth:] for folder in folders}) == len(folders))
+    return {"/".join(folder.parts[-depth:]): folder for folder in folders}
+
+
+def _expanded(folder: Path, ids: Sequence[str]) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    # The ids, for a folder of runs may hold images of its own, and "birds/17" lies in a subfolder itself.
+    if any((folder / f"{id}.png").is_file() for id in ids):
+        return [folder]
+    if holders := [path for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.png"))]:
+        return sorted(holders, key=_paper_order)
+    if any(folder.glob("*.png")):
+        return [folder]  # all of its predictions are missing, which the summary tells
+    raise InputError(f"{folder}: neither it nor a folder in it holds a PNG")
+
+
+def _paper_order(folder: Path) -> tuple[int, str]:
+    known = ["seed", "ppmg", *PAPER_TABLE_1]
+    base = folder.name.split("+")[0]  # of refined masks, such as F3+crf
+    return (known.index(base) if base in known else len(known), folder.name)
+
+
 def score_folders(
     dataset: ImageDataset,
     folders: Sequence[str | Path],
@@ -81,13 +129,13 @@ def score_folders(
             raise InputError(f"{path}: not a folder")
     tallies = [_Tally(len(dataset.class_names)) for _ in paths]
 
-    def count(index: int) -> list[Tensor | str | None]:
+    def counts_of(index: int) -> list[Tensor | str | None]:
         return _counts(dataset, index, [path / f"{dataset.ids[index]}.png" for path in paths], scored)
 
     # Reading a PNG is most of the work, and frees the interpreter lock. The threads hand back counts, not masks, so
     # that memory does not grow with the data set.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for id, counts in zip(dataset.ids, pool.map(count, range(len(dataset))), strict=True):
+        for id, counts in zip(dataset.ids, pool.map(counts_of, range(len(dataset))), strict=True):
             for tally, counted in zip(tallies, counts, strict=True):
                 tally.add(id, counted)
                 if on_mask:

@@ -11,7 +11,7 @@ from torch_svm_seg.expansion.calibration import calibrated, held_out
 from torch_svm_seg.expansion.expander import Expansion, SVMExpander
 from torch_svm_seg.expansion.labelling import Labelling, as_probabilities, label, seeds_of
 from torch_svm_seg.expansion.sampling import confident_labels
-from torch_svm_seg.refine.probabilities import refine
+from torch_svm_seg.refine.steps import refine
 
 
 class SelfTraining(nn.Module):

@@ -69,9 +69,11 @@ class IRNet(Trainable):
         return self
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return the branch's parameters, as one group."""
         return [([*self.boundary_layers.parameters(), *self.boundary_head.parameters()], 1.0)]
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the class boundary."""
         return _cut(self._logits(self._padded(images)), images).sigmoid()
 
     def boundary(self, images: Tensor) -> Tensor:

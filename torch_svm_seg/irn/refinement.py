@@ -65,6 +65,7 @@ class IRNRefinement(nn.Module):
         self.exponent, self.threshold = exponent, threshold
 
     def extra_repr(self) -> str:
+        """Return the parameters for the module's representation."""
         walk = f"radius={self.paths.radius}, power={self.power}, steps={self.steps}"
         return f"{walk}, exponent={self.exponent}, threshold={self.threshold}"
 

@@ -2,6 +2,6 @@
 
 from torch_svm_seg.refine.dense_crf import DenseCRF
 from torch_svm_seg.refine.pamr import PAMR
-from torch_svm_seg.refine.probabilities import refine
+from torch_svm_seg.refine.steps import refine
 
 __all__ = ["PAMR", "DenseCRF", "refine"]

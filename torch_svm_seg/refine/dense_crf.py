@@ -17,7 +17,12 @@ REACH = 3
 
 
 class Parameters(NamedTuple):
-    """Parameters of :class:`DenseCRF` that have been published."""
+    """Published parameters of a :class:`DenseCRF`.
+
+    Example:
+        >>> PRESETS["psa"].colour_sigma
+        13
+    """
 
     spatial_sigma: float
     spatial_weight: float
@@ -47,21 +52,21 @@ class DenseCRF(nn.Module):
 
     Args:
         spatial_sigma: Standard deviation of G, in pixels, > 0.
-        spatial_weight: What agreement along G counts: a number for equal labels (Potts), or a tensor (K, K) for all
-            pairs of labels, the receiving one first.
+        spatial_weight: Weight of agreement along G: a number for equal labels (Potts), or a tensor (K, K) for all pairs
+            of labels, the receiving one first.
         bilateral_sigma: Standard deviation of H by position, in pixels, > 0.
-        colour_sigma: Standard deviation of H by colour, in steps of 0..255, > 0.
-        bilateral_weight: What agreement along H counts, as ``spatial_weight``.
+        colour_sigma: Standard deviation of H by colour, in units of 0 to 255, > 0.
+        bilateral_weight: Weight of agreement along H, as ``spatial_weight``.
         steps: Number of steps, >= 0.
-        exact: Compute H from all pairs of pixels instead of a permutohedral lattice, in time and memory quadratic in
-            the pixels: for checks on small images.
+        exact: Whether to compute H from all pairs of pixels instead of a permutohedral lattice, in time and memory
+            quadratic in the pixels: for checks on small images.
 
     The defaults are PSA's; other published sets are those of :meth:`preset`. The weights are parameters that need no
     gradient until ``requires_grad_()`` asks for one. The result is differentiable with respect to the probabilities and
     the weights, not to the image.
 
     Shape:
-        image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities (B, K, H, W), >= 0, values over 1 count as 1;
+        Image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities (B, K, H, W), >= 0, values over 1 count as 1;
         valid (B, H, W), bool. Result (B, K, H, W), summing to 1 over K.
 
     Example:
@@ -96,7 +101,7 @@ class DenseCRF(nn.Module):
 
     @classmethod
     def preset(cls, name: str) -> "DenseCRF":
-        """A CRF with published parameters: "irn", "psa", "pmm", "deeplab" or "afa".
+        """Return a CRF with published parameters: "irn", "psa", "pmm", "deeplab" or "afa".
 
         Raises:
             ValueError: There is no such name.
@@ -111,13 +116,14 @@ class DenseCRF(nn.Module):
         return math.ceil(REACH * max(self.spatial_sigma, self.bilateral_sigma))
 
     def extra_repr(self) -> str:
+        """Return the parameters for the module's representation."""
         return (
             f"spatial_sigma={self.spatial_sigma}, bilateral_sigma={self.bilateral_sigma}, "
             f"colour_sigma={self.colour_sigma}, steps={self.steps}"
         )
 
     def forward(self, image: Tensor, probabilities: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Marginals of a batch of images.
+        """Return the marginals of a batch of images.
 
         Args:
             image: See the class.
@@ -126,19 +132,14 @@ class DenseCRF(nn.Module):
                 There the result is the normalised probabilities.
 
         Raises:
-            ValueError: Naming the argument, where shapes do not match or values are not as above.
+            ValueError: Shapes do not match or values are out of range.
         """
         image, probabilities = checked(image, probabilities)
         classes = probabilities.shape[1]
         for name, weight in self.named_parameters():
             if weight.shape not in ((), (classes, classes)):
                 raise ValueError(f"{name}: expected a number or {(classes, classes)}, got {tuple(weight.shape)}")
-        if valid is None:
-            valid = torch.ones_like(probabilities[:, 0], dtype=torch.bool)
-        elif valid.shape != probabilities[:, 0].shape or valid.dtype != torch.bool:
-            expected = tuple(probabilities[:, 0].shape)
-            raise ValueError(f"valid: expected bool {expected}, got {valid.dtype} {tuple(valid.shape)}")
-        present = valid[:, None].to(probabilities)
+        present = _checked_valid(valid, probabilities)[:, None].to(probabilities)
         # On a CPU, one image after the other stays closer to the caches.
         together = 1 if image.device.type == "cpu" else len(image)
         parts = zip(*(tensor.split(together) for tensor in (image, probabilities, present)), strict=True)
@@ -165,11 +166,20 @@ class DenseCRF(nn.Module):
         return kind(torch.cat([position, colour]), number, weight.flatten())
 
 
+def _checked_valid(valid: Tensor | None, probabilities: Tensor) -> Tensor:
+    expected = probabilities[:, 0].shape
+    if valid is None:
+        return torch.ones(expected, dtype=torch.bool, device=probabilities.device)
+    if valid.shape != expected or valid.dtype != torch.bool:
+        raise ValueError(f"valid: expected bool {tuple(expected)}, got {valid.dtype} {tuple(valid.shape)}")
+    return valid
+
+
 def _parameter(weight: float | Tensor) -> nn.Parameter:
     return nn.Parameter(torch.as_tensor(weight, dtype=torch.get_default_dtype()).clone(), requires_grad=False)
 
 
 def _reward(weight: Tensor, messages: Tensor) -> Tensor:
-    """Messages (B, K, H, W) times what they count for each label."""
+    """Return messages (B, K, H, W) times their weight for each label."""
     weight = weight.to(messages)
     return weight * messages if weight.dim() == 0 else torch.einsum("lk,bkhw->blhw", weight, messages)

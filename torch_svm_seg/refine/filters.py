@@ -1,7 +1,7 @@
 """Gaussian filters over the pixels of images, normalised symmetrically, and differentiable.
 
 For pixels with features f and weights a of 0 or 1, a filter is S K S with K_ij = exp(-|f_i - f_j|^2 / 2) between pixels
-of the same image, and S diagonal, s_i = a_i / sqrt(sum_j K_ij a_j). Pixels of weight 0 take no part: they give nothing
+of the same image, and S diagonal, s_i = a_i / sqrt(sum_j K_ij a_j). Pixels of weight 0 take no part: they send nothing
 and receive 0. A pixel is its own neighbour.
 """
 
@@ -27,9 +27,14 @@ class ExactFilter:
     """A filter as the matrix of all pairs of pixels: exact, and for small images only.
 
     Args:
-        features: (D, N), in units of the Gaussian's standard deviation.
-        image: The image that each pixel is of, (N,).
+        features: Features (D, N), in units of the Gaussian's standard deviation.
+        image: Index of each pixel's image, (N,).
         weight: 1 or 0 for each pixel, (N,).
+
+    Example:
+        >>> near = ExactFilter(torch.tensor([[0.0, 0.0, 99.0]]), torch.zeros(3), torch.ones(3))
+        >>> near(torch.tensor([[1.0], [0.0], [0.0]])).flatten()
+        tensor([0.5000, 0.5000, 0.0000])
     """
 
     def __init__(self, features: Tensor, image: Tensor, weight: Tensor) -> None:
@@ -39,7 +44,7 @@ class ExactFilter:
         self._matrix = scale[:, None] * kernel * scale
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Filtered values, (N, K) to (N, K)."""
+        """Return values (N, K) filtered, (N, K)."""
         return self._matrix @ values
 
 
@@ -50,25 +55,30 @@ class LatticeFilter:
     the pixels. All three are weighted sums of a few rows of a table.
 
     Args:
-        features: (D, N), in units of the Gaussian's standard deviation.
-        image: The image that each pixel is of, (N,).
+        features: Features (D, N), in units of the Gaussian's standard deviation.
+        image: Index of each pixel's image, (N,).
         weight: 1 or 0 for each pixel, (N,).
+
+    Example:
+        >>> near = LatticeFilter(torch.tensor([[0.0, 0.0, 9.0]]), torch.zeros(3), torch.ones(3))
+        >>> near(torch.tensor([[1.0], [0.0], [0.0]])).flatten()
+        tensor([0.5000, 0.5000, 0.0000])
     """
 
     def __init__(self, features: Tensor, image: Tensor, weight: Tensor) -> None:
-        # Pixels of weight 0 must not add vertices, as blurs pass through all there are: they stand on another's place.
-        place = torch.where(weight > 0, torch.arange(len(weight), device=weight.device), weight.argmax())
-        self._lattice = lattice = Lattice.of(features.index_select(1, place), image.index_select(0, place))
+        # Pixels of weight 0 must not add vertices, as blurs pass through all there are: they take another's features.
+        index = torch.where(weight > 0, torch.arange(len(weight), device=weight.device), weight.argmax())
+        self._lattice = lattice = Lattice.of(features.index_select(1, index), image.index_select(0, index))
         scale = _scale(self._filter(weight[:, None], transpose=False)[:, 0], weight)
         lattice.slice_weights *= scale[:, None]
         lattice.splat_weights *= scale.index_select(0, lattice.splat_pixels)
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Filtered values, (N, K) to (N, K)."""
+        """Return values (N, K) filtered, (N, K)."""
         return _apply(self._filter, values)
 
     def _filter(self, values: Tensor, transpose: bool) -> Tensor:
-        """The filter or its transpose: blurs along different directions do not commute where vertices are missing."""
+        """Apply the filter or its transpose: blurs of different directions do not commute where vertices are missing."""
         lattice = self._lattice
         table = _weighted_sums(values, lattice.splat_pixels, lattice.splat_weights, lattice.splat_starts)
         for neighbours, weights in reversed(lattice.blurs) if transpose else lattice.blurs:
@@ -82,6 +92,10 @@ class PositionFilter:
     Args:
         sigma: Standard deviation in pixels.
         weight: 1 or 0 for each pixel, (B, 1, H, W).
+
+    Example:
+        >>> PositionFilter(3.0, torch.ones(1, 1, 8, 9))(torch.rand(1, 2, 8, 9)).shape
+        torch.Size([1, 2, 8, 9])
     """
 
     def __init__(self, sigma: float, weight: Tensor) -> None:
@@ -90,7 +104,7 @@ class PositionFilter:
         self._scale = _scale(self._filter(weight), weight)
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Filtered values, (B, K, H, W) to (B, K, H, W)."""
+        """Return values (B, K, H, W) filtered, (B, K, H, W)."""
         return self._scale * self._filter(self._scale * values)
 
     def _filter(self, values: Tensor) -> Tensor:
@@ -98,14 +112,14 @@ class PositionFilter:
 
 
 def _kernel(size: int, sigma: float, reach: int) -> Tensor:
-    """Gaussian of the distances between the places of a line, (size, size); 0 beyond reach."""
-    place = torch.arange(size, dtype=torch.float64)
-    distance = (place - place[:, None]).abs()
+    """Return the Gaussian of the distances between the positions on a line, (size, size); 0 beyond reach."""
+    position = torch.arange(size, dtype=torch.float64)
+    distance = (position - position[:, None]).abs()
     return torch.exp(-(distance / sigma).square() / 2) * (distance <= reach)
 
 
 def _band_product(matrix: Tensor, values: Tensor, reach: int) -> Tensor:
-    """Matrix (n, n) @ values (..., n, m), where entries further than ``reach`` from the diagonal are 0.
+    """Return matrix (n, n) @ values (..., n, m), where entries further than ``reach`` from the diagonal are 0.
 
     Of each block of rows, only the columns within reach are multiplied.
     """
@@ -121,7 +135,7 @@ def _scale(total: Tensor, weight: Tensor) -> Tensor:
 
 
 def _weighted_sums(table: Tensor, rows: Tensor, weights: Tensor, starts: Tensor | None = None) -> Tensor:
-    """Sums of weighted rows of a table: of those in each row of ``rows`` (N, n), or in each part of a flat list."""
+    """Return sums of weighted rows of a table: of those in each row of ``rows`` (N, n), or in each part of a list."""
     return F.embedding_bag(rows, table, starts, per_sample_weights=weights, mode="sum")
 
 

@@ -15,14 +15,21 @@ from torch import Tensor
 
 @dataclass
 class Lattice:
-    """M vertices around N pixels, and how values move between them.
+    """M vertices around N pixels, and the weights by which values move between them.
 
     Attributes:
-        splat_pixels, splat_weights: What the vertices gather from the pixels, vertex by vertex, (N (D + 1),) each.
-        splat_starts: Where each vertex's part of them begins, (M,).
+        splat_pixels: Pixels that the vertices gather from, vertex by vertex, (N (D + 1),).
+        splat_weights: Their weights, (N (D + 1),).
+        splat_starts: First entry of each vertex in both, (M,).
         blurs: For each of the D + 1 directions, each vertex with its neighbours on both sides, (M, 3), and their
             weights; a neighbour that does not exist has weight 0.
-        slice_vertices, slice_weights: What the pixels gather from the vertices, (N, D + 1) each.
+        slice_vertices: Vertices that the pixels gather from, (N, D + 1).
+        slice_weights: Their weights, (N, D + 1).
+
+    Example:
+        >>> lattice = Lattice.of(torch.rand(5, 100), torch.zeros(100))
+        >>> lattice.slice_vertices.shape, len(lattice.blurs)
+        (torch.Size([100, 6]), 6)
     """
 
     splat_pixels: Tensor
@@ -34,7 +41,7 @@ class Lattice:
 
     @classmethod
     def of(cls, features: Tensor, image: Tensor) -> "Lattice":
-        """The lattice for features (D, N), in standard deviations; pixels of different images (N,) share no vertex.
+        """Return the lattice of features (D, N), in standard deviations; pixels of different images (N,) share no vertex.
 
         Raises:
             ValueError: The features span more cells than a 64-bit integer can number.
@@ -64,7 +71,7 @@ class Lattice:
 
 
 def _elevate(features: Tensor) -> Tensor:
-    """Features (D, N) embedded into the plane, (D + 1, N), so that the blur has their unit of length."""
+    """Return features (D, N) embedded into the plane, (D + 1, N), so that the blur has their unit of length."""
     dimensions = features.shape[0]
     number = torch.arange(1, dimensions + 1, dtype=torch.float64)
     scale = math.sqrt(2 / 3) * (dimensions + 1) * (number * (number + 1)).rsqrt()
@@ -74,16 +81,16 @@ def _elevate(features: Tensor) -> Tensor:
 
 
 def _enclosing_simplex(elevated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The simplex around each point of the plane, (D + 1, N).
+    """Return the simplex around each point of the plane, (D + 1, N).
 
     Returns:
         The vertex of remainder 0, divided by D + 1; each coordinate's rank by distance from it, 0 the largest; the
         point's barycentric coordinates by the vertices' remainder. All are (D + 1, N).
     """
     size = elevated.shape[0]
-    place = elevated / size
-    anchor = place.round()
-    distance = place - anchor
+    point = elevated / size
+    anchor = point.round()
+    distance = point - anchor
     rank = _ranks(distance).to(distance) + anchor.sum(0)
     # Rounding may leave the plane; the coordinates that were rounded the furthest bring the anchor back.
     shift = (rank < 0).to(rank) - (rank >= size).to(rank)
@@ -94,7 +101,7 @@ def _enclosing_simplex(elevated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Rank of each entry along the first, short dimension, 0 the largest; equals rank in their order. int8."""
+    """Return the rank of each entry along the first, short dimension, int8: 0 the largest, equals in their order."""
     rank = torch.arange(len(values), dtype=torch.int8, device=values.device)[:, None].repeat(1, values.shape[1])
     for first in range(len(values)):
         for second in range(first + 1, len(values)):
@@ -105,13 +112,13 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def _vertex_keys(anchor: Tensor, rank: Tensor, image: Tensor) -> tuple[list[Tensor], list[int]]:
-    """Integers that name the simplices' vertices among those of their remainder.
+    """Return integers that name the simplices' vertices among those of their remainder.
 
     The vertex of remainder r is (D + 1) a + r, with the anchor a less 1 in the r coordinates of the last ranks. Its
     key is linear in the first D coordinates of that a, which imply the last, and in the image.
 
     Returns:
-        The keys (N,) for each of the D + 1 remainders, and by how much each coordinate of a counts in them.
+        The keys (N,) for each of the D + 1 remainders, and the weight of each coordinate of a in them.
     """
     lowest, highest = anchor.amin(1).tolist(), anchor.amax(1).tolist()
     strides, cells = [], 1
@@ -137,15 +144,15 @@ def _vertex_keys(anchor: Tensor, rank: Tensor, image: Tensor) -> tuple[list[Tens
 
 
 def _blur(vertices: list[Tensor], direction: int, strides: list[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Each vertex with its neighbours along a direction, (M, 3), and their weights.
+    """Return each vertex with its neighbours along a direction, (M, 3), and their weights.
 
     A step adds D to one coordinate and takes 1 from the others: it leads to the next lower remainder.
 
     Args:
         vertices: Ascending keys for each remainder.
         direction: The coordinate.
-        strides: Of the coordinates in the keys.
-        dtype: Of the weights.
+        strides: Weight of each coordinate in the keys.
+        dtype: Number type of the weights.
     """
     counts = [len(keys) for keys in vertices]
     own = torch.arange(sum(counts), device=vertices[0].device)
@@ -154,9 +161,9 @@ def _blur(vertices: list[Tensor], direction: int, strides: list[int], dtype: tor
     for remainder, keys in enumerate(vertices):
         step = strides[direction] - (0 if remainder else sum(strides))
         targets, wanted = vertices[remainder - 1], keys + step
-        place = torch.searchsorted(targets, wanted).clamp_(max=len(targets) - 1)
-        found = (targets.index_select(0, place) == wanted).nonzero()[:, 0]
-        target = place.index_select(0, found) + offsets[remainder - 1]
+        nearest = torch.searchsorted(targets, wanted).clamp_(max=len(targets) - 1)
+        found = (targets.index_select(0, nearest) == wanted).nonzero()[:, 0]
+        target = nearest.index_select(0, found) + offsets[remainder - 1]
         source = found + offsets[remainder]
         after.index_copy_(0, source, target)
         before.index_copy_(0, target, source)

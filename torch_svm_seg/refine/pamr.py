@@ -39,7 +39,7 @@ class PAMR(nn.Module):
         steps: Number of steps, >= 0.
 
     Shape:
-        image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities (B, K, H, W), >= 0. Result (B, K, H, W). It is
+        Image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities (B, K, H, W), >= 0. Result (B, K, H, W). It is
         differentiable with respect to the probabilities.
 
     Example:
@@ -64,13 +64,14 @@ class PAMR(nn.Module):
         return self.steps * RADIUS
 
     def extra_repr(self) -> str:
+        """Return the parameters for the module's representation."""
         return f"kind={self.kind!r}, steps={self.steps}"
 
     def forward(self, image: Tensor, probabilities: Tensor) -> Tensor:
-        """Refined probabilities.
+        """Return refined probabilities.
 
         Raises:
-            ValueError: Naming the argument, where shapes do not match or values are not as above.
+            ValueError: Shapes do not match or values are out of range.
         """
         image, probabilities = checked(image, probabilities)
         with full_precision(image.device):
@@ -81,7 +82,7 @@ class PAMR(nn.Module):
         return probabilities
 
     def _affinities(self, image: Tensor) -> Tensor:
-        """Affinities (48, B, 1, H, W), computed in blocks of rows."""
+        """Return affinities (48, B, 1, H, W), computed in blocks of rows."""
         images, channels, height, width = image.shape
         padded = _pad(image)
         rows = max(BLOCK_ENTRIES // (len(OFFSETS) * images * channels * width), 1)
@@ -94,13 +95,13 @@ class PAMR(nn.Module):
 
 
 def _pamr(differences: Tensor) -> Tensor:
-    """Affinities (48, B, 1, h, w) from the neighbours' differences to the pixel, (48, B, 3, h, w)."""
+    """Return affinities (48, B, 1, h, w) from the neighbours' differences to the pixel, (48, B, 3, h, w)."""
     deviation = _deviation(differences, own=len(DILATIONS))
     return (differences.abs_() / -(0.1 * deviation + TINY)).mean(2, keepdim=True).softmax(0)
 
 
 def _par(differences: Tensor) -> Tensor:
-    """As :func:`_pamr`."""
+    """Return affinities as :func:`_pamr` does."""
     width = 0.3 * (_deviation(differences, own=0) + TINY)
     distance = differences.new_tensor([math.hypot(*offset) for offset in OFFSETS])
     by_distance = -(distance / (0.3 * (distance.std() + TINY))).square()
@@ -109,7 +110,7 @@ def _par(differences: Tensor) -> Tensor:
 
 
 def _deviation(differences: Tensor, own: int) -> Tensor:
-    """Standard deviation (B, C, h, w) of the neighbours' colours, with the pixel's own counted ``own`` times.
+    """Return the standard deviation (B, C, h, w) of the neighbours' colours, the pixel's own counted ``own`` times.
 
     It is computed from differences to the pixel (48, B, C, h, w), which are 0 for the pixel itself.
     """
@@ -120,7 +121,7 @@ def _deviation(differences: Tensor, own: int) -> Tensor:
 
 
 def _step(probabilities: Tensor, affinities: Tensor) -> Tensor:
-    """Each pixel's neighbours, summed with their affinities (48, B, 1, H, W)."""
+    """Return the sum of each pixel's neighbours, weighted by their affinities (48, B, 1, H, W)."""
     padded, result = _pad(probabilities), torch.zeros_like(probabilities)
     height, width = probabilities.shape[2:]
     for affinity, (row, column) in zip(affinities, OFFSETS, strict=True):
@@ -134,7 +135,7 @@ def _pad(values: Tensor) -> Tensor:
 
 
 def _neighbours(padded: Tensor) -> Tensor:
-    """The neighbours (48, B, C, h, w) of pixels, from these with a border of RADIUS, (B, C, h + 48, w + 48)."""
+    """Return the neighbours (48, B, C, h, w) of pixels, from these with a border of RADIUS, (B, C, h + 48, w + 48)."""
     height, width = (size - 2 * RADIUS for size in padded.shape[2:])
     return torch.stack(
         [

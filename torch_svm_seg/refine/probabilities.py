@@ -1,20 +1,22 @@
-"""Class probabilities: from labels, checked before refinement, and refined step by step."""
+"""Class probabilities: from labels, and checked before refinement."""
 
 import warnings
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.refine.tiles import refine_in_tiles
 
 
 def checked(image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """An image (B, 3, H, W) and probabilities (B, K, H, W), found to be fit for refinement, in the same precision.
+    """Return an image (B, 3, H, W) and probabilities (B, K, H, W) in one precision, if they are fit for refinement.
 
     Raises:
-        ValueError: Naming the argument, what was expected and what came.
+        ValueError: Shapes do not match or values are out of range.
+
+    Example:
+        >>> checked(torch.zeros(1, 3, 4, 5, dtype=torch.uint8), torch.rand(1, 2, 4, 5))[0].dtype
+        torch.float32
     """
     if probabilities.dim() != 4 or not probabilities.dtype.is_floating_point or 0 in probabilities.shape:
         shape = tuple(probabilities.shape)
@@ -38,20 +40,25 @@ def checked(image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def label_probabilities(labels: Tensor, number: int, confidence: float = 0.7, present: Tensor | None = None) -> Tensor:
-    """Probabilities that trust labels to a degree, as in pydensecrf's ``unary_from_labels``.
+    """Return probabilities that trust labels to a degree, as pydensecrf's ``unary_from_labels`` does.
 
     Args:
         labels: Class ids from 0 to number - 1, and 255 where nothing is known, (B, H, W).
-        number: K, of classes.
+        number: Number of classes, K.
         confidence: Probability of a label, > 0 and < 1; the other classes present share the rest. IRN's is 0.7.
-        present: Which classes each image has, those of its labels among them, (B, K) of bool; by default all.
+        present: The classes of each image, those of its labels among them, bool (B, K); by default all.
 
     Returns:
         (B, K, H, W), summing to 1 over K; 0 for absent classes, equal for all others where nothing is known, and 1 for
         a single class.
 
     Raises:
-        ValueError: Naming the argument, where values are not as above.
+        ValueError: Values are out of range.
+
+    Example:
+        >>> label_probabilities(torch.tensor([[[0, 1, 255]]]), 2)[0, :, 0]
+        tensor([[0.7000, 0.3000, 0.5000],
+                [0.3000, 0.7000, 0.5000]])
     """
     if labels.dim() != 3 or labels.dtype.is_floating_point:
         raise ValueError(f"labels: expected integers (B, H, W), got {labels.dtype} {tuple(labels.shape)}")
@@ -70,23 +77,3 @@ def label_probabilities(labels: Tensor, number: int, confidence: float = 0.7, pr
     classes = torch.arange(number, device=labels.device)[:, None, None]
     probabilities = torch.where(labels == classes, confidence, (1 - confidence) / (count - 1).clamp_min(1))
     return present * torch.where(unsure | (count == 1), 1 / count, probabilities)
-
-
-def refine(steps: Sequence[nn.Module], images: Tensor, probabilities: Tensor) -> Tensor:
-    """Refine probabilities of which only those of the classes present take part.
-
-    Args:
-        steps: Modules that refine probabilities (B, K, H, W) by images (B, 3, H, W): ``DenseCRF``, ``PAMR``, ...
-        images: RGB 0..255, (B, 3, H, W).
-        probabilities: Of classes by id, (B, K, H, W); 0 at all pixels of an image for a class that it does not have.
-
-    Returns:
-        (B, K, H, W); still 0 for absent classes, which the steps saw only where another image of the batch has them.
-    """
-    present = probabilities.amax((2, 3), keepdim=True) > 0
-    used = present.flatten(1).any(0).nonzero()[:, 0]
-    refined = probabilities[:, used]
-    for step in steps:
-        refined = refine_in_tiles(step, images, refined) * present[:, used]
-        refined = refined / refined.sum(1, keepdim=True)  # those of PAR sum to 1.01^steps
-    return probabilities.new_zeros(probabilities.shape).index_copy(1, used, refined.to(probabilities))

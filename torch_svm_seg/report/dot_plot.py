@@ -84,6 +84,12 @@ class DotPlot:
     Attributes:
         legend: Meaning of each kind of mark.
         groups: Heading -> rows.
+
+    Example:
+        >>> disc = MarkKind("masks", DISC)
+        >>> row = DotRow("IRN", "Ahn et al., CVPR 2019", [(disc, 66.5)], "masks 66.5")
+        >>> DotPlot({"pseudo masks": disc}, {"Published": [row]}).scale.ticks
+        [60, 70, 80, 90, 100]
     """
 
     legend: Mapping[str, MarkKind]

@@ -51,7 +51,12 @@ def class_colour(class_id: int) -> str:
 
 
 def image_figure(image: Tensor) -> Figure:
-    """Return an image, uint8 (3, H, W), as JPEG."""
+    """Return an image, uint8 (3, H, W), as JPEG.
+
+    Example:
+        >>> image_figure(torch.zeros(3, 375, 500, dtype=torch.uint8)).size
+        (320, 240)
+    """
     return _jpeg("image", "the image", _small(image))
 
 
@@ -65,6 +70,10 @@ def mask_figure(
         read: Function that returns the class ids (H, W), or raises InputError.
         class_names: Name of each class id.
         miou: Score of the mask, if known.
+
+    Example:
+        >>> mask_figure("seed", lambda: torch.tensor([[0, 0, 0, 1]]), ["background", "cat"]).alt
+        'background 75%, cat 25%'
     """
     try:
         ids = read()
@@ -91,6 +100,11 @@ def activation_figure(
         image: The image, uint8 (3, H, W).
         read: Function that returns the maps, or raises InputError.
         class_names: Name of each class id.
+
+    Example:
+        >>> image, maps = torch.zeros(3, 8, 8, dtype=torch.uint8), ActivationMaps((1,), torch.ones(1, 2, 2), (8, 8))
+        >>> activation_figure("CAM", image, lambda: maps, ["background", "cat"]).alt
+        'class activation of cat'
     """
     try:
         maps = read().resized()
@@ -113,6 +127,12 @@ def samples_figure(image: Tensor, truth: Tensor, settings: Mapping[str, Any]) ->
         image: The image, uint8 (3, H, W).
         truth: Its ground truth, (H, W).
         settings: Settings of the run, as ``expand.py`` records them.
+
+    Example:
+        >>> image, truth = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.long)
+        >>> settings = {"supervision": "ground-truth", "samples_per_class": 9, "seed": 0}
+        >>> samples_figure(image, truth, settings).alt
+        '9 sampled pixels, labelled by the ground truth'
     """
     if settings.get("supervision") != "ground-truth":
         return None

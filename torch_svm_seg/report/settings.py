@@ -52,7 +52,12 @@ def run_record(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def run_settings(folder: Path) -> Mapping[str, Any]:
-    """Return the settings of the run that wrote a folder; empty where it recorded none."""
+    """Return the settings of the run that wrote a folder; empty where it recorded none.
+
+    Example:
+        >>> run_settings(Path("nowhere"))
+        {}
+    """
     settings = run_record(folder)[1].get("settings")
     return settings if isinstance(settings, dict) else {}
 

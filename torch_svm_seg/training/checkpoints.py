@@ -26,6 +26,10 @@ class Checkpoint:
         class_names: Name of each class id, background first.
         state: Result of :meth:`~torch_svm_seg.training.trainer.Training.state_dict`, or the network's part of it.
         best: Best validation score so far, where networks are chosen by one.
+
+    Example:
+        >>> Checkpoint({"method": "cam"}, ("background", "cat"), {"model": {}}).settings["method"]
+        'cam'
     """
 
     settings: dict[str, Any]
@@ -53,6 +57,9 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
 
     Raises:
         InputError: The file cannot be read, or is no checkpoint.
+
+    Example:
+        >>> read_checkpoint("runs/sipe/checkpoint.pt").class_names  # doctest: +SKIP
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.data.embedded import embedded_sample
 from torch_svm_seg.refine import PAMR, DenseCRF
-from torch_svm_seg.refine.tiles import refine_in_tiles
+from torch_svm_seg.refine.steps import refine_in_tiles
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""Refinement of large images in overlapping tiles, so that memory is bounded and time is linear in the pixels."""
+"""Refinement step by step, of large images in overlapping tiles: memory is bounded, time is linear in the pixels."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -11,17 +11,44 @@ MOST_PIXELS = 3_000_000
 """Pixels of a tile, its margin included: a dense CRF takes 400 bytes for each, PAMR 200."""
 
 
+def refine(steps: Sequence[nn.Module], images: Tensor, probabilities: Tensor) -> Tensor:
+    """Refine probabilities of which only those of the classes present take part.
+
+    Args:
+        steps: Modules that refine probabilities (B, K, H, W) by images (B, 3, H, W): ``DenseCRF``, ``PAMR``, ...
+        images: RGB images from 0 to 255, (B, 3, H, W).
+        probabilities: Probabilities of the classes by id, (B, K, H, W); 0 at all pixels of an image for a class that it
+            does not have.
+
+    Returns:
+        Refined probabilities (B, K, H, W); still 0 for absent classes, which the steps saw only where another image of
+        the batch has them.
+
+    Example:
+        >>> from torch_svm_seg.refine import PAMR, DenseCRF
+        >>> refine([DenseCRF.preset("psa"), PAMR()], torch.zeros(1, 3, 8, 9), torch.rand(1, 21, 8, 9)).shape
+        torch.Size([1, 21, 8, 9])
+    """
+    present = probabilities.amax((2, 3), keepdim=True) > 0
+    used = present.flatten(1).any(0).nonzero()[:, 0]
+    refined = probabilities[:, used]
+    for step in steps:
+        refined = refine_in_tiles(step, images, refined) * present[:, used]
+        refined = refined / refined.sum(1, keepdim=True)  # those of PAR sum to 1.01^steps
+    return probabilities.new_zeros(probabilities.shape).index_copy(1, used, refined.to(probabilities))
+
+
 def refine_in_tiles(step: nn.Module, images: Tensor, probabilities: Tensor, most_pixels: int = MOST_PIXELS) -> Tensor:
     """Apply a refinement to tiles of an image, each with a margin as wide as the refinement reaches.
 
     An image that is small enough is one tile. A refinement without a ``reach``, the distance in pixels beyond which
-    pixels have no say or next to none, is applied to the whole image.
+    pixels have no influence or next to none, is applied to the whole image.
 
     Args:
-        step: Refines probabilities by images, such as :class:`~torch_svm_seg.refine.DenseCRF`.
-        images: RGB 0..255, (B, 3, H, W).
-        probabilities: (B, K, H, W).
-        most_pixels: Pixels of a tile at most, its margin included, unless the margin alone has more.
+        step: Module that refines probabilities by images, such as :class:`~torch_svm_seg.refine.DenseCRF`.
+        images: RGB images from 0 to 255, (B, 3, H, W).
+        probabilities: Probabilities (B, K, H, W).
+        most_pixels: Most pixels of a tile, its margin included, unless the margin alone has more.
 
     Example:
         >>> from torch_svm_seg.refine import PAMR
