@@ -78,7 +78,7 @@ class LatticeFilter:
         return _apply(self._filter, values)
 
     def _filter(self, values: Tensor, transpose: bool) -> Tensor:
-        """Apply the filter or its transpose: blurs of different directions do not commute where vertices are missing."""
+        """Apply the filter or its transpose: blurs along two directions do not commute where vertices are missing."""
         lattice = self._lattice
         table = _weighted_sums(values, lattice.splat_pixels, lattice.splat_weights, lattice.splat_starts)
         for neighbours, weights in reversed(lattice.blurs) if transpose else lattice.blurs:

@@ -41,7 +41,7 @@ class Lattice:
 
     @classmethod
     def of(cls, features: Tensor, image: Tensor) -> "Lattice":
-        """Return the lattice of features (D, N), in standard deviations; pixels of different images (N,) share no vertex.
+        """Return the lattice of features (D, N), in standard deviations; pixels of different images share no vertex.
 
         Raises:
             ValueError: The features span more cells than a 64-bit integer can number.
