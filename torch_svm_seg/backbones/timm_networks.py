@@ -1,6 +1,7 @@
 """Networks of timm: built, given weights, and found out where their maps are."""
 
 import importlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,11 +20,17 @@ PREFIX = "timm:"
 
 _STAGE_OF_STRIDE = dict(zip((2, 4, 8, 16, 32), STAGES, strict=True))
 
+# Side in pixels, at most, of the image on which a network's maps are looked for; some are built for 1024.
+_HOOKED_SIZE = 256
+
 # What lets plain transformers, and those with windows, take images of other sizes than they were built for.
 _ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 # Names of the patch embedding: timm's, DINO's and EVA's; CLIP's.
 _PATCHES = ("patch_embed.proj.weight", "visual.conv1.weight")
+
+# Names of a block's first tensor: timm's, DINO's and EVA's; CLIP's.
+_BLOCK = re.compile(r"(?:visual\.)?(?:trunk\.)?(?:blocks|transformer\.resblocks)\.(\d+)\.")
 
 
 def load_timm_backbone(
@@ -85,9 +92,10 @@ def _create(name: str, pretrained: bool) -> nn.Module:
 
 
 def _renamed(name: str, file: PathLike, network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn the names of a file into timm's: those of DINO, DINOv2, DINOv3, CLIP, and what else timm converts."""
+    """Turn the names of a file into timm's: those of DINO, DINOv2, DINOv3, CLIP, and others that timm converts."""
     state = _without_prefix(state)
     _check_patches(name, file, network, state)
+    _check_depth(name, file, network, state)
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return dict(state)
@@ -116,11 +124,23 @@ def _check_patches(name: str, file: PathLike, network: nn.Module, state: Mapping
         raise InputError(f"{file}: weights of patches of {sizes[0]} pixels, but {name} has {sizes[1]}")
 
 
+def _check_depth(name: str, file: PathLike, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights of another number of blocks, of which most would fit."""
+    own, found = _depth(network.state_dict()), _depth(state)
+    if found and own and found != own:
+        raise InputError(f"{file}: weights of {found} blocks, but {name} has {own}")
+
+
+def _depth(state: Mapping[str, Tensor]) -> int:
+    """Count the blocks of a plain transformer under the names of timm and DINO, or of CLIP; 0 for other networks."""
+    return len({found.group(1) for name in state if (found := _BLOCK.match(name))})
+
+
 def _hooked_stages(network: nn.Module, input_size: Sequence[int]) -> tuple[dict[str, Stage], bool]:
     """Find the modules of a network of timm that put out maps: for each stride, the last one.
 
     What ``feature_info`` lists can also be tokens, maps with channels last, tuples, or a module that does not exist
-    or is never run. So the network is run once.
+    or is never run. So the network is run once, on an image of a moderate size.
 
     Returns:
         The stages, and whether the deepest one listed is among them.
@@ -129,13 +149,15 @@ def _hooked_stages(network: nn.Module, input_size: Sequence[int]) -> tuple[dict[
     information: Any = getattr(network, "feature_info", ())
     listed = [Stage(entry["module"], entry["num_chs"], entry["reduction"]) for entry in information]
     listed = [stage for stage in listed if stage.module in existing and stage.stride in _STAGE_OF_STRIDE]
+    size = [min(side, _HOOKED_SIZE) for side in input_size[1:]]
     with torch.no_grad(), StageReader(network, {s.module: s.module for s in listed}) as outputs:
-        network(torch.zeros(1, *input_size))
-    found = [stage for stage in listed if _is_map(outputs.get(stage.module), stage, input_size)]
-    complete = bool(found) and found[-1] == listed[-1]
+        network(torch.zeros(1, 3, *size))
+    found = [stage for stage in listed if _is_map(outputs.get(stage.module), stage, size)]
+    complete = bool(found) and found[-1].module == information[-1]["module"]
     return {_STAGE_OF_STRIDE[stage.stride]: stage for stage in found}, complete
 
 
-def _is_map(output: object, stage: Stage, input_size: Sequence[int]) -> bool:
-    size = [-(-side // stage.stride) for side in input_size[1:]]
-    return isinstance(output, Tensor) and list(output.shape) == [1, stage.channels, *size]
+def _is_map(output: object, stage: Stage, size: Sequence[int]) -> bool:
+    """Tell whether a module put out the map of its stage for one image of a size (H, W)."""
+    cells = [-(-side // stage.stride) for side in size]
+    return isinstance(output, Tensor) and list(output.shape) == [1, stage.channels, *cells]

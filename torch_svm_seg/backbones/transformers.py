@@ -26,6 +26,10 @@ class InputRule:
     Attributes:
         multiple: Sides are multiples of it, in pixels.
         fixed: The only size (H, W), where a network has tables of positions that fit nothing else.
+
+    Example:
+        >>> InputRule(14).size(375, 500)
+        (378, 504)
     """
 
     multiple: int
@@ -50,6 +54,13 @@ class TransformerBackbone(Backbone):
         rule: The image sizes that it takes.
         maps: Its maps, in the order of ``forward_intermediates``.
         mean, std, scale: See :class:`~torch_svm_seg.backbones.backbone.Backbone`.
+
+    Example:
+        >>> import timm
+        >>> network = timm.create_model("test_vit", pretrained=False, dynamic_img_size=True).eval()
+        >>> backbone = TransformerBackbone(network, *find_maps(network), mean=(127.5,) * 3, std=(127.5,) * 3)
+        >>> backbone.stages(torch.zeros(1, 3, 90, 130), ["F5"])["F5"].shape  # patches of 16x16 pixels
+        torch.Size([1, 64, 6, 9])
     """
 
     def __init__(
@@ -68,9 +79,11 @@ class TransformerBackbone(Backbone):
         self._indices = dict(zip(names, indices, strict=True))
 
     def input_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Return the size (H, W) at which the network sees an image of a size: whole cells, rounded up."""
         return self.rule.size(*(side * self.scale for side in size))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the class scores of images, RGB 0..255 of shape (B, 3, H, W)."""
         inputs = self._input(images)
         scores: Tensor = torch.func.functional_call(self.network, _tables(self.network, inputs), (inputs,))
         return scores
@@ -88,6 +101,12 @@ def read_maps(network: nn.Module, inputs: Tensor, indices: Sequence[int] | None 
         network: A network of timm with ``forward_intermediates``.
         inputs: Normalised images (B, 3, H, W), of a size that the network takes.
         indices: Of the maps, ascending; all by default.
+
+    Example:
+        >>> import timm
+        >>> network = timm.create_model("test_vit", pretrained=False).eval()
+        >>> [tuple(found.shape) for found in read_maps(network, torch.zeros(1, 3, 160, 160), [1, 5])]
+        [(1, 64, 10, 10), (1, 64, 10, 10)]
     """
     tables = {f"network.{name}": table for name, table in _tables(network, inputs).items()}
     maps: list[Tensor] = torch.func.functional_call(_Intermediates(network), tables, (inputs, indices))
@@ -105,6 +124,12 @@ def find_maps(network: nn.Module) -> tuple[InputRule, list[Stage]]:
 
     Raises:
         ValueError: It gives no maps at any size; the message has the reason.
+
+    Example:
+        >>> import timm
+        >>> rule, maps = find_maps(timm.create_model("swiftformer_xs", pretrained=False).eval())
+        >>> rule.multiple, [found.stride for found in maps]
+        (32, [4, 8, 16, 32])
     """
     config: Any = network
     if not hasattr(network, "forward_intermediates"):
@@ -137,12 +162,21 @@ def overlap_patches(network: nn.Module, stride: int) -> None:
 
     Raises:
         ValueError: The network has no patches, or the stride leaves cells that are not in the middle of their patches.
+
+    Example:
+        >>> import timm
+        >>> network = timm.create_model("test_vit", pretrained=False, dynamic_img_size=True).eval()
+        >>> overlap_patches(network, stride=8)
+        >>> read_maps(network, torch.zeros(1, 3, 160, 160), [5])[0].shape
+        torch.Size([1, 64, 20, 20])
     """
     embedding: Any = getattr(network, "patch_embed", None)
     projection = getattr(embedding, "proj", None)
     if not isinstance(projection, nn.Conv2d) or projection.kernel_size != projection.stride:
         raise ValueError("patch_stride: expected a plain transformer, got a network without patches of one size")
-    patch = projection.kernel_size[0]
+    patch, entries = projection.kernel_size[0], network.feature_info
+    if any(entry["reduction"] != patch for entry in entries):  # type: ignore[union-attr]
+        raise ValueError("patch_stride: expected a plain transformer, got a hierarchical one")
     if not 1 <= stride <= patch or (patch - stride) % 2:
         raise ValueError(f"patch_stride: expected 1 to {patch}, and even like the patch of {patch}, got {stride}")
     padding = (patch - stride) // 2
@@ -151,7 +185,7 @@ def overlap_patches(network: nn.Module, stride: int) -> None:
     projection.padding_mode = "replicate"
     projection._reversed_padding_repeated_twice = [padding] * 4
     embedding.patch_size = (stride, stride)
-    for entry in network.feature_info:  # type: ignore[union-attr]
+    for entry in entries:  # type: ignore[union-attr]
         entry["reduction"] = stride
 
 

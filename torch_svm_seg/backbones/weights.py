@@ -4,6 +4,7 @@ A file that does not fit is the quiet way to wrong results: PyTorch's own ``stri
 says nothing. Here what did not fit is reported, and a checkpoint of another network is refused.
 """
 
+import argparse
 import errno
 import logging
 import pickle
@@ -134,7 +135,9 @@ def read_state_dict(file: PathLike) -> dict[str, Tensor]:
 
 def _read_checkpoint(file: PathLike) -> object:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        # The settings that DINO, timm and others save beside the weights: names and plain values, no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # damaged files make the unpickler raise nearly anything
