@@ -190,14 +190,18 @@ class Backbone(nn.Module):
             ValueError: There is no such stage, or the images have another shape or no pixels.
         """
         names = list(names)
-        for name in names:
-            if name not in self.stage_names:
-                raise ValueError(f"stage {name!r}: expected one of {', '.join(self.stage_names)}")
+        self.check_stages(names)
         features = {IMAGE: self._converted(images)}
         deep = [name for name in names if name != IMAGE]
         if deep:
             features |= self._read(self._input(images), deep)
         return {name: features[name] for name in names}
+
+    def check_stages(self, names: Iterable[str]) -> None:
+        """Raise ValueError unless the backbone has all stages of these names."""
+        for name in names:
+            if name not in self.stage_names:
+                raise ValueError(f"stage {name!r}: expected one of {', '.join(self.stage_names)}")
 
     def train(self, mode: bool = True) -> "Backbone":
         """Switch to training, except BatchNorm, or to evaluation."""

@@ -11,10 +11,12 @@ from torch_svm_seg.cam.activation import SCALES, ActivationMaps, class_activatio
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cam.io import cam_path, save_cams
+from torch_svm_seg.cam.spreading import spread_maps
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, open_labelled
 from torch_svm_seg.cli.options.maps import check_scales
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
+from torch_svm_seg.cli.options.walk import MapWalkOptions
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.pipeline.runner import for_each
 from torch_svm_seg.segmenters import Segmenter, load_segmenter, probability_maps
@@ -75,6 +77,7 @@ class Settings:
     data: DataOptions = group(affects_results=False)
     labels: LabelOptions = group()
     activation: ActivationOptions = group()
+    walk: MapWalkOptions = group()
     run: WriteOptions = group(out=Path("out/cams"))
 
 
@@ -83,11 +86,15 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     check_scales(settings.activation.scales)
     data = open_labelled(settings.data, settings.labels, rank)
     class_names, out = data.dataset.class_names, settings.run.out
-    network = settings.activation.load(class_names).to(settings.run.choose_device())
+    device = settings.run.choose_device()
+    network = settings.activation.load(class_names).to(device)
+    walk = settings.walk.open()
+    walk = walk.to(device) if walk else None
     paths = [cam_path(out, id) for id in data.dataset.ids]
 
     def write(index: int) -> None:
-        maps = settings.activation.maps(network, data.dataset.image(index), data.classes(index))
-        save_cams(paths[index], maps, class_names)
+        image = data.dataset.image(index)
+        maps = settings.activation.maps(network, image, data.classes(index))
+        save_cams(paths[index], spread_maps(walk, image, maps) if walk else maps, class_names)
 
     return for_each(data.dataset, write, paths, out, recorded(settings), settings.run.overwrite, rank, number)

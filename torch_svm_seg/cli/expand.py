@@ -14,10 +14,13 @@ Then ``evaluate.py --predictions runs/voc`` scores the masks again, as tables in
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from torch_svm_seg.backbones.backbone import Backbone
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.backbones.several import TwoBackbones
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cli.command import exit_code_of
@@ -29,8 +32,10 @@ from torch_svm_seg.cli.options.refinement import RefinementOptions
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
+from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.run_settings import RunSettings
 from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.seed_expander import SelfTraining
@@ -51,7 +56,7 @@ EXIT_CODES = (
 
 @dataclass(frozen=True)
 class FeatureOptions(BackboneOptions):
-    """The features to compare."""
+    """The networks, and the features to compare."""
 
     title: ClassVar = "features"
 
@@ -62,6 +67,25 @@ class FeatureOptions(BackboneOptions):
         "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each with equal weight; none is only "
         "--baselines (default: all six; F4 with seeds)",
     )
+    second_backbone: str | None = option(
+        None, metavar="NAME", help="a second network, whose stages are second.F1 to second.F5, for F1+F3+second.F5"
+    )
+    second_weights: str | None = option(
+        None, metavar="FILE", content=True, help="state dict or checkpoint of --second-backbone"
+    )
+
+    def open(self, first: Backbone) -> Backbone:
+        """Join the first network with the second one, if there is one, and check that they have the stages.
+
+        Raises:
+            InputError: The second network cannot be loaded, or there is no such stage.
+        """
+        if self.second_backbone is not None:
+            first = TwoBackbones(first, load_backbone(self.second_backbone, self.second_weights))
+        elif self.second_weights is not None:
+            raise InputError("--second-weights: works only together with --second-backbone")
+        self.check(first)
+        return first
 
     def check(self, backbone: Backbone) -> None:
         """Raise InputError unless the backbone has the stages."""
@@ -74,7 +98,7 @@ class FeatureOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class MaskOptions(RefinementOptions):
+class MaskOptions(RefinementOptions, WalkOptions):
     """The refinements of the SVM's probabilities."""
 
     title: ClassVar = "refinement"
@@ -83,7 +107,7 @@ class MaskOptions(RefinementOptions):
         ("none",),
         metavar="HOW",
         help="refinements of the SVM's calibrated probabilities, each written beside the others: none, crf, pamr, par, "
-        "irn, or several in a row such as crf+pamr",
+        "irn, walk (between similar features of --backbone), or several in a row such as crf+pamr",
     )
     ignore_below: float = option(
         0.0,
@@ -108,7 +132,7 @@ class Settings:
     """Settings of the command."""
 
     data: DataOptions = group()
-    features: FeatureOptions = group(backbone=None)
+    features: FeatureOptions = group(backbone="")
     samples: SampleOptions = group()
     seeds: SeedOptions = group()
     labels: LabelOptions = group()
@@ -141,18 +165,31 @@ class Settings:
         number = (SEED_SAMPLES if self.from_seeds else STUDY_SAMPLES) if number is None else number
         return replace(
             self,
-            features=replace(self.features, features=features, backbone=self._backbone()),
+            features=replace(self.features, features=features, backbone=self._backbone),
             samples=replace(self.samples, samples_per_class=number),
         )
 
+    @property
     def _backbone(self) -> str:
-        """Return the name of the backbone: the one asked for, or the classifier's."""
-        if self.seeds.checkpoint is None:
+        """Name of the backbone; empty for the classifier's own."""
+        if self.features.backbone or self.seeds.checkpoint is None:
             return self.features.backbone or DEFAULT_BACKBONE
-        for name in ("backbone", "weights"):
-            if getattr(self.features, name) is not None:
-                raise InputError(f"--checkpoint and --{name}: give one of them, the checkpoint has its own backbone")
-        return str(read_checkpoint(self.seeds.checkpoint).settings["backbone"])
+        if self.features.weights is not None:
+            raise InputError("--checkpoint and --weights: the weights are of which --backbone?")
+        return ""
+
+    def record(self) -> RunSettings:
+        """Return what results depend on; of two networks of one name, the classifier's own is the one without weights.
+
+        Raises:
+            InputError: A file cannot be read.
+        """
+        record, checkpoint = recorded(self), self.seeds.checkpoint
+        if checkpoint is None:
+            return record
+        if not self.features.backbone:
+            return record | {"backbone": str(read_checkpoint(checkpoint).settings["backbone"])}
+        return record if self.features.weights else record | {"weights": "ImageNet"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -186,7 +223,7 @@ def expand(settings: Settings, rank: int = 0, number: int = 1) -> int:
     def work(share: Sequence[int], progress: Progress, report: Callable[[], object]) -> None:
         run.run(dataset, share, progress, options.batch_size, options.workers, report)
 
-    record = recorded(settings) | {"classes": list(dataset.class_names)}
+    record = settings.record() | {"classes": list(dataset.class_names)}
     files = [[mask_path(options.out, name, id) for name in run.names] for id in dataset.ids]
     outcome = run_shares(options.out, record, files, work, options.overwrite, rank, number)
     if rank != 0:
@@ -199,15 +236,16 @@ def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
     """Build what expands an image."""
     device, checkpoint = settings.run.choose_device(), settings.seeds.checkpoint
     classifier = load_classifier(checkpoint, dataset.class_names).to(device) if checkpoint else None
-    backbone = classifier.backbone if classifier else settings.features.load().to(device)
-    settings.features.check(backbone)
+    own = classifier.backbone if classifier and not settings.features.backbone else settings.features.load()
+    backbone = settings.features.open(own).to(device)
+    walk = partial(settings.masks.open_walk, backbone)
     return ExpansionRun(
         backbone,
         _labeller(settings, len(dataset.class_names)).to(device),
         _supervision(settings, dataset, classifier),
         settings.features.features or (),
         {name: BASELINES[name]().to(device) for name in settings.seeds.baselines},
-        {name: settings.masks.open(name, device) for name in settings.masks.refine},
+        {name: settings.masks.open(name, device, walk=walk) for name in settings.masks.refine},
         settings.run.out,
         device,
         settings.masks.ignore_below,

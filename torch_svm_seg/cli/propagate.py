@@ -1,34 +1,44 @@
-"""train.py propagate: class activation maps refined by an IRNet."""
+"""train.py propagate: class activation maps refined by a walk, between an IRNet's boundaries or similar features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from torch_svm_seg.cam.io import cam_path, save_cams
+import torch
+
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
+from torch_svm_seg.cam.spreading import spread_maps
 from torch_svm_seg.cli.options.data import DataOptions
 from torch_svm_seg.cli.options.maps import MapOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
+from torch_svm_seg.cli.options.walk import MapWalkOptions
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.irn import IRNRefinement, load_irn
 from torch_svm_seg.irn.refinement import refine_activation
 from torch_svm_seg.pipeline.runner import for_each
+from torch_svm_seg.pipeline.supervision import CamFiles
+from torch_svm_seg.refine import FeatureWalk
 
-HELP = "refine class activation maps by an IRNet's random walk"
+HELP = "refine class activation maps by a walk: an IRNet's, or one between similar features"
 DESCRIPTION = (
-    "Write refined maps to DIR/ID.npz, with a background of their own, for expand.py --cams DIR. The same "
-    "command continues an interrupted run."
+    "Write refined maps to DIR/ID.npz, for expand.py --cams DIR. Those of an IRNet have a background of their own. The "
+    "same command continues an interrupted run."
 )
 
 
 @dataclass(frozen=True)
-class WalkOptions:
-    """The random walk."""
+class IRNWalkOptions:
+    """The random walk between an IRNet's boundaries."""
 
-    title: ClassVar = "walk"
+    title: ClassVar = "IRN"
     description: ClassVar = "The defaults are SIPE's use of IRN; IRN's own is --exponent 1 --threshold 0.25."
 
-    irn: Path = option(metavar="FILE", content=True, help="checkpoint of train.py irn")
+    irn: Path | None = option(None, metavar="FILE", content=True, help="checkpoint of train.py irn")
     exponent: float = option(1.5, metavar="E", help="exponent of the maps before the walk")
     threshold: float | None = option(
         None,
@@ -47,7 +57,7 @@ class WalkOptions:
             raise InputError(f"--exponent: expected a positive number, got {self.exponent}")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise InputError(f"--threshold: expected more than 0 and less than 1, got {self.threshold}")
-        return load_irn(self.irn, exponent=self.exponent, threshold=self.threshold)
+        return load_irn(self.irn or "", exponent=self.exponent, threshold=self.threshold)
 
 
 @dataclass(frozen=True)
@@ -56,19 +66,43 @@ class Settings:
 
     data: DataOptions = group(affects_results=False)
     maps: MapOptions = group()
-    walk: WalkOptions = group()
+    irn: IRNWalkOptions = group()
+    walk: MapWalkOptions = group()
     run: WriteOptions = group(out=Path("out/propagate"))
+
+    def open(self, dataset: ImageDataset, device: torch.device) -> Callable[[int], ActivationMaps]:
+        """Return what makes the refined maps of the image of an index.
+
+        Raises:
+            InputError: Not one of the two walks is asked for, or it cannot be loaded.
+        """
+        if (self.irn.irn is None) != self.walk.walk:
+            raise InputError("--irn and --walk: expected one of them")
+        cams, walk = self.maps.open(), self.walk.open()
+        if walk is None:
+            return partial(_between_boundaries, self.irn.load().to(device), cams, dataset)
+        return partial(_between_features, walk.to(device), cams, dataset)
 
 
 def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
-    """Write class activation maps refined by an IRNet; return the exit code."""
+    """Write class activation maps refined by a walk; return the exit code."""
     dataset, out = settings.data.open(), settings.run.out
-    refinement = settings.walk.load().to(settings.run.choose_device())
-    cams = settings.maps.open()
+    refined = settings.open(dataset, settings.run.choose_device())
     paths = [cam_path(out, id) for id in dataset.ids]
 
     def write(index: int) -> None:
-        _, image, activation = cams.read(dataset, index)
-        save_cams(paths[index], refine_activation(refinement, image, activation), dataset.class_names)
+        save_cams(paths[index], refined(index), dataset.class_names)
 
     return for_each(dataset, write, paths, out, recorded(settings), settings.run.overwrite, rank, number)
+
+
+def _between_boundaries(walk: IRNRefinement, cams: CamFiles, dataset: ImageDataset, index: int) -> ActivationMaps:
+    _, image, activation = cams.read(dataset, index)
+    return refine_activation(walk, image, activation)
+
+
+def _between_features(walk: FeatureWalk, cams: CamFiles, dataset: ImageDataset, index: int) -> ActivationMaps:
+    image = dataset.image(index)
+    size = (image.shape[1], image.shape[2])
+    maps = read_cams(cams.folder, dataset.ids[index], size, dataset.class_names, cams.trust_pickle)
+    return spread_maps(walk, image, maps)

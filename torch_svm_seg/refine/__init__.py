@@ -1,7 +1,9 @@
-"""Refinement of class probabilities by the colours of their image."""
+"""Refinement of maps and class probabilities: by the colours of their image, and by the features of a network."""
 
+from torch_svm_seg.refine.affinity_walk import AffinityWalk
 from torch_svm_seg.refine.dense_crf import DenseCRF
+from torch_svm_seg.refine.feature_walk import FeatureWalk
 from torch_svm_seg.refine.pamr import PAMR
 from torch_svm_seg.refine.steps import refine
 
-__all__ = ["PAMR", "DenseCRF", "refine"]
+__all__ = ["PAMR", "AffinityWalk", "DenseCRF", "FeatureWalk", "refine"]

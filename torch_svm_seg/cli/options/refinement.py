@@ -24,8 +24,13 @@ class RefinementOptions:
         None, metavar="FILE", content=True, help="checkpoint of `train.py irn`, for the refinement irn"
     )
 
-    def open(self, name: str, device: torch.device) -> list[nn.Module]:
+    def open(self, name: str, device: torch.device, **more: Callable[[], nn.Module]) -> list[nn.Module]:
         """Build the modules that a refinement such as ``crf+pamr`` applies one after the other; none for ``none``.
+
+        Args:
+            name: The refinement.
+            device: Where they will run.
+            more: Further steps by name.
 
         Raises:
             InputError: There is no such refinement, or its weights are missing or cannot be read.
@@ -35,6 +40,7 @@ class RefinementOptions:
             "pamr": PAMR,
             "par": lambda: PAMR("par"),
             "irn": lambda: load_irn(self.irn_weights or ""),
+            **more,
         }
         chosen = [] if name == UNREFINED else name.split("+")
         unknown = [step for step in chosen if step not in steps]

@@ -35,8 +35,8 @@ class SeedOptions(MapOptions):
         None,
         metavar="FILE",
         content=True,
-        help="classifier of `train.py classify`: its backbone gives the features, instead of --backbone and --weights, "
-        "and its class activation maps the seeds",
+        help="classifier of `train.py classify`: its class activation maps are the seeds, and its backbone gives the "
+        "features unless there is a --backbone",
     )
     scales: tuple[float, ...] = option(
         SCALES, metavar="S", help="factors on the image's size whose maps --checkpoint sums"
