@@ -35,7 +35,8 @@ def by_hand(maps: Tensor, features: list[Tensor], power: float, steps: int, near
         reached = np.argsort(-row)[:nearest]
         reached = reached[row[reached] > threshold]
         affinity[cell, reached] = row[reached] ** power
-    affinity /= affinity.sum(1, keepdims=True)
+    degree = affinity.sum(1)
+    affinity /= np.sqrt(degree[:, None] * degree)
     values = maps.flatten(1).T.cpu().numpy()
     for _ in range(steps):
         values = affinity @ values
@@ -47,7 +48,7 @@ def test_three_cells_by_hand(device: str) -> None:
     maps = torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64, device=device).view(1, 1, 1, 3)
     found = AffinityWalk(power=2, centre=False)(maps, features.T.reshape(1, 2, 1, 3)).flatten()
     # Similarities: 1 to itself, 0.6 between the first two, and negative ones, which count as none.
-    expected = [1 / 1.36, 0.36 / 1.36, 0.5]
+    expected = [1 / 1.36, 0.36 / 1.36, 0.5]  # the first two have the same degree
     torch.testing.assert_close(found, found.new_tensor(expected))
 
 
@@ -114,14 +115,23 @@ def test_features_of_another_grid_are_interpolated(device: str) -> None:
     torch.testing.assert_close(AffinityWalk()(maps, features), AffinityWalk()(maps, resized))
 
 
-def test_it_is_a_mean(device: str) -> None:
-    maps, features = uniform(0, 1, 4, 6, 7).to(device).softmax(1), normal(1, 1, 8, 6, 7).to(device)
-    found = AffinityWalk(steps=3)(maps, features)
-    torch.testing.assert_close(found.sum(1), torch.ones_like(found[:, 0]))
-    assert found.min() >= maps.min()
-    assert found.max() <= maps.max()
-    constant = torch.full_like(maps, 0.25)
-    torch.testing.assert_close(AffinityWalk(steps=3)(constant, features), constant)
+def test_it_is_linear_and_keeps_what_degrees_keep(device: str) -> None:
+    """The root of the degrees is the eigenvector of the largest eigenvalue, 1, of the symmetric walk."""
+    maps, features = uniform(0, 1, 4, 6, 7).to(device), normal(1, 1, 8, 6, 7).to(device)
+    walk = AffinityWalk(power=3, steps=3)
+    torch.testing.assert_close(
+        walk(2 * maps + maps.flip(1), features), 2 * walk(maps, features) + walk(maps.flip(1), features)
+    )
+    rows = F.normalize((features - features.mean((2, 3), keepdim=True)).flatten(2), dim=1)[0]
+    degree = (rows.T @ rows).clamp_min(0).pow(3).sum(1).view(1, 1, 6, 7)
+    torch.testing.assert_close(walk(degree.sqrt(), features), degree.sqrt())
+
+
+def test_the_walk_is_symmetric(device: str) -> None:
+    features = normal(1, 1, 8, 3, 4).to(device)
+    cells = torch.eye(12, dtype=torch.float64, device=device).view(1, 12, 3, 4)
+    matrix = AffinityWalk(power=2, steps=2)(cells, features).view(12, 12)
+    torch.testing.assert_close(matrix, matrix.T)
 
 
 def test_what_all_cells_share_counts_nothing(device: str) -> None:

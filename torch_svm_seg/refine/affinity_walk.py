@@ -2,14 +2,16 @@ r"""Maps spread over the image by the similarity of its features, without any tr
 
 With x_i the feature of cell i less the image's mean, a step replaces the values v of the cells by
 
-    v_i <- sum over j of a_ij v_j / sum over j of a_ij,    a_ij = max(cos(x_i, x_j), 0)^power.
+    v_i <- sum over j of a_ij v_j / sqrt(d_i d_j),    a_ij = max(cos(x_i, x_j), 0)^power,    d_i = sum over j of a_ij.
 
 Features of a self-supervised transformer tell an object from what is around it, wherever it ends in the image; so one
-step gives all of it what the most telling part has. CLIP-ES (Lin et al., CVPR 2023, section 3.3) does so with the
-attention of its network; PSA and IRN (Ahn and Kwak, CVPR 2018; Ahn et al., CVPR 2019) train a network for it.
+step gives all of it what the most telling part has. The symmetric normalisation is that of spectral clustering and of
+label propagation (Zhou et al., NeurIPS 2003): what covers much of the image, and is alike to itself, does not count for
+more by that. CLIP-ES (Lin et al., CVPR 2023, section 3.3) spreads maps by the attention of its network; PSA and IRN
+(Ahn and Kwak, CVPR 2018; Ahn et al., CVPR 2019) train a network for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,24 +32,24 @@ class AffinityWalk(nn.Module):
         power: Exponent of the similarity, > 0: larger ones keep the walk among more similar cells.
         steps: Number of steps, >= 0.
         centre: Take the image's mean feature off first. What all cells share says nothing about objects.
-        nearest: Number of cells that a step reaches from each cell, the most similar ones, >= 1; by default all.
+        nearest: Number of cells from which a step takes a cell's value, the most similar ones, >= 1; by default all.
         threshold: Similarity, from 0 below 1, under which cells do not reach each other.
 
     Shape:
         maps (B, K, h, w), floating point; features (B, C, h, w), or several such maps, whose similarities are averaged,
         each on any grid: they are interpolated to that of the maps; regions (B, K, h, w) and valid (B, 1, h, w), bool.
-        Result (B, K, h, w): a mean of the maps for each cell, differentiable with respect to maps and features.
+        Result (B, K, h, w), linear in the maps, differentiable with respect to maps and features.
 
     Example:
         >>> maps = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 4)
         >>> features = torch.tensor([[1.0, 1.0, -1.0, -1.0], [0.0, 0.0, 0.0, 0.0]]).view(1, 2, 1, 4)
-        >>> AffinityWalk()(maps, features).flatten().tolist()
-        [0.5, 0.5, 0.0, 0.0]
+        >>> AffinityWalk()(maps, features).flatten()
+        tensor([0.5000, 0.5000, 0.0000, 0.0000])
     """
 
     def __init__(
         self,
-        power: float = 4.0,
+        power: float = 3.0,
         steps: int = 1,
         centre: bool = True,
         nearest: int | None = None,
@@ -99,23 +101,23 @@ class AffinityWalk(nn.Module):
             parts = [_directions(resize(part.to(dtype), maps.shape[2:]), rows, self.centre) for part in given]
             directions = torch.cat(parts, 2) / len(parts) ** 0.5
             values = (maps if regions is None else maps * regions).to(dtype).flatten(2).mT
+            degree = torch.cat([row.sum(2, keepdim=True) for row in self._affinities(directions)], 1)
             for _ in range(self.steps):
-                values = self._step(directions, values)
+                values = self._step(directions, degree, values)
             result: Tensor = values.mT.unflatten(2, maps.shape[2:]).to(maps.dtype)
             return result
 
-    def _step(self, directions: Tensor, values: Tensor) -> Tensor:
-        """Take a step from values (B, N, K) between cells of unit features (B, N, C)."""
-        images, cells = directions.shape[:2]
-        at_once = max(_ENTRIES // (images * cells), 1)
-        blocks = zip(directions.split(at_once, 1), values.split(at_once, 1), strict=True)
-        return torch.cat([self._means(rows, own, directions, values) for rows, own in blocks], 1)
+    def _step(self, directions: Tensor, degree: Tensor, values: Tensor) -> Tensor:
+        """Take a step from values (B, N, K) between cells of unit features (B, N, C); one without any keeps its own."""
+        scale = torch.where(degree > 0, degree, 1).rsqrt()
+        sums = torch.cat([affinity @ (scale * values) for affinity in self._affinities(directions)], 1)
+        return torch.where(degree > 0, scale * sums, values)
 
-    def _means(self, rows: Tensor, own: Tensor, directions: Tensor, values: Tensor) -> Tensor:
-        """Return mean values (B, n, K) for some cells; one without a direction keeps its own."""
-        affinity = self._affinity(rows @ directions.mT)
-        total = affinity.sum(2, keepdim=True)
-        return torch.where(total > 0, affinity @ values / total.clamp_min(torch.finfo(total.dtype).tiny), own)
+    def _affinities(self, directions: Tensor) -> Iterator[Tensor]:
+        """Yield the affinities of some cells after the others to all, (B, n, N)."""
+        images, cells = directions.shape[:2]
+        for rows in directions.split(max(_ENTRIES // (images * cells), 1), 1):
+            yield self._affinity(rows @ directions.mT)
 
     def _affinity(self, similarity: Tensor) -> Tensor:
         if self.nearest is not None and self.nearest < similarity.shape[2]:

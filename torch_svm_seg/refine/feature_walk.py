@@ -17,7 +17,7 @@ class FeatureWalk(nn.Module):
     Args:
         backbone: Gives the features.
         stages: Stages whose similarities are averaged; the deepest one's grid is walked on.
-        walk: The walk; by default one step of power 4.
+        walk: The walk; by default one step.
 
     Shape:
         As :class:`~torch_svm_seg.refine.DenseCRF`: image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities

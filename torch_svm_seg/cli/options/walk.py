@@ -18,7 +18,7 @@ class WalkOptions:
         ("F5",), metavar="STAGE", help="stages of the backbone whose similarities guide the walk"
     )
     walk_power: float = option(
-        4.0, metavar="P", help="power of the similarity: larger keeps the walk among more similar parts"
+        3.0, metavar="P", help="power of the similarity: larger keeps the walk among more similar parts"
     )
     walk_steps: int = option(1, metavar="N", at_least=0, help="steps of the walk")
 
@@ -39,7 +39,7 @@ class MapWalkOptions(WalkOptions, BackboneOptions):
     """The walk that spreads class activation maps."""
 
     title: ClassVar = "walk"
-    description: ClassVar = "For --walk, which needs no training. Its maps want a higher threshold: constant:0.55."
+    description: ClassVar = "For --walk, which needs no training. Its maps want a higher threshold: constant:0.6."
 
     walk: bool = option(
         False, help="spread the maps over what is similar to their most active parts, by a backbone's features"
