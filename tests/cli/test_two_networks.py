@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.backbones.several import TwoBackbones
 from torch_svm_seg.cam.checkpoints import load_classifier
@@ -109,6 +110,20 @@ def test_stages_of_two_networks_in_one_svm(tiny_voc: Path, vit: Path, tmp_path: 
     assert expand.main(command) == 0
     fused, deep = masks(tmp_path / "out/F3+second.F5"), masks(tmp_path / "out/F5")
     assert any(not torch.equal(one, other) for one, other in zip(fused, deep, strict=True))
+
+
+def test_a_finer_grid_is_asked_for_by_flags(tiny_voc: Path, vit: Path, tmp_path: Path, monkeypatch) -> None:
+    strides, stages = [], Backbone.stages
+
+    def noted(self: Backbone, *args: object) -> dict[str, torch.Tensor]:
+        strides.append((self.scale, self.strides["F5"]))
+        return stages(self, *args)
+
+    monkeypatch.setattr(Backbone, "stages", noted)
+    command = ["--root", str(tiny_voc), *VIT, str(vit), "--features", "F5", "--samples-per-class", "50"]
+    assert expand.main([*command, "--input-scale", "2", "--patch-stride", "8", "--out", str(tmp_path / "out")]) == 0
+    assert strides == 3 * [(2.0, 8)]
+    assert expand.main([*command, "--input-scale", "2", "--out", str(tmp_path / "out")]) == 2  # other settings
 
 
 def test_masks_walk_after_the_svm(tiny_voc: Path, vit: Path, tmp_path: Path) -> None:

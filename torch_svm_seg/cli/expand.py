@@ -27,7 +27,7 @@ from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.expansion_summary import summarize
 from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE, BackboneOptions
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
-from torch_svm_seg.cli.options.option import add_options, changed_flags, group, option, read_options, recorded
+from torch_svm_seg.cli.options.option import add_options, changed_flags, flag, group, option, read_options, recorded
 from torch_svm_seg.cli.options.refinement import RefinementOptions
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
@@ -67,12 +67,22 @@ class FeatureOptions(BackboneOptions):
         "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each with equal weight; none is only "
         "--baselines (default: all six; F4 with seeds)",
     )
+    input_scale: float = option(
+        1.0, metavar="S", help="factor on the image's size at --backbone's input: larger makes its stages finer"
+    )
+    patch_stride: int | None = option(
+        None, metavar="N", help="pixels from patch to patch of a plain transformer as --backbone (default: no overlap)"
+    )
     second_backbone: str | None = option(
         None, metavar="NAME", help="a second network, whose stages are second.F1 to second.F5, for F1+F3+second.F5"
     )
     second_weights: str | None = option(
         None, metavar="FILE", content=True, help="state dict or checkpoint of --second-backbone"
     )
+
+    def load(self) -> Backbone:
+        """Load the first network, in evaluation mode on the CPU."""
+        return load_backbone(self.backbone, self.weights, self.input_scale, self.patch_stride)
 
     def open(self, first: Backbone) -> Backbone:
         """Join the first network with the second one, if there is one, and check that they have the stages.
@@ -174,8 +184,9 @@ class Settings:
         """Name of the backbone; empty for the classifier's own."""
         if self.features.backbone or self.seeds.checkpoint is None:
             return self.features.backbone or DEFAULT_BACKBONE
-        if self.features.weights is not None:
-            raise InputError("--checkpoint and --weights: the weights are of which --backbone?")
+        for name in ("weights", "patch_stride", "input_scale"):
+            if getattr(self.features, name) not in (None, 1.0):
+                raise InputError(f"--checkpoint and {flag(name)}: only together with --backbone")
         return ""
 
     def record(self) -> RunSettings:

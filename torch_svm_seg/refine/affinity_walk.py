@@ -11,7 +11,8 @@ more by that. CLIP-ES (Lin et al., CVPR 2023, section 3.3) spreads maps by the a
 (Ahn and Kwak, CVPR 2018; Ahn et al., CVPR 2019) train a network for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -101,17 +102,12 @@ class AffinityWalk(nn.Module):
             parts = [_directions(resize(part.to(dtype), maps.shape[2:]), rows, self.centre) for part in given]
             directions = torch.cat(parts, 2) / len(parts) ** 0.5
             values = (maps if regions is None else maps * regions).to(dtype).flatten(2).mT
-            degree = torch.cat([row.sum(2, keepdim=True) for row in self._affinities(directions)], 1)
+            blocks = _Again(partial(self._affinities, directions), len(maps) * directions.shape[1] ** 2)
+            degree = torch.cat([affinity.sum(2, keepdim=True) for affinity in blocks], 1)
             for _ in range(self.steps):
-                values = self._step(directions, degree, values)
+                values = _step(blocks, degree, values)
             result: Tensor = values.mT.unflatten(2, maps.shape[2:]).to(maps.dtype)
             return result
-
-    def _step(self, directions: Tensor, degree: Tensor, values: Tensor) -> Tensor:
-        """Take a step from values (B, N, K) between cells of unit features (B, N, C); one without any keeps its own."""
-        scale = torch.where(degree > 0, degree, 1).rsqrt()
-        sums = torch.cat([affinity @ (scale * values) for affinity in self._affinities(directions)], 1)
-        return torch.where(degree > 0, scale * sums, values)
 
     def _affinities(self, directions: Tensor) -> Iterator[Tensor]:
         """Yield the affinities of some cells after the others to all, (B, n, N)."""
@@ -127,6 +123,24 @@ class AffinityWalk(nn.Module):
         # The slope of a power < 1 is infinite at 0, and must not be multiplied by 0.
         affinity: Tensor = torch.where(alike, similarity, 1) ** self.power
         return affinity * alike
+
+
+class _Again:
+    """Blocks that can be iterated again: kept if they are few, else made again."""
+
+    def __init__(self, make: Callable[[], Iterator[Tensor]], entries: int) -> None:
+        self._make, self._kept = make, list(make()) if entries <= _ENTRIES else None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self._make() if self._kept is None else iter(self._kept)
+
+
+def _step(blocks: Iterable[Tensor], degree: Tensor, values: Tensor) -> Tensor:
+    """Take a step from values (B, N, K) by blocks of rows of the affinities; a cell without any keeps its own."""
+    scale = torch.where(degree > 0, degree, 1).rsqrt()
+    scaled = scale * values
+    sums = torch.cat([affinity @ scaled for affinity in blocks], 1)
+    return torch.where(degree > 0, scale * sums, values)
 
 
 def boxes_above(maps: Tensor, threshold: float = 0.4) -> Tensor:
