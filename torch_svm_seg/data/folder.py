@@ -1,12 +1,15 @@
-"""A folder of images, with masks or without."""
+"""A custom folder of images, with masks or without."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from torch_svm_seg.data.class_names import ClassNames, read_class_names
 from torch_svm_seg.data.constants import IMAGE_SUFFIXES, VOC_CLASSES
-from torch_svm_seg.data.dataset import ImageDataset
+from torch_svm_seg.data.dataset import Conventions, ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.io import PathLike
-from torch_svm_seg.data.lists import read_lines, without_image_suffix
+from torch_svm_seg.data.file_index import FileIndex, listed_files
+from torch_svm_seg.data.lists import read_list
+from torch_svm_seg.data.notes import first_few
+from torch_svm_seg.data.reading import PathLike
 
 
 def folder(
@@ -14,35 +17,49 @@ def folder(
     masks: PathLike | None = None,
     class_names: PathLike | None = None,
     list_file: PathLike | None = None,
+    conventions: Conventions | None = None,
 ) -> ImageDataset:
-    """Opens a folder of one's own.
+    """Open a custom folder.
 
     Args:
-        images: folder of images with any of :data:`IMAGE_SUFFIXES`.
-        masks: folder of masks, palette or greyscale PNGs of class ids with the images' names, ``NAME.png``.
-        class_names: text file with a class name a line, background first; by default the classes of PASCAL VOC.
-        list_file: text file with the name of an image a line, with or without suffix, ``SUBFOLDER/NAME`` too; by
+        images: Folder of images with any of :data:`~torch_svm_seg.data.constants.IMAGE_SUFFIXES`, in any case.
+        masks: Folder of masks of class ids with the images' names, ``NAME.png``; see
+            :mod:`~torch_svm_seg.data.mask_forms`.
+        class_names: Text file with one class name per line, background first, see
+            :mod:`~torch_svm_seg.data.class_names`; by default the classes of PASCAL VOC.
+        list_file: Text file with the name of one image per line, with or without suffix, ``SUBFOLDER/NAME`` too; by
             default all images that lie directly in the folder, sorted by name.
+        conventions: How to read files whose form leaves it open.
 
     Raises:
-        InputError: a folder or file is not there or empty, or two images have names that differ only in the suffix.
+        InputError: A folder or file is not there or empty, or two images have names that differ only in the suffix.
     """
     for path in (images, masks):
         if path is not None and not Path(path).is_dir():
             raise InputError(f"{path}: no such folder")
-    names = VOC_CLASSES if class_names is None else read_lines(class_names)
+    conventions = conventions or Conventions()
+    classes = ClassNames(VOC_CLASSES) if class_names is None else read_class_names(class_names)
+    notes = [] if classes.note is None else [classes.note]
+    if classes.colours is not None:
+        conventions = Conventions(conventions.exif, conventions.bits, conventions.masks, classes.colours)
     if list_file is None:
-        ids, source = _image_stems(Path(images)), images
+        (ids, more), source = _image_stems(Path(images)), images
     else:
-        ids, source = [without_image_suffix(line) for line in read_lines(list_file)], list_file
-    return ImageDataset(images, masks, ids, names, IMAGE_SUFFIXES, source)
+        index = FileIndex(images, IMAGE_SUFFIXES)
+        (ids, more), source = read_list(list_file, lambda id: index.find(id) is not None, flat=False), list_file
+    dataset = ImageDataset(images, masks, ids, classes.names, IMAGE_SUFFIXES, source, conventions)
+    for note in notes + more:
+        dataset.notes.about_all(note)
+    return dataset
 
 
-def _image_stems(images: Path) -> list[str]:
-    """Lists the images in a folder by stem; hidden files are none, such as the ``._NAME.jpg`` that macOS leaves."""
-    files = sorted(path for path in images.iterdir() if path.suffix in IMAGE_SUFFIXES and path.name[0] != ".")
-    first: dict[str, Path] = {}
-    for path in files:
-        if first.setdefault(path.stem, path) != path:
-            raise InputError(f"{path}: differs only in the suffix from {first[path.stem].name}")
-    return list(first)
+def _image_stems(images: Path) -> tuple[list[str], list[str]]:
+    """Return the images in a folder by stem, and a note on the files that are none by their suffix."""
+    names, others = listed_files(images, IMAGE_SUFFIXES)
+    first: dict[str, str] = {}
+    for name in names:
+        stem = name.removesuffix(PurePosixPath(name).suffix)
+        if first.setdefault(stem, name) != name:
+            raise InputError(f"{images / name}: differs only in the suffix from {first[stem]}")
+    note = f"{len(others)} files in {images.name} are no images by their suffix: {first_few(others)}"
+    return list(first), [note] if others else []

@@ -8,19 +8,20 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.palette import _as_bytes, voc_palette
-
-PathLike = str | os.PathLike[str]
+from torch_svm_seg.data.palette import as_bytes, voc_palette
+from torch_svm_seg.data.pillow import TRANSPOSED, is_wide, open_image, orientation, wide_values
+from torch_svm_seg.data.reading import PathLike as PathLike
+from torch_svm_seg.data.reading import read_bytes
 
 TEMPORARY_PATTERN = ".torch_svm_seg-*.part"
 """Glob pattern of files under writing; what still matches it when no run is active was left by a killed run."""
@@ -28,53 +29,70 @@ TEMPORARY_PATTERN = ".torch_svm_seg-*.part"
 # What a PNG of 2 or 4 bits a pixel is multiplied by when Pillow stretches it to 0..255.
 _GREY_STEP: dict[object, int] = {"L;2": 85, "L;4": 17}
 
+# Sides of (3, H, W) to mirror, after the exchange of rows and columns if there is one, by EXIF orientation.
+_FLIPPED_SIDES = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}
+
 # Characters that some file system forbids or gives a meaning, so that an id is one file name everywhere.
 _FORBIDDEN_IN_IDS = frozenset('\\:*?"<>|')
 
 
-def read_image(path: PathLike) -> Tensor:
-    """Reads an image.
+def read_image(path: PathLike, upright: bool = False, bits: int = 16) -> Tensor:
+    """Read an image.
 
-    Greyscale, palette, CMYK and 16-bit images are converted, transparency is dropped. An EXIF orientation is *not*
-    applied: masks are drawn on the pixels as they are stored and carry no such tag, so turning only the image
-    would tear the two apart.
+    Greyscale, palette, CMYK and 16-bit images are converted, transparency is dropped.
 
     Args:
-        path: an image file of any format Pillow reads; of an animation, its first frame.
+        path: An image of one of :data:`~torch_svm_seg.data.pillow.FORMATS`; of an animation, its first frame.
+        upright: Whether to turn the image as its EXIF orientation asks viewers to. Masks carry no such tag: turn the
+            image if they were drawn in a viewer, and leave it as it is stored if they were drawn on its pixels.
+        bits: Of the values of an image that has more than 8; cameras and microscopes store 10 or 12 in 16.
 
     Returns:
         RGB values, uint8 of shape (3, H, W).
 
     Raises:
-        InputError: the file is missing, damaged, not an image, too large for Pillow's limit, or of a pixel type with
-            no fixed range of values.
+        InputError: The file is missing, damaged, not an image, too large, of a pixel type with no fixed range of
+            values, or has values beyond ``bits``.
     """
-    with _open(path) as image:
-        pixels = np.array(_to_rgb(image, path))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    with open_image(path) as image:
+        return decoded(image, path, upright, bits)
+
+
+def decoded(image: ImageFile.ImageFile, path: PathLike, upright: bool, bits: int) -> Tensor:
+    """Return the pixels of an image opened by :func:`~torch_svm_seg.data.pillow.open_image`; see :func:`read_image`."""
+    turn = orientation(image) if upright else 1
+    pixels = torch.from_numpy(np.array(_to_rgb(image, path, bits))).permute(2, 0, 1)
+    pixels = pixels.transpose(1, 2) if turn in TRANSPOSED else pixels
+    return pixels.flip(_FLIPPED_SIDES.get(turn, ())).contiguous()
 
 
 def read_mask(path: PathLike) -> Tensor:
-    """Reads a mask of class ids.
+    """Read a mask of class ids.
 
     Args:
-        path: a palette PNG, whose ids are the palette's indices, or a greyscale PNG, whose ids are the stored values.
+        path: A palette image, whose ids are the palette's indices, or a greyscale image, whose ids are the stored
+            values.
 
     Returns:
         Class ids, int64 of shape (H, W).
 
     Raises:
-        InputError: the file is missing, damaged, not an image or a colour image.
+        InputError: The file is missing, damaged, not an image or a colour image.
     """
-    with _open(path) as image:
-        if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):
-            raise InputError(
-                f"{path}: a colour image (mode {image.mode}) is not a mask of class ids; "
-                "save ids as a palette or greyscale PNG"
-            )
-        step = _grey_step(image)
-        ids = np.array(image).astype(np.int64) // step
-    return torch.from_numpy(ids)
+    with open_image(path) as image:
+        return stored_ids(image, path)
+
+
+def stored_ids(image: ImageFile.ImageFile, path: PathLike) -> Tensor:
+    """Return the values of an opened mask as they are stored, int64 of shape (H, W), see :func:`read_mask`."""
+    if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):
+        raise InputError(
+            f"{path}: a colour image (mode {image.mode}) is not a mask of class ids; "
+            "save ids as a palette or greyscale PNG"
+        )
+    step = _grey_step(image)
+    ids = torch.from_numpy(np.array(image).astype(np.int64))
+    return ids if step == 1 else ids // step
 
 
 def save_mask(path: PathLike, mask: Tensor) -> None:
@@ -91,7 +109,7 @@ def save_mask(path: PathLike, mask: Tensor) -> None:
         ValueError: the mask has another shape, is empty or holds other ids.
         OSError: the file cannot be written.
     """
-    picture = Image.fromarray(_as_bytes(mask))
+    picture = Image.fromarray(as_bytes(mask))
     picture.putpalette(voc_palette())
     write_atomically(path, lambda stream: picture.save(stream, format="PNG"))
 
@@ -162,34 +180,15 @@ def size_text(size: Sequence[int]) -> str:
     return "x".join(str(side) for side in reversed(size))
 
 
-@contextlib.contextmanager
-def _open(path: PathLike) -> Iterator[ImageFile.ImageFile]:
-    """Opens an image; whatever fails while it is open, decoding included, becomes an InputError that names the file."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        raise InputError(f"{path}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image, or one of unknown format"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _to_rgb(image: Image.Image, path: PathLike) -> Image.Image:
-    """Converts to RGB where Pillow would clip 16-bit values to white or warn about transparent palettes."""
+def _to_rgb(image: Image.Image, path: PathLike, bits: int) -> Image.Image:
+    """Convert to RGB where Pillow would clip 16-bit values to white or warn about transparent palettes."""
     if image.mode == "F":
         raise InputError(f"{path}: floating point pixels have no fixed range; save the image with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.array(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{path}: pixel values beyond 16 bits; save the image with 8 or 16 bits")
-        image = Image.fromarray((values >> 8).astype(np.uint8))
+    if is_wide(image):
+        values = wide_values(image, path)
+        if values.max() >> bits:
+            raise InputError(f"{path}: pixel values up to {values.max()}, more than {bits} bits hold")
+        image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
@@ -202,14 +201,13 @@ def _grey_step(image: ImageFile.ImageFile) -> int:
 
 
 def digest(path: PathLike | None) -> str | None:
-    """Tells a file from another one of the same name: its name and a hash; anything but a file is given back as it is.
+    """Return what tells a file from another one of the same name: its name and a hash of its content.
+
+    Anything but a file is returned as it is.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: The file cannot be read.
     """
-    if path is None or not Path(path).exists():
+    if path is None or not Path(path).is_file():
         return None if path is None else str(path)
-    try:
-        return f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+    return f"{Path(path).name} {hashlib.sha256(read_bytes(path)).hexdigest()[:16]}"

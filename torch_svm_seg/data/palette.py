@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def voc_palette() -> list[int]:
-    """Gives the colour map of PASCAL VOC.
+    """Return the colour map of PASCAL VOC.
 
     Bits 0, 1 and 2 of an id are the highest bits of red, green and blue, bits 3, 4 and 5 the next ones, and so on:
     close ids get far colours.
@@ -15,30 +15,37 @@ def voc_palette() -> list[int]:
     Returns:
         768 values 0..255: red, green and blue of id 0, then of id 1, up to id 255.
 
-    >>> voc_palette()[:9]
-    [0, 0, 0, 128, 0, 0, 0, 128, 0]
+    Example:
+        >>> voc_palette()[:9]
+        [0, 0, 0, 128, 0, 0, 0, 128, 0]
     """
-    return [_spread_bits(id >> channel) for id in range(256) for channel in range(3)]
+    return list(_VOC_PALETTE)
 
 
 def colorize(mask: Tensor) -> NDArray[np.uint8]:
-    """Paints a mask in the colours of PASCAL VOC.
+    """Paint a mask in the colours of PASCAL VOC.
 
     Args:
-        mask: class ids 0..255, of an integer type and shape (H, W).
+        mask: Class ids 0..255, of an integer type and shape (H, W).
 
     Returns:
         RGB values of shape (H, W, 3).
 
     Raises:
-        TypeError: the mask is not of an integer type.
-        ValueError: the mask has another shape, is empty or holds other ids.
+        TypeError: The mask is not of an integer type.
+        ValueError: The mask has another shape, is empty or holds other ids.
     """
     palette = np.array(voc_palette(), dtype=np.uint8).reshape(256, 3)
-    return palette[_as_bytes(mask)]
+    return palette[as_bytes(mask)]
 
 
-def _as_bytes(mask: Tensor) -> NDArray[np.uint8]:
+def as_bytes(mask: Tensor) -> NDArray[np.uint8]:
+    """Return a mask as bytes (H, W).
+
+    Raises:
+        TypeError: The mask is not of an integer type.
+        ValueError: The mask has another shape, is empty or holds other ids than 0..255.
+    """
     if mask.is_floating_point() or mask.is_complex():
         raise TypeError(f"mask: expected class ids of an integer type, got {mask.dtype}")
     if mask.ndim != 2 or mask.numel() == 0:
@@ -49,5 +56,8 @@ def _as_bytes(mask: Tensor) -> NDArray[np.uint8]:
 
 
 def _spread_bits(bits: int) -> int:
-    """Puts bits 0, 3 and 6 on places 7, 6 and 5."""
+    """Move bits 0, 3 and 6 to positions 7, 6 and 5."""
     return (bits & 1) << 7 | (bits >> 3 & 1) << 6 | (bits >> 6 & 1) << 5
+
+
+_VOC_PALETTE = tuple(_spread_bits(id >> channel) for id in range(256) for channel in range(3))

@@ -1,18 +1,24 @@
 """PASCAL VOC 2012 and its augmented train set."""
 
+import io
 import os
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import VOCSegmentation  # type: ignore[import-untyped]
 
-from torch_svm_seg.data.dataset import ImageDataset
-from torch_svm_seg.data.errors import InputError, import_optional
-from torch_svm_seg.data.io import PathLike
-from torch_svm_seg.data.lists import read_lines
+from torch_svm_seg.data.constants import VOC_CLASSES
+from torch_svm_seg.data.dataset import Conventions, ImageDataset
+from torch_svm_seg.data.errors import InputError, import_optional, one_line, reason_of
+from torch_svm_seg.data.file_index import FileIndex
+from torch_svm_seg.data.lists import read_list
+from torch_svm_seg.data.mask_files import MaskFiles
+from torch_svm_seg.data.mask_forms import StoredMask
+from torch_svm_seg.data.reading import PathLike, read_bytes
 
 
 def voc2012(
@@ -21,12 +27,12 @@ def voc2012(
     list_file: PathLike | None = None,
     download: bool = False,
     sbd_root: PathLike | None = None,
+    conventions: Conventions | None = None,
 ) -> ImageDataset:
-    """Opens PASCAL VOC 2012 in the layout of torchvision, ``root/VOCdevkit/VOC2012``.
+    """Open PASCAL VOC 2012 in the layout of torchvision, ``root/VOCdevkit/VOC2012``.
 
-    Any split with a list ``ImageSets/Segmentation/SPLIT.txt`` opens. A list holds an id a line, or the two columns
-    ``JPEGImages/ID.jpg SegmentationClass/ID.png`` that many code bases write: then the first column's file stem is the
-    id, and the second one is not used.
+    Any split with a list ``ImageSets/Segmentation/SPLIT.txt`` opens; see :mod:`~torch_svm_seg.data.lists` for the forms
+    of lists.
 
     The split ``train_aug`` is the train set of 10,582 images that the field trains on: the 1,464 of VOC train together
     with the 8,498 of SBD train and the 2,857 of SBD val (Semantic Boundaries Dataset, Hariharan et al. 2011), each
@@ -38,14 +44,15 @@ def voc2012(
       opens without masks: image-level labels need none.
 
     Args:
-        root: folder that holds ``VOCdevkit``.
-        split: name of a list, or ``train_aug``.
-        list_file: list to use in place of the split's; the masks are still the split's.
-        download: fetch VOC 2012 (2 GB) through torchvision if it is not there.
+        root: Folder that holds ``VOCdevkit``.
+        split: Name of a list, or ``train_aug``.
+        list_file: List to use in place of the split's; the masks are still the split's.
+        download: Fetch VOC 2012 (2 GB) through torchvision if it is not there.
         sbd_root: SBD in torchvision's layout (``img``, ``cls``, ``train.txt``, ``val.txt``); by default ``root/SBD``.
+        conventions: How to read files whose form leaves it open.
 
     Raises:
-        InputError: the folder or list is not there (the available splits are listed), the list is empty, or
+        InputError: The folder or list is not there (the available splits are listed), the list is empty, or
             downloading failed.
     """
     voc = Path(root) / "VOCdevkit" / "VOC2012"
@@ -56,36 +63,71 @@ def voc2012(
             f"{root}: no folder VOCdevkit/VOC2012 in it; give the folder that holds VOCdevkit, or download"
         )
     if split == "train_aug":
-        return _train_aug(voc, Path(root) / "SBD" if sbd_root is None else Path(sbd_root), list_file)
+        return _train_aug(voc, Path(root) / "SBD" if sbd_root is None else Path(sbd_root), list_file, conventions)
     source = _split_file(voc, split) if list_file is None else Path(list_file)
-    return ImageDataset(voc / "JPEGImages", voc / "SegmentationClass", _read_voc_list(source), source=source)
+    return _opened(voc, voc / "SegmentationClass", source, conventions)
+
+
+def _opened(voc: Path, masks: Path | None, source: Path, conventions: Conventions | None) -> ImageDataset:
+    """Return the images of a list, and say which of them it leaves out."""
+    ids, notes = _listed(voc, source)
+    dataset = ImageDataset(voc / "JPEGImages", masks, ids, source=source, conventions=conventions)
+    for note in notes:
+        dataset.notes.about_all(note)
+    return dataset
 
 
 class _AugmentedVOC(ImageDataset):
-    """VOC's images and masks, and SBD's where VOC has none."""
+    """The images and masks of VOC, and those of SBD where VOC has none."""
 
-    def __init__(self, voc: Path, masks: Path, sbd: Path, ids: Iterable[str], source: PathLike) -> None:
-        super().__init__(voc / "JPEGImages", masks, ids, source=source)
+    def __init__(
+        self,
+        voc: Path,
+        masks: Path,
+        sbd: Path,
+        ids: Iterable[str],
+        source: PathLike,
+        conventions: Conventions | None,
+    ) -> None:
+        super().__init__(voc / "JPEGImages", None, ids, source=source, conventions=conventions)
         self._sbd = sbd
-        self._own_masks = masks
+        form = None if conventions is None else conventions.masks
+        self._masks = _MasksBesideSBD(sbd, masks, VOC_CLASSES, self.ids, form, notes=self.notes)
 
     def _image_path(self, id: str) -> Path:
         in_sbd = self._sbd / "img" / f"{id}.jpg"
-        in_voc = self._images / f"{id}.jpg"
-        return in_sbd if in_sbd.is_file() and not in_voc.is_file() else super()._image_path(id)
+        return in_sbd if self._images.index.find(id) is None and in_sbd.is_file() else super()._image_path(id)
 
-    def _mask_path(self, id: str) -> Path:
+
+class _MasksBesideSBD(MaskFiles):
+    """Masks of a folder, and those of SBD that it lacks."""
+
+    def __init__(self, sbd: Path, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._sbd = sbd
+
+    def find(self, id: str) -> Path | None:
         in_sbd = self._sbd / "cls" / f"{id}.mat"
-        in_voc = super()._mask_path(id)
-        # A mask that another folder lacks is missing: SBD's, the ground truth, must not slip in among pseudo masks.
-        own = self._masks == self._own_masks
-        return in_sbd if own and in_sbd.is_file() and not in_voc.is_file() else in_voc
+        return super().find(id) or (in_sbd if in_sbd.is_file() else None)
 
-    def _read_mask(self, path: Path) -> Tensor:
-        return _read_sbd_mask(path) if path.suffix == ".mat" else super()._read_mask(path)
+    def size(self, id: str) -> tuple[int, int] | None:
+        path = self.find(id)
+        if path is None or path.suffix != ".mat":
+            return super().size(id)
+        try:
+            height, width = _read_sbd_mask(path).shape
+        except InputError:
+            return None
+        return height, width
+
+    def _stored(self, id: str) -> StoredMask:
+        path = self.path(id)
+        if path.suffix != ".mat":
+            return super()._stored(id)
+        return StoredMask(path, _read_sbd_mask(path), {}, False, "MATLAB")
 
 
-def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None) -> ImageDataset:
+def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None, conventions: Conventions | None) -> ImageDataset:
     masks = voc / "SegmentationClassAug"
     lists = voc / "ImageSets" / "Segmentation"
     source = lists / "train_aug.txt" if list_file is None else Path(list_file)
@@ -93,16 +135,16 @@ def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None) -> ImageDataset
     if not masks.is_dir():
         if not (sbd / "cls").is_dir():
             if listed:
-                return ImageDataset(voc / "JPEGImages", None, _read_voc_list(source), source=source)
+                return _opened(voc, None, source, conventions)
             raise InputError(f"train_aug: none of {source}, {masks} and {sbd / 'cls'} exists")
         import_optional("scipy.io", f"reading SBD's masks needs it; pip install scipy, or provide {masks}")
         masks = voc / "SegmentationClass"
     if listed:
-        return _AugmentedVOC(voc, masks, sbd, _read_voc_list(source), source)
+        return _AugmentedVOC(voc, masks, sbd, _listed(voc, source)[0], source, conventions)
     parts = [lists / "train.txt", sbd / "train.txt", sbd / "val.txt"]
-    excluded = set(_read_voc_list(lists / "val.txt"))
-    ids = [id for part in parts for id in _read_voc_list(part) if id not in excluded]
-    return _AugmentedVOC(voc, masks, sbd, ids, source)
+    excluded = set(_listed(voc, lists / "val.txt")[0])
+    ids = [id for part in parts for id in _listed(voc, part)[0] if id not in excluded]
+    return _AugmentedVOC(voc, masks, sbd, ids, source, conventions)
 
 
 def _is_whole(voc: Path) -> bool:
@@ -110,7 +152,7 @@ def _is_whole(voc: Path) -> bool:
     lists = [voc / "ImageSets" / "Segmentation" / f"{split}.txt" for split in ("train", "val")]
     if not all(path.is_file() for path in lists):
         return False
-    ids = [id for path in lists for id in _read_voc_list(path)]
+    ids = [id for path in lists for id in _listed(voc, path)[0]]
     files = [Path("JPEGImages", f"{id}.jpg") for id in ids] + [Path("SegmentationClass", f"{id}.png") for id in ids]
     return all((voc / file).is_file() for file in files)
 
@@ -119,7 +161,7 @@ def _download_voc2012(root: PathLike) -> None:
     try:
         VOCSegmentation(os.fspath(root), year="2012", image_set="train", download=True)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{root}: downloading PASCAL VOC 2012 failed: {' '.join(str(error).split())}") from error
+        raise InputError(f"{root}: downloading PASCAL VOC 2012 failed: {one_line(str(error))}") from error
 
 
 def _split_file(voc: Path, split: str) -> Path:
@@ -131,15 +173,19 @@ def _split_file(voc: Path, split: str) -> Path:
     return path
 
 
-def _read_voc_list(path: PathLike) -> list[str]:
-    return [PurePosixPath(line.split()[0]).stem for line in read_lines(path)]
+def _listed(voc: Path, source: PathLike) -> tuple[list[str], list[str]]:
+    """Return the ids of a list, and notes on what it leaves out."""
+    images = FileIndex(voc / "JPEGImages", (".jpg",))
+    return read_list(source, lambda id: images.find(id) is not None)
 
 
 def _read_sbd_mask(path: Path) -> Tensor:
-    """Reads a mask of the Semantic Boundaries Dataset, the field ``GTcls.Segmentation`` of a MATLAB file."""
+    """Read a mask of the Semantic Boundaries Dataset, the field ``GTcls.Segmentation`` of a MATLAB file."""
     loadmat = import_optional("scipy.io", "reading SBD's masks needs it; pip install scipy").loadmat
+    content = io.BytesIO(read_bytes(path))
     try:
-        ids = loadmat(path)["GTcls"][0]["Segmentation"][0]
-        return torch.from_numpy(np.asarray(ids).astype(np.int64))
+        ids = np.asarray(loadmat(content)["GTcls"][0]["Segmentation"][0]).astype(np.int64)
+        _height, _width = ids.shape  # two sides
     except Exception as error:  # what a damaged file makes the reader raise is not documented
-        raise InputError(f"{path}: not a mask of the Semantic Boundaries Dataset ({error})") from error
+        raise InputError(f"{path}: not a mask of the Semantic Boundaries Dataset ({reason_of(error)})") from error
+    return torch.from_numpy(ids)

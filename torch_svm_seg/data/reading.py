@@ -1,0 +1,73 @@
+"""Reading files that others wrote: regular files only, of limited size, and every failure names the file."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+
+from torch_svm_seg.data.errors import InputError, reason_of
+
+PathLike = str | os.PathLike[str]
+
+LARGEST_FILE = 2**32
+"""Most bytes of one image, mask or file of maps."""
+
+LARGEST_TEXT = 2**30
+"""Most bytes of a list, of labels, or of COCO's annotations."""
+
+
+@contextlib.contextmanager
+def reading(path: PathLike) -> Iterator[None]:
+    """Turn whatever goes wrong in the block into an InputError that names the file.
+
+    Readers raise nearly anything on damaged files, which their documentation does not list; a file that takes too much
+    memory or nests too deeply is one that cannot be used, too.
+
+    Example:
+        >>> with reading("a.txt"):
+        ...     int("no number")
+        Traceback (most recent call last):
+            ...
+        torch_svm_seg.data.errors.InputError: a.txt: invalid literal for int() with base 10: 'no number'
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: {reason_of(error)}") from error
+
+
+def read_bytes(path: PathLike, most: int = LARGEST_FILE) -> bytes:
+    """Read a regular file; a pipe or a device, at which reading could wait for ever, is refused.
+
+    Args:
+        path: The file.
+        most: Most bytes that it may have.
+
+    Raises:
+        InputError: The file is missing, larger or no regular file, or cannot be read.
+    """
+    with reading(path):
+        # Opening a pipe that nobody writes to would wait.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(path, flags), "rb") as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path}: not a regular file")
+            if status.st_size > most:
+                raise InputError(f"{path}: {status.st_size} bytes, more than the {most} that are read")
+            return stream.read()
+
+
+def read_text(path: PathLike) -> str:
+    """Read a UTF-8 text file; a byte order mark, which Windows editors put in front, is left out.
+
+    Raises:
+        InputError: The file cannot be read, or is no UTF-8 text.
+    """
+    content = read_bytes(path, LARGEST_TEXT)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a UTF-8 text file") from error
