@@ -42,7 +42,7 @@ def test_files_give_class_ids(tmp_path: Path, name: str, text: str) -> None:
         ("a.json", '["cat"]', "expected an object"),
         ("a.json", "{", "not JSON"),
         ("a.csv", "one;cat;dog\ntwo;dog\n", "expected lines of comma-separated values"),
-        ("a.npy", "", r"expected labels as .json or .csv, got .npy"),
+        ("a.pth", "", r"expected labels as .json or .csv.*, got .pth"),
     ],
 )
 def test_bad_files_are_named_with_the_reason(tmp_path: Path, name: str, text: str, message: str) -> None:

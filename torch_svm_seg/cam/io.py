@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torch_svm_seg.cam.activation import ActivationMaps
-from torch_svm_seg.cam.restricted_pickle import read_pickled_array
+from torch_svm_seg.data.restricted_pickle import read_pickled_array
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike, size_text, write_atomically
 

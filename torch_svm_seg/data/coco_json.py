@@ -1,0 +1,135 @@
+"""COCO's annotations: classes, images, image-level labels and the outlines of objects."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.notes import first_few
+
+Outline = list[NDArray[np.float32]] | dict[str, Any]
+"""Polygons, x and y in turn; or run lengths, with ``size`` and ``counts``."""
+
+
+class Instance(NamedTuple):
+    """An object of an image.
+
+    Attributes:
+        class_id: Its class, from 1.
+        is_crowd: Whether it is a group of objects that were not told apart.
+        area: In pixels.
+        outline: Where it is.
+    """
+
+    class_id: int
+    is_crowd: bool
+    area: float
+    outline: Outline
+
+
+@dataclass
+class AnnotatedImage:
+    """An image as the annotations describe it.
+
+    Attributes:
+        name: File name without folder and suffix.
+        size: Height and width.
+        instances: Its objects, in the order of the annotations.
+        problem: Why its annotations cannot be used, if so.
+    """
+
+    name: str
+    size: tuple[int, int]
+    instances: list[Instance] = field(default_factory=list)
+    problem: str | None = None
+
+    def digest(self) -> str:
+        """Return what tells these annotations from others."""
+        content = hashlib.sha256(repr((self.size, self.problem)).encode())
+        for instance in self.instances:
+            content.update(repr(instance[:3]).encode())
+            if isinstance(instance.outline, dict):
+                content.update(repr(instance.outline).encode())
+            else:
+                for polygon in instance.outline:
+                    content.update(polygon.tobytes())
+        return content.hexdigest()
+
+
+def is_coco(content: Any) -> bool:
+    """Whether a JSON file's content is that of COCO's annotations of objects."""
+    return isinstance(content, dict) and all(
+        isinstance(content.get(name), list) for name in ("images", "annotations", "categories")
+    )
+
+
+def class_names_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the background and the names of all categories by ascending id: COCO's 80 ids, 1 to 90, become 1 to 80.
+
+    Raises:
+        InputError: Two categories share a name, or there are too many.
+    """
+    names = tuple(str(category["name"]) for category in _by_id(content["categories"]))
+    if len(set(names)) < len(names) or not 0 < len(names) < VOID:
+        raise InputError(f"categories: expected 1 to {VOID - 1} different names, got {len(names)}: {first_few(names)}")
+    return ("background", *names)
+
+
+def annotated_images(content: Mapping[str, Any]) -> dict[str, AnnotatedImage]:
+    """Return the images by name, with their objects.
+
+    What is wrong with the objects of one image is noted there, so that the others can be used.
+    """
+    class_ids = {category["id"]: number for number, category in enumerate(_by_id(content["categories"]), 1)}
+    by_number: dict[Any, AnnotatedImage] = {}
+    for image in content["images"]:
+        name = PurePosixPath(image["file_name"]).with_suffix("").name
+        by_number[image["id"]] = AnnotatedImage(name, (int(image["height"]), int(image["width"])))
+    for annotation in content["annotations"]:
+        image = by_number.get(annotation["image_id"])
+        if image is None:
+            continue
+        try:
+            image.instances.append(_instance(annotation, class_ids))
+        except (KeyError, TypeError, ValueError) as error:
+            image.problem = f"annotation {annotation.get('id')}: {error!r}"
+    return {image.name: image for image in by_number.values()}
+
+
+def image_labels(content: Mapping[str, Any], class_names: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Return the name of each image and the classes of its objects, crowds among them.
+
+    Raises:
+        InputError: An object's category is none of the classes.
+    """
+    names = {category["id"]: str(category["name"]) for category in content["categories"]}
+    known = {name: id for id, name in enumerate(class_names) if id > 0}
+    shown: dict[Any, set[int]] = {image["id"]: set() for image in content["images"]}
+    for annotation in content["annotations"]:
+        name = names.get(annotation["category_id"], f"category {annotation['category_id']}")
+        if name not in known:
+            raise InputError(f"unknown class {name}; expected {first_few(known, 10)}")
+        shown.setdefault(annotation["image_id"], set()).add(known[name])
+    for image in content["images"]:
+        yield PurePosixPath(image["file_name"]).name, tuple(sorted(shown[image["id"]]))
+
+
+def _by_id(categories: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(categories, key=lambda category: int(category["id"]))
+
+
+def _instance(annotation: Mapping[str, Any], class_ids: Mapping[Any, int]) -> Instance:
+    """Return an annotation without what masks do not need; numbers in arrays take a tenth of the memory."""
+    outline = annotation["segmentation"]
+    if isinstance(outline, list):
+        outline = [np.asarray(polygon, dtype=np.float32) for polygon in outline]
+    elif not isinstance(outline, dict):
+        raise TypeError("segmentation is neither polygons nor run lengths")
+    area = float(annotation.get("area", 0.0))
+    return Instance(class_ids[annotation["category_id"]], bool(annotation.get("iscrowd", 0)), area, outline)
