@@ -30,7 +30,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 def foreign(folder: Path, content: object) -> ActivationMaps:
     np.save(folder / "a.npy", content, allow_pickle=True)
-    return read_cams(folder, "a", SIZE, NAMES, trust_pickle=True)
+    return read_cams(folder, "a", SIZE, NAMES)
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -106,13 +106,13 @@ def test_a_cut_file_is_named(tmp_path: Path, keep: int) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.npz: no class activation maps"):
-        read_cams(tmp_path, "a", SIZE, NAMES, trust_pickle=True)
+        read_cams(tmp_path, "a", SIZE, NAMES)
 
 
 def test_objects_in_an_npz_are_not_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **arrays() | {"maps": np.array([Malicious(tmp_path / "run")], dtype=object)})
     with pytest.raises(InputError, match=r"a\.npz: not a file"):
-        read_cams(tmp_path, "a", SIZE, NAMES, trust_pickle=True)
+        read_cams(tmp_path, "a", SIZE, NAMES)
     assert not (tmp_path / "run").exists()
 
 
@@ -154,11 +154,10 @@ def test_other_ranges_are_brought_to_0_and_1(tmp_path: Path) -> None:
     torch.testing.assert_close(read.maps[1], torch.from_numpy(FULL[1]))
 
 
-def test_pickles_are_read_only_on_request(tmp_path: Path) -> None:
+def test_this_project_s_file_goes_before_others(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", {0: FULL[0]}, allow_pickle=True)
-    with pytest.raises(InputError, match=r"a\.npy: a pickle, .* --trust-pickle"):
-        read_cams(tmp_path, "a", SIZE, NAMES)
-    save_cams(tmp_path / "a.npz", maps(), NAMES)  # this project's file goes first
+    assert read_cams(tmp_path, "a", SIZE, NAMES).classes == (1,)
+    save_cams(tmp_path / "a.npz", maps(), NAMES)
     assert read_cams(tmp_path, "a", SIZE, NAMES).classes == (1, 3)
 
 
@@ -232,4 +231,4 @@ def test_a_cut_pickle_is_named(tmp_path: Path, keep: int) -> None:
     foreign(tmp_path, {0: FULL[0]})
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:keep])
     with pytest.raises(InputError, match=r"a\.npy: not read"):
-        read_cams(tmp_path, "a", SIZE, NAMES, trust_pickle=True)
+        read_cams(tmp_path, "a", SIZE, NAMES)
