@@ -103,14 +103,14 @@ def choose(content: object, forms: Mapping[str, Form], labels: Collection[int] |
         raise ValueError(f"holds a {type(content).__name__}")
     fitting = [Choice(form, found) for form in forms.values() if (found := form.read(content)) is not None]
     if not fitting:
-        found = f"by key or class {first_few(map(repr, content), 8)}"
-        raise ValueError(f"{found}; expected one of the forms {', '.join(forms)}")
+        keys = first_few(map(repr, content), 8)
+        raise ValueError(f"by key or class {keys}; expected one of the forms {', '.join(forms)}")
     best = max(fitting, key=lambda choice: choice.found.certainty)
     if labels is not None:
         return _of_labels([best, *fitting], frozenset(labels))
     if best.found.certainty is Certainty.POSSIBLE:
-        keys, maps = len(content.get("keys", content)), len(best.found.maps)
-        raise ValueError(f"{keys} keys for {maps} maps; say what they are by --cams-form {best.form.name}")
+        number, maps = len(content.get("keys", content)), len(best.found.maps)
+        raise ValueError(f"{number} keys for {maps} maps; say what they are by --cams-form {best.form.name}")
     others = {choice.found.ids for choice in fitting} - {best.found.ids}
     return best._replace(is_doubtful=best.found.certainty is not Certainty.SURE and bool(others))
 

@@ -42,6 +42,10 @@ _MAPS = ("high_res", "highres", "attn_highres", "hr_cam", "rw", "cam")
 """Names of maps beside ``keys``, those of the image's size first."""
 
 
+IF_0_IS_BACKGROUND = {"irn": "irn_background", "psa": "crf"}
+"""Forms in which 0 is a class, and those that look alike but for 0 being the background."""
+
+
 def form(name: str, keys: str, writers: str) -> Callable[[Reader], Reader]:
     """Register the decorated reader as a form."""
 
@@ -74,6 +78,15 @@ def read_as(content: object, name: str) -> Choice:
     if found is None:
         raise ValueError(f"expected {chosen.keys}, since --cams-form is {name}")
     return Choice(chosen, found)
+
+
+def numbers_of(content: Content) -> list[int]:
+    """Return the numbers by which a file calls its classes.
+
+    Raises:
+        TypeError: They are none.
+    """
+    return integers(content["keys"]) if "keys" in content else [integer(key) for key in content]
 
 
 def foreground(keys: Sequence[int], maps: Sequence[NDArray[Any]], certainty: Certainty = Certainty.SURE) -> Found:

@@ -13,7 +13,7 @@ without background; :mod:`~torch_svm_seg.cam.forms` lists their forms. A pickle 
 unpickler that knows arrays, tensors, dictionaries, numbers and strings and refuses everything else.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.cam.archive import read_arrays
 from torch_svm_seg.cam.foreign import check_classes, check_finite, checked, read_foreign, read_image_per_class
+from torch_svm_seg.cam.forms import numbers_of
 from torch_svm_seg.data.errors import InputError, reason_of
 from torch_svm_seg.data.io import size_text, write_atomically
 from torch_svm_seg.data.notes import first_few
@@ -37,6 +38,7 @@ OWN_FORM = "npz"
 # float16 rounds 1 - 1e-5 to 1; interpolation and other code bases' arithmetic can exceed 1 by a rounding error.
 _TOLERANCE = 1e-2
 _OWN_ARRAYS = {"classes", "names", "maps", "size"}
+_MOST_LOOKED_AT = 200  # files
 _LEAST_LIMIT = 2**28  # bytes of an archive's arrays, for maps on a larger grid than the image's
 
 
@@ -140,6 +142,34 @@ def read_cam_files(
     else:
         read = ReadCams(*read_foreign(path, content, size, class_names, form, labels))
     return read if labels is None else _of_labels(path, read, labels)
+
+
+def number_0_is_everywhere(folder: PathLike, ids: Iterable[str], number: int) -> tuple[bool, int]:
+    """Tell whether 0 is among the numbers of classes in all files of other code bases.
+
+    Then it is the background, which every image shows; a class is not in all images.
+
+    Args:
+        folder: Folder of the files.
+        ids: Images to look at, until one lacks the 0.
+        number: Number of classes, background included.
+
+    Returns:
+        Whether all of them have a 0, and how many there are.
+    """
+    looked_at = 0
+    for id in ids:
+        try:
+            content = _content(cam_files(folder, id, number - 1), (0, 0), number)
+            numbers = numbers_of(content) if isinstance(content, Mapping) else []
+        except (InputError, TypeError, ValueError):
+            continue
+        looked_at += bool(numbers)
+        if numbers and 0 not in numbers:
+            return False, looked_at
+        if looked_at == _MOST_LOOKED_AT:
+            break
+    return True, looked_at
 
 
 def _content(paths: Sequence[Path], size: tuple[int, int], number: int) -> object:

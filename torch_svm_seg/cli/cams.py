@@ -17,6 +17,7 @@ from torch_svm_seg.cli.options.maps import check_scales
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.walk import MapWalkOptions
+from torch_svm_seg.data.digests import Source
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.pipeline.runner import for_each
 from torch_svm_seg.segmenters import Segmenter, load_segmenter, probability_maps
@@ -97,4 +98,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         maps = settings.activation.maps(network, image, data.classes(index))
         save_cams(paths[index], spread_maps(walk, image, maps) if walk else maps, class_names)
 
-    return for_each(data.dataset, write, paths, out, recorded(settings), settings.run.overwrite, rank, number)
+    def sources(index: int) -> Sequence[Source]:
+        return (*data.dataset.image_sources(index), f"labels {data.classes(index)}")
+
+    return for_each(data.dataset, write, paths, sources, out, recorded(settings), settings.run.overwrite, rank, number)

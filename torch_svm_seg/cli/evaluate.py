@@ -23,6 +23,7 @@ from typing import ClassVar
 from tqdm import tqdm
 
 from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.forms import FORMS
 from torch_svm_seg.cam.io import read_cams
 from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.options.data import DataOptions
@@ -31,8 +32,9 @@ from torch_svm_seg.data.constants import VOC_CLASSES
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import write_text_atomically
+from torch_svm_seg.data.mask_forms import MASK_FORMS
 from torch_svm_seg.evaluation.boundaries import far_from_boundaries, near_boundaries
-from torch_svm_seg.evaluation.scoring import FolderScore, find_folders, score_folders
+from torch_svm_seg.evaluation.scoring import FolderScore, find_folders, score_folders, score_readable
 from torch_svm_seg.evaluation.tables import (
     PAPER_TABLE_1,
     Row,
@@ -65,6 +67,9 @@ class ScoreOptions:
         metavar="DIR",
         help="folders that hold ID.png for each image; a folder of such folders, as expand.py writes it, stands "
         "for all of them. A folder named img or F1 to F5 is shown with the paper's row if the classes are VOC's",
+    )
+    predictions_form: str | None = option(
+        None, choices=tuple(MASK_FORMS), help="form of the predictions, where masks do not tell; see --masks-form"
     )
     boundary: int | None = option(
         None,
@@ -105,12 +110,12 @@ class ReportOptions:
         help="images to show of each kind, best, median and worst (default: 3; one takes about 100 kB)",
     )
     cams: Path | None = option(None, metavar="DIR", help="show these class activation maps, too")
-    trust_pickle: bool = option(False, help="read the ID.npy that other code bases write into --cams")
+    cams_form: str | None = option(None, choices=tuple(FORMS), help="form of other code bases' files in --cams")
 
     def check(self, names: Iterable[str]) -> None:
         """Raise InputError where an option contradicts another one, or the names of the scored folders."""
         if self.report is None:
-            for name in ("step", "cams", "trust_pickle"):
+            for name in ("step", "cams", "cams_form"):
                 if getattr(self, name):
                     raise InputError(f"{flag(name)}: works only together with --report")
         if self.step is not None and self.step not in names:
@@ -152,11 +157,12 @@ def evaluate(settings: Settings) -> int:
     dataset, scoring = settings.data.open(), settings.scoring
     folders = find_folders(scoring.predictions, dataset.ids)
     settings.report.check(folders)
-    scores = _score_all(dataset, folders)
+    scores, unreadable = _score_all(dataset, folders, scoring.predictions_form)
+    dataset = dataset.subset(index for index, id in enumerate(dataset.ids) if id not in unreadable)
     rows = _rows(scores, dataset.class_names, folders)
     if scoring.boundary is not None:
         rows = _with_boundaries(rows, dataset, folders, scoring.boundary)
-    notes = _notes(rows, scores, len(dataset))
+    notes = [*_notes(rows, scores, len(dataset)), *_unreadable(unreadable), *dataset.notes.lines()]
     width = shutil.get_terminal_size(fallback=(200, 24)).columns  # the fallback is for files and pipes
     print("\n".join([text_table(rows, dataset.class_names, width), "", *notes]))
     if scoring.out:
@@ -167,7 +173,7 @@ def evaluate(settings: Settings) -> int:
         path = settings.report.report / "report.html"
         write_report(path, _report(settings, dataset, folders, scores))
         print(f"report: {path}")
-    return 0 if all(score.complete for score in scores.values()) else 1
+    return 0 if all(score.complete for score in scores.values()) and not unreadable else 1
 
 
 def _report(
@@ -176,7 +182,7 @@ def _report(
     options = settings.report
 
     def cams(id: str, size: tuple[int, int]) -> ActivationMaps:
-        return read_cams(options.cams or "", id, size, dataset.class_names, options.trust_pickle)
+        return read_cams(options.cams or "", id, size, dataset.class_names, options.cams_form)
 
     steps = {name: Step(name, folder, scores[name]) for name, folder in folders.items()}
     return Report(
@@ -190,10 +196,20 @@ def _report(
     )
 
 
-def _score_all(dataset: ImageDataset, folders: dict[str, Path]) -> dict[str, FolderScore]:
+def _score_all(
+    dataset: ImageDataset, folders: dict[str, Path], form: str | None
+) -> tuple[dict[str, FolderScore], dict[str, str]]:
+    """Return the score of each folder, and why some ground truth cannot be read."""
     with tqdm(total=len(folders) * len(dataset), unit="mask", disable=None, leave=False) as bar:
-        scores = score_folders(dataset, list(folders.values()), bar.update)
-    return dict(zip(folders, scores, strict=True))
+        scores, unreadable = score_readable(dataset, list(folders.values()), bar.update, form=form)
+    return dict(zip(folders, scores, strict=True)), unreadable
+
+
+def _unreadable(problems: dict[str, str]) -> list[str]:
+    reasons = [f"{id} ({reason})" for id, reason in problems.items()]
+    return (
+        [f"images without a ground truth that can be read ({len(reasons)}): {_shortened(reasons)}"] if reasons else []
+    )
 
 
 def _rows(scores: dict[str, FolderScore], class_names: Sequence[str], folders: dict[str, Path]) -> list[Row]:

@@ -12,7 +12,7 @@ Then ``evaluate.py --predictions runs/voc`` scores the masks again, as tables in
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,14 +34,16 @@ from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.dataset import ImageDataset
+from torch_svm_seg.data.digests import Source
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.run_settings import RunSettings
 from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path
+from torch_svm_seg.pipeline.image_log import Report
 from torch_svm_seg.pipeline.run_folder import Progress
-from torch_svm_seg.pipeline.runner import run_shares
+from torch_svm_seg.pipeline.runner import Job, run_shares
 from torch_svm_seg.pipeline.supervision import GroundTruth, Supervision
 from torch_svm_seg.training.checkpoints import read_checkpoint
 
@@ -231,12 +233,18 @@ def expand(settings: Settings, rank: int = 0, number: int = 1) -> int:
     run = _open_run(settings, dataset)
     options = settings.run
 
-    def work(share: Sequence[int], progress: Progress, report: Callable[[], object]) -> None:
+    def work(share: Sequence[int], progress: Progress, report: Report) -> None:
         run.run(dataset, share, progress, options.batch_size, options.workers, report)
 
+    def sources(index: int) -> Sequence[Source]:
+        return run.supervision.sources(dataset, index)
+
     record = settings.record() | {"classes": list(dataset.class_names)}
-    files = [[mask_path(options.out, name, id) for name in run.names] for id in dataset.ids]
-    outcome = run_shares(options.out, record, files, work, options.overwrite, rank, number)
+    jobs = [
+        Job(id, tuple(mask_path(options.out, name, id) for name in run.names), partial(sources, index))
+        for index, id in enumerate(dataset.ids)
+    ]
+    outcome = run_shares(options.out, record, jobs, work, options.overwrite, rank, number)
     if rank != 0:
         return 0
     summarize(dataset, run, outcome)

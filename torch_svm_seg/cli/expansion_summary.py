@@ -8,14 +8,15 @@ from torch import Tensor
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask, write_atomically
 from torch_svm_seg.evaluation.panels import PanelRow, panel
-from torch_svm_seg.evaluation.scoring import score_folders
+from torch_svm_seg.evaluation.scoring import is_readable, score_readable
 from torch_svm_seg.evaluation.tables import Row, text_table
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path
-from torch_svm_seg.pipeline.run_folder import Progress, print_skipped
-from torch_svm_seg.pipeline.runner import Outcome
+from torch_svm_seg.pipeline.run_folder import Progress, print_notes, print_skipped
+from torch_svm_seg.pipeline.runner import Outcome, print_changed
+from torch_svm_seg.pipeline.supervision import Supervised
 
 ROWS = 4
 TABLE_NOTE = (
@@ -41,6 +42,8 @@ def summarize(dataset: ImageDataset, run: ExpansionRun, outcome: Outcome) -> Non
         overview = panel(_overview_rows(done, run), run.names, dataset.class_names)
         write_atomically(run.out / "overview.png", lambda stream: overview.save(stream, "png"))
     print_skipped(total.skipped)
+    print_notes(dataset.notes.general, total.notes)
+    print_changed(outcome.changed)
     if total.unseeded:
         print(f"objects that images are labelled with, but no pixel of their seed shows: {total.unseeded}")
     restored = [f"{name} {number}" for name, number in total.restored.items() if number]
@@ -54,9 +57,9 @@ def summarize(dataset: ImageDataset, run: ExpansionRun, outcome: Outcome) -> Non
 def _score_table(dataset: ImageDataset, run: ExpansionRun, progress: Progress) -> str:
     """Return a table like the paper's Table 1: one row for the masks of each name, one column for each class."""
     rows, seconds = [], progress.seconds_per_image()
-    scores = score_folders(dataset, [run.out / name for name in run.names])
+    scores, _ = score_readable(dataset, [run.out / name for name in run.names])
     for name, score in zip(run.names, scores, strict=True):
-        extra = {"s/image": f"{seconds[name]:.2f}", "images": str(score.images)}
+        extra = {"s/image": f"{seconds.get(name, 0.0):.2f}", "images": str(score.images)}
         rows.append(Row(name, score.per_class.tolist(), score.miou, extra))
     return text_table(rows, dataset.class_names, shutil.get_terminal_size(fallback=(200, 24)).columns)
 
@@ -66,19 +69,17 @@ def _overview_rows(dataset: ImageDataset, run: ExpansionRun) -> list[PanelRow]:
     labeller = run.labeller if run.features else None
     rows = []
     for index, id in enumerate(dataset.ids[:ROWS]):
-        _, image, supervision = run.supervision.read(dataset, index)
+        supervised = run.supervision.read(dataset, index)
         masks = [read_mask(mask_path(run.out, name, id)) for name in run.names]
-        truth = dataset.mask(index) if dataset.has_mask(index) else None
-        samples = None
-        if labeller is not None:
-            samples = _samples(labeller, image.to(run.device), supervision.to(run.device)).cpu()
-        rows.append(PanelRow(image, masks, truth, samples))
+        truth = dataset.mask(index) if is_readable(dataset, index) else None
+        samples = None if labeller is None else _samples(labeller, supervised, run.device)
+        rows.append(PanelRow(supervised.image, masks, truth, samples))
     return rows
 
 
-def _samples(labeller: StudyLabeller | SelfTraining, image: Tensor, supervision: Tensor) -> Tensor:
+def _samples(labeller: StudyLabeller | SelfTraining, supervised: Supervised, device: torch.device) -> Tensor:
     """Return the class of each pixel that trained the SVM, and 255 at all others, (H, W)."""
     with torch.inference_mode():
-        labels = labeller.training_labels(image[None], supervision[None])
+        labels = labeller.training_labels(supervised.image[None].to(device), supervised.known[None].to(device))
     sample = sample_pixels(labels, labeller.expander.samples_per_class, labeller.expander.seed)
-    return sample.as_labels(*labels.shape[1:])[0]
+    return supervised.class_ids(sample.as_labels(*labels.shape[1:])[0]).cpu()

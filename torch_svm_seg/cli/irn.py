@@ -1,11 +1,12 @@
 """train.py irn: boundaries learned from sure labels."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from torch_svm_seg.cli.options.backbone import BackboneOptions
-from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import MapOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import TrainingRunOptions
@@ -62,6 +63,7 @@ class Settings:
 
     data: DataOptions = group()
     labels: SureLabelOptions = group()
+    image_labels: LabelOptions = group()
     network: BackboneOptions = group()
     training: EpochOptions = group(
         description="The defaults are IRN's for train_aug, 990 steps; few images want smaller batches or more epochs. "
@@ -101,13 +103,14 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
 
 
 def _write_sure_labels(settings: Settings, dataset: ImageDataset, folder: Path, rank: int, number: int) -> int:
-    cams, device = settings.labels.open(), settings.run.choose_device()
+    cams, device = settings.labels.open(settings.data, settings.image_labels, dataset), settings.run.choose_device()
     paths = [label_path(folder, id) for id in dataset.ids]
 
     def write(index: int) -> None:
-        _, image, activation = cams.read(dataset, index)
-        labels = label_by_activation(image.to(device), activation.to(device), settings.labels.background_factor)
-        save_mask(paths[index], labels.cpu())
+        seed = cams.read(dataset, index)
+        image, activation = seed.image.to(device), seed.known.to(device)
+        labels = label_by_activation(image, activation, settings.labels.background_factor)
+        save_mask(paths[index], seed.class_ids(labels).cpu())
 
-    overwrite = not settings.run.resume
-    return for_each(dataset, write, paths, folder, recorded(settings.labels), overwrite, rank, number)
+    record, overwrite = recorded(settings.labels), not settings.run.resume
+    return for_each(dataset, write, paths, partial(cams.sources, dataset), folder, record, overwrite, rank, number)

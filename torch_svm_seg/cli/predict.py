@@ -78,7 +78,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         save_mask(paths[index], refine(steps, image[None].to(device), probabilities[None])[0].argmax(0))
 
     record = recorded(settings) | {"image_level_labels": False}
-    code = for_each(dataset, write, paths, out, record, settings.run.overwrite, rank, number)
+    overwrite = settings.run.overwrite
+    code = for_each(dataset, write, paths, dataset.image_sources, out, record, overwrite, rank, number)
     if rank == 0:
         print("The masks are predicted without image-level labels.")
         if masks.voc_archive is not None:

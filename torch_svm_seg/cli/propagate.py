@@ -1,7 +1,7 @@
 """train.py propagate: class activation maps refined by a walk, between an IRNet's boundaries or similar features."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 
 from torch_svm_seg.cam.activation import ActivationMaps
-from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
+from torch_svm_seg.cam.io import cam_path, save_cams
 from torch_svm_seg.cam.spreading import spread_maps
-from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import MapOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
@@ -66,11 +66,12 @@ class Settings:
 
     data: DataOptions = group(affects_results=False)
     maps: MapOptions = group()
+    labels: LabelOptions = group()
     irn: IRNWalkOptions = group()
     walk: MapWalkOptions = group()
     run: WriteOptions = group(out=Path("out/propagate"))
 
-    def open(self, dataset: ImageDataset, device: torch.device) -> Callable[[int], ActivationMaps]:
+    def open(self, dataset: ImageDataset, cams: CamFiles, device: torch.device) -> Callable[[int], ActivationMaps]:
         """Return what makes the refined maps of the image of an index.
 
         Raises:
@@ -78,7 +79,7 @@ class Settings:
         """
         if (self.irn.irn is None) != self.walk.walk:
             raise InputError("--irn and --walk: expected one of them")
-        cams, walk = self.maps.open(), self.walk.open()
+        walk = self.walk.open()
         if walk is None:
             return partial(_between_boundaries, self.irn.load().to(device), cams, dataset)
         return partial(_between_features, walk.to(device), cams, dataset)
@@ -87,22 +88,23 @@ class Settings:
 def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     """Write class activation maps refined by a walk; return the exit code."""
     dataset, out = settings.data.open(), settings.run.out
-    refined = settings.open(dataset, settings.run.choose_device())
+    cams = settings.maps.open(settings.data, settings.labels, dataset)
+    refined = settings.open(dataset, cams, settings.run.choose_device())
     paths = [cam_path(out, id) for id in dataset.ids]
 
     def write(index: int) -> None:
         save_cams(paths[index], refined(index), dataset.class_names)
 
-    return for_each(dataset, write, paths, out, recorded(settings), settings.run.overwrite, rank, number)
+    sources, overwrite = partial(cams.sources, dataset), settings.run.overwrite
+    return for_each(dataset, write, paths, sources, out, recorded(settings), overwrite, rank, number)
 
 
 def _between_boundaries(walk: IRNRefinement, cams: CamFiles, dataset: ImageDataset, index: int) -> ActivationMaps:
-    _, image, activation = cams.read(dataset, index)
-    return refine_activation(walk, image, activation)
+    seed = cams.read(dataset, index)
+    maps = refine_activation(walk, seed.image, seed.known)
+    return replace(maps, classes=tuple((seed.classes or ())[channel] for channel in maps.classes))
 
 
 def _between_features(walk: FeatureWalk, cams: CamFiles, dataset: ImageDataset, index: int) -> ActivationMaps:
     image = dataset.image(index)
-    size = (image.shape[1], image.shape[2])
-    maps = read_cams(cams.folder, dataset.ids[index], size, dataset.class_names, cams.trust_pickle)
-    return spread_maps(walk, image, maps)
+    return spread_maps(walk, image, cams.maps(dataset, dataset.ids[index], (image.shape[1], image.shape[2])))

@@ -70,6 +70,17 @@ def coco(
     return dataset
 
 
+def coco_labels(dataset: ImageDataset) -> dict[str, tuple[int, ...]]:
+    """Return the image-level labels of a data set that :func:`coco` opened: the classes of all objects, crowds too.
+
+    Raises:
+        InputError: The data set is another one.
+    """
+    if not isinstance(dataset, _COCO):
+        raise InputError("expected a data set of COCO")
+    return {id: tuple(sorted({one.class_id for one in dataset.annotated[id].instances})) for id in dataset.ids}
+
+
 def read_annotations(path: PathLike) -> tuple[tuple[str, ...], dict[str, AnnotatedImage]]:
     """Read the class names, background first, and the images by name, with their objects.
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.lists import without_image_suffix
 from torch_svm_seg.data.notes import first_few
 
 Outline = list[NDArray[np.float32]] | dict[str, Any]
@@ -89,7 +90,7 @@ def annotated_images(content: Mapping[str, Any]) -> dict[str, AnnotatedImage]:
     class_ids = {category["id"]: number for number, category in enumerate(_by_id(content["categories"]), 1)}
     by_number: dict[Any, AnnotatedImage] = {}
     for image in content["images"]:
-        name = PurePosixPath(image["file_name"]).with_suffix("").name
+        name = without_image_suffix(PurePosixPath(image["file_name"]).name)
         by_number[image["id"]] = AnnotatedImage(name, (int(image["height"]), int(image["width"])))
     for annotation in content["annotations"]:
         image = by_number.get(annotation["image_id"])

@@ -10,7 +10,6 @@ import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -64,6 +63,7 @@ class ImageDataset(Dataset[DatasetItem]):
 
     Attributes:
         ids: Image ids in order.
+        all_ids: Ids of the data set as it was opened, of which this may be a subset.
         class_names: Name of each class id, background first.
         notes: Notes on how files were read.
 
@@ -103,7 +103,7 @@ class ImageDataset(Dataset[DatasetItem]):
         self.class_names = _checked_names(class_names)
         self.notes = Notes()
         self._conventions = conventions or Conventions()
-        self._opened_with = self.ids
+        self.all_ids = self.ids
         self._images = ImageFiles(
             images, suffixes, self.ids, self._conventions.exif, self._conventions.bits, self.notes
         )
@@ -113,13 +113,6 @@ class ImageDataset(Dataset[DatasetItem]):
     def has_masks(self) -> bool:
         """Whether images come with their masks."""
         return self._masks is not None
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """What all files together tell about how each is read, and results therefore depend on; empty as a rule."""
-        binary = self._masks is not None and len(self.class_names) == 2 and self._masks.is_binary
-        bits = self._images.bits
-        return ({"masks": "binary"} if binary else {}) | ({"image_bits": bits} if bits not in (None, 16) else {})
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -205,7 +198,7 @@ class ImageDataset(Dataset[DatasetItem]):
         Raises:
             InputError: There is no such form.
         """
-        return MaskFiles(folder, self.class_names, self._opened_with, form, self._conventions.colours, self.notes)
+        return MaskFiles(folder, self.class_names, self.all_ids, form, self._conventions.colours, self.notes)
 
     def has_mask(self, index: int) -> bool:
         """Whether the mask of one image is there."""
@@ -213,11 +206,13 @@ class ImageDataset(Dataset[DatasetItem]):
 
     def image_sources(self, index: int) -> tuple[Path | str, ...]:
         """Return the files, and what else, an image is read from."""
-        return (self._image_path(self.ids[index]),)
+        bits = self._images.bits  # told by several images together
+        return (self._image_path(self.ids[index]), *(() if bits is None else (f"{bits} bits",)))
 
     def mask_sources(self, index: int) -> tuple[Path | str, ...]:
         """Return the files, and what else, the mask of an image is read from."""
-        return (self._masks_or_raise().path(self.ids[index]),)
+        masks = self._masks_or_raise()
+        return (masks.path(self.ids[index]), *masks.set_sources)
 
     def _image_path(self, id: str) -> Path:
         """Return the image file of an id."""

@@ -116,6 +116,11 @@ class MaskFiles:
             )
         return binary
 
+    @property
+    def set_sources(self) -> tuple[str, ...]:
+        """What all masks of the set together tell about how each is read; empty as a rule."""
+        return ("binary",) if self._number == 2 and self._form is None and self.is_binary else ()
+
     def _in_colour(self, id: str, mask: StoredMask) -> Tensor:
         """Return the classes of an image in colour; black alone is a mask only among others that have more colours."""
         if set(mask.colours.values()) == {(0, 0, 0)} and not self._once("colours", self._holds_colours):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.data.dataset import ImageDataset
-from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.io import read_mask
+from torch_svm_seg.data.errors import InputError, one_line
+from torch_svm_seg.data.mask_files import MaskFiles
 from torch_svm_seg.evaluation.metrics import confusion_matrix, summarize
 from torch_svm_seg.evaluation.tables import PAPER_TABLE_1
 
@@ -102,6 +102,7 @@ def score_folders(
     folders: Sequence[str | Path],
     on_mask: Callable[[], object] | None = None,
     scored: Callable[[Tensor], Tensor] | None = None,
+    form: str | None = None,
 ) -> list[FolderScore]:
     """Score ``FOLDER/ID.png`` for each image of a data set and each folder, reading the ground truth once.
 
@@ -110,6 +111,7 @@ def score_folders(
         folders: Folders of masks: class ids, 255 for "unsure" (see :mod:`~torch_svm_seg.evaluation.metrics`).
         on_mask: Called after each image in each folder, for a progress bar.
         scored: Function that returns the part of a ground truth (H, W) to score, with 255 elsewhere; by default all.
+        form: Form of the predictions, see :mod:`~torch_svm_seg.data.mask_forms`; by default the one that they show.
 
     Returns:
         The score of each folder.
@@ -128,9 +130,10 @@ def score_folders(
         if not path.is_dir():
             raise InputError(f"{path}: not a folder")
     tallies = [_Tally(len(dataset.class_names)) for _ in paths]
+    predictions = [dataset.mask_folder(path, form) for path in paths]
 
     def counts_of(index: int) -> list[Tensor | str | None]:
-        return _counts(dataset, index, [path / f"{dataset.ids[index]}.png" for path in paths], scored)
+        return _counts(dataset, index, predictions, scored)
 
     # Reading a PNG is most of the work, and frees the interpreter lock. The threads hand back counts, not masks, so
     # that memory does not grow with the data set.
@@ -141,6 +144,45 @@ def score_folders(
                 if on_mask:
                     on_mask()
     return [tally.score(dataset, path) for tally, path in zip(tallies, paths, strict=True)]
+
+
+def score_readable(
+    dataset: ImageDataset,
+    folders: Sequence[str | Path],
+    on_mask: Callable[[], object] | None = None,
+    scored: Callable[[Tensor], Tensor] | None = None,
+    form: str | None = None,
+) -> tuple[list[FolderScore], dict[str, str]]:
+    """Score several folders like :func:`score_folders`, over the images whose ground truth can be read.
+
+    Returns:
+        The scores; and why the ground truth of the other images cannot be read, by id.
+
+    Raises:
+        InputError: One of ``folders`` is not a folder, or no ground truth can be read.
+    """
+    try:
+        return score_folders(dataset, folders, on_mask, scored, form), {}
+    except InputError:
+        problems = {id: why for index, id in enumerate(dataset.ids) if (why := _problem(dataset, index)) is not None}
+        if not 0 < len(problems) < len(dataset):
+            raise
+    readable = dataset.subset(index for index, id in enumerate(dataset.ids) if id not in problems)
+    return score_folders(readable, folders, None, scored, form), problems
+
+
+def is_readable(dataset: ImageDataset, index: int) -> bool:
+    """Whether an image has a ground truth that can be read."""
+    return dataset.has_mask(index) and _problem(dataset, index) is None
+
+
+def _problem(dataset: ImageDataset, index: int) -> str | None:
+    """Return why the ground truth of an image cannot be read; None if it can."""
+    try:
+        dataset.mask(index)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 class _Tally:
@@ -162,7 +204,7 @@ class _Tally:
             self.per_image[id] = float(summarize(counted).per_class[counted.any(dim=1)].mean())
 
     def score(self, dataset: ImageDataset, folder: Path) -> FolderScore:
-        found = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png")}
+        found = {path.relative_to(folder).as_posix().removesuffix(".png") for path in folder.rglob("*.png")}
         result = summarize(self.confusion)
         return FolderScore(
             per_class=result.per_class,
@@ -177,20 +219,19 @@ class _Tally:
 
 
 def _counts(
-    dataset: ImageDataset, index: int, paths: Sequence[Path], scored: Callable[[Tensor], Tensor] | None
+    dataset: ImageDataset, index: int, predictions: Sequence[MaskFiles], scored: Callable[[Tensor], Tensor] | None
 ) -> list[Tensor | str | None]:
     """Return the confusion matrix of each prediction, why there is none, or None where there is no prediction."""
-    if not any(path.is_file() for path in paths):
-        return [None] * len(paths)
+    id = dataset.ids[index]
+    if not any(masks.find(id) for masks in predictions):
+        return [None] * len(predictions)
     target = dataset.mask(index)
     target = target if scored is None else scored(target)
-    return [_count(path, target, len(dataset.class_names)) for path in paths]
+    return [_count(masks, id, target, len(dataset.class_names)) for masks in predictions]
 
 
-def _count(path: Path, target: Tensor, num_classes: int) -> Tensor | str | None:
-    if not path.is_file():
-        return None
+def _count(masks: MaskFiles, id: str, target: Tensor, num_classes: int) -> Tensor | str | None:
     try:
-        return confusion_matrix(read_mask(path), target, num_classes)
+        return None if masks.find(id) is None else confusion_matrix(masks.read(id), target, num_classes)
     except ValueError as error:  # an InputError of the file, or a size or class id that does not fit
-        return str(error)
+        return one_line(str(error))

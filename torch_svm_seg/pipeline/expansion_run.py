@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
+from torch_svm_seg.data.digests import digest_of
 from torch_svm_seg.data.io import save_mask
+from torch_svm_seg.data.mask_forms import used_values
 from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import Baseline, Labelling, StudyLabeller, label, seeds_of
 from torch_svm_seg.expansion.seed_expander import SelfTraining
-from torch_svm_seg.pipeline.run_folder import SPOILT, Progress, skip_reason
+from torch_svm_seg.pipeline.image_log import ImageEntry, Report
+from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.refine import refine
 
@@ -32,8 +35,20 @@ _MOST_WAITING = 4
 
 
 def mask_path(out: Path, name: str, id: str) -> Path:
-    """Where the mask of an image lies."""
+    """Return where the mask of an image lies."""
     return out / name / f"{id}.png"
+
+
+class Reading(NamedTuple):
+    """An image as it was read.
+
+    Attributes:
+        known: The image and what is known about its pixels.
+        sources: Digest of all that it was read from.
+    """
+
+    known: Supervised
+    sources: str
 
 
 @dataclass
@@ -44,8 +59,8 @@ class ExpansionRun:
 
     Attributes:
         backbone: Gives the features; on ``device``.
-        expander: Labels pixels by features and what is known about them.
-        supervision: Gives that knowledge.
+        labeller: Labels pixels by features and what is known about them.
+        supervision: Gives what is known.
         features: Names of the backbone's stages, or of several fused, as F3+F4.
         baselines: Labellers without features, by name.
         refinements: Modules to apply one after the other to probabilities, by name; ``"none"`` has none.
@@ -80,67 +95,72 @@ class ExpansionRun:
         progress: Progress,
         batch_size: int = 1,
         workers: int = 0,
-        report: Callable[[], object] = lambda: None,
+        report: Report | None = None,
     ) -> None:
         """Expand some images of a data set.
 
         Args:
             dataset: The images.
             indices: Which of them.
-            progress: Takes note of what was done.
+            progress: Takes note of skipped images, and of those done where there is no ``report``.
             batch_size: Images of one size to expand at once.
             workers: Processes that read images ahead.
-            report: Called whenever images are done.
+            report: Takes note of images that are done, or, without any, that some were skipped.
         """
-        progress.seconds |= dict.fromkeys(self.names, 0.0)
-        progress.restored |= dict.fromkeys(self.names, 0)
+        note: Report = report or (lambda entries: progress.add(Progress.of(entries)))
         # Images are of any size: they come one by one, not stacked.
         readings = DataLoader(
             _Readings(dataset, indices, self.supervision), batch_size=None, num_workers=workers, collate_fn=_as_it_is
         )
         for group in _batches(readings, batch_size, progress.skipped):
-            self._expand_or_skip(group, progress)
-            report()
+            self._expand_or_skip(group, progress, note)
 
-    def _expand_or_skip(self, group: list[Supervised], progress: Progress) -> None:
+    def _expand_or_skip(self, group: list[Reading], progress: Progress, report: Report) -> None:
         """Expand a batch; where it cannot be, one by one, and skip what spoils it."""
         try:
-            progress.add(self._expand(group))
-            return
-        except SPOILT as error:
+            entries = self._expand(group)
+        except Exception as error:
+            if not spoils_one_image(error):
+                raise
             reason = skip_reason(error)
+        else:
+            report(entries)
+            return
         # Out of the handler, whose error holds on to the whole batch's tensors.
         if len(group) == 1:
-            progress.skipped[group[0].id] = reason
+            progress.skipped[group[0].known.id] = reason
+            report([])
         else:
             for one in group:
-                self._expand_or_skip([one], progress)
+                self._expand_or_skip([one], progress, report)
 
     @torch.inference_mode()
-    def _expand(self, group: list[Supervised]) -> Progress:
-        """Expand a batch; return what was done."""
-        images = torch.stack([one.image for one in group]).to(self.device)
-        knowledge, ids = _of_classes_present(torch.stack([one.knowledge for one in group]).to(self.device))
-        done = Progress(images=len(group), unseeded=_unseeded(knowledge))
+    def _expand(self, group: list[Reading]) -> list[ImageEntry]:
+        """Expand a batch; return what was done with each image."""
+        images = torch.stack([one.known.image for one in group]).to(self.device)
+        known, ids = _of_classes_present([one.known for one in group])
+        known, ids = known.to(self.device), ids.to(self.device)
+        entries = [
+            ImageEntry(one.known.id, one.sources, unseeded=unseeded, notes=one.known.notes)
+            for one, unseeded in zip(group, _unseeded(known), strict=True)
+        ]
         for name, baseline in self.baselines.items():
-            self._label(name, partial(baseline, images, knowledge), group, images, knowledge, ids, done)
+            self._label(name, partial(baseline, images, known), images, known, ids, entries)
         wanted = {stage for name in self.features for stage in fused_stages(name)}
         stages = self.backbone.stages(images, wanted) if wanted else {}
         for name in self.features:
             maps = [stages[stage] for stage in fused_stages(name)]
-            labelled = partial(self.labeller, images, maps, knowledge)
-            self._label(name, labelled, group, images, knowledge, ids, done)
-        return done
+            self._label(name, partial(self.labeller, images, maps, known), images, known, ids, entries)
+        return entries
 
     def _label(
         self,
         base: str,
         labelled: Callable[[], Labelling],
-        group: list[Supervised],
         images: Tensor,
         known: Tensor,
         ids: Tensor,
-        done: Progress,
+        entries: Sequence[ImageEntry],
     ) -> None:
         """Have a batch labelled, write its masks with each refinement, and note the time and what was restored.
 
@@ -151,16 +171,16 @@ class ExpansionRun:
         seeds = None
         if known.dim() == 4:
             seeds = labelling.masks if base in self.baselines else seeds_of(known)
-        seconds = time.perf_counter() - start
+        labelling_seconds = time.perf_counter() - start
         for refinement, steps in self.refinements.items():
             start = time.perf_counter()
             found = label(refine(steps, images, labelling.probabilities), seeds) if steps else labelling
             masks = ids[self._sure(found)].cpu()
-            name = _mask_name(base, refinement)
-            done.seconds[name] = seconds + time.perf_counter() - start
-            done.restored[name] = sum(found.restored)
-            for one, mask in zip(group, masks, strict=True):
-                save_mask(mask_path(self.out, name, one.id), mask)
+            name, seconds = _mask_name(base, refinement), labelling_seconds + time.perf_counter() - start
+            restored = found.restored or (0,) * len(entries)
+            for entry, mask, number in zip(entries, masks, restored, strict=True):
+                save_mask(mask_path(self.out, name, entry.id), mask)
+                entry.seconds[name], entry.restored[name] = seconds / len(entries), number
 
     def _sure(self, found: Labelling) -> Tensor:
         """Masks without the pixels that are too unlikely; those that were given their seed back stay."""
@@ -170,57 +190,66 @@ class ExpansionRun:
 
 
 def _batches(
-    readings: Iterable[Supervised | tuple[str, str]], batch_size: int, skipped: dict[str, str]
-) -> Iterator[list[Supervised]]:
+    readings: Iterable[Reading | tuple[str, str]], batch_size: int, skipped: dict[str, str]
+) -> Iterator[list[Reading]]:
     """Groups of images of one size; whatever could not be read is skipped."""
-    waiting: dict[tuple[int, ...], list[Supervised]] = {}
+    waiting: dict[tuple[int, ...], list[Reading]] = {}
     for reading in readings:
-        if not isinstance(reading, Supervised):
+        if not isinstance(reading, Reading):
             skipped[reading[0]] = reading[1]
             continue
-        group = waiting.setdefault(tuple(reading.image.shape), [])
+        size = tuple(reading.known.image.shape)
+        group = waiting.setdefault(size, [])
         group.append(reading)
         if len(group) == batch_size:
-            yield waiting.pop(tuple(reading.image.shape))
+            yield waiting.pop(size)
         elif sum(map(len, waiting.values())) == _MOST_WAITING * batch_size:
             # Images of many sizes would fill the memory: the largest group goes as it is.
             yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
     yield from waiting.values()
 
 
-def _of_classes_present(knowledge: Tensor) -> tuple[Tensor, Tensor]:
-    """Activation (B, K, H, W) of the classes that an image of the batch has, and of the background; labels as they are.
+def _of_classes_present(group: Sequence[Supervised]) -> tuple[Tensor, Tensor]:
+    """Stack what is known about images of one size, with the classes that any of them has, and the background.
 
-    Most of a data set's classes are in none of a batch's images, and all that follows is quicker without them.
+    Most of a data set's classes are in none of a batch's images; without them, all that follows is quicker and takes no
+    memory for them.
 
     Returns:
-        The knowledge, and the id of each of its classes, 255 of 255, (256,).
+        Labels (B, H, W) or activation (B, K, H, W), by the number of the class among those present; and the id of each
+        of these, 255 of 255, (256,).
     """
-    ids = torch.arange(VOID + 1, device=knowledge.device)
-    if knowledge.dim() == 3:
-        return knowledge, ids
-    present = (knowledge > -torch.inf).flatten(2).any(2).any(0)
-    present[0] = True
-    classes = present.nonzero()[:, 0]
-    ids[: len(classes)] = classes
-    return knowledge[:, classes], ids
+    ids = torch.arange(VOID + 1)
+    if group[0].classes is None:
+        labels = torch.stack([one.known for one in group])
+        classes = [value for value in used_values(labels) if value != VOID]
+        numbers = torch.full((VOID + 1,), VOID)
+        numbers[classes] = torch.arange(len(classes))
+        ids[: len(classes)] = torch.tensor(classes, dtype=torch.long)
+        return numbers[labels], ids
+    classes = sorted({0}.union(*(one.classes or () for one in group)))
+    ids[: len(classes)] = torch.tensor(classes)
+    activation = group[0].known.new_full((len(group), len(classes), *group[0].known.shape[1:]), -torch.inf)
+    for planes, one in zip(activation, group, strict=True):
+        planes[[classes.index(id) for id in one.classes or ()]] = one.known.to(planes)
+    return activation, ids
 
 
-def _unseeded(knowledge: Tensor) -> int:
-    """How many classes of the images have activation (B, K, H, W), but no pixel where it is the largest."""
-    if knowledge.dim() == 3:
-        return 0
-    classes = torch.arange(1, knowledge.shape[1], device=knowledge.device)[:, None]
-    present = (knowledge[:, 1:] > -torch.inf).flatten(2).any(2)
-    shown = (seeds_of(knowledge).flatten(1)[:, None] == classes).any(2)
-    return int((present & ~shown).sum())
+def _unseeded(known: Tensor) -> list[int]:
+    """How many classes of each image have activation (B, K, H, W), but no pixel where it is the largest."""
+    if known.dim() == 3:
+        return [0] * len(known)
+    classes = torch.arange(1, known.shape[1], device=known.device)[:, None]
+    present = (known[:, 1:] > -torch.inf).flatten(2).any(2)
+    shown = (seeds_of(known).flatten(1)[:, None] == classes).any(2)
+    return [int(number) for number in (present & ~shown).sum(1)]
 
 
 def _mask_name(base: str, refinement: str) -> str:
     return base if refinement == UNREFINED else f"{base}+{refinement}"
 
 
-class _Readings(Dataset[Supervised | tuple[str, str]]):
+class _Readings(Dataset[Reading | tuple[str, str]]):
     """Images read in worker processes: one that cannot be read is its id and the reason instead."""
 
     def __init__(self, dataset: ImageDataset, indices: Sequence[int], supervision: Supervision) -> None:
@@ -229,11 +258,15 @@ class _Readings(Dataset[Supervised | tuple[str, str]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> Supervised | tuple[str, str]:
+    def __getitem__(self, place: int) -> Reading | tuple[str, str]:
         index = self.indices[place]
         try:
-            return self.supervision.read(self.dataset, index)
-        except SPOILT as error:
+            # Before they are read: what changes in between is noticed the next time.
+            sources = digest_of(self.supervision.sources(self.dataset, index))
+            return Reading(self.supervision.read(self.dataset, index), sources)
+        except Exception as error:
+            if not spoils_one_image(error):
+                raise
             return self.dataset.ids[index], skip_reason(error)
 
 

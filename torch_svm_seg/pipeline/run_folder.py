@@ -1,4 +1,4 @@
-"""What the folder of a run holds, and what the record in it vouches for.
+"""The folder of a run: outputs and their ``run.json``.
 
 ``DIR/run.json`` says with which settings the files in the folder were made: a run continues only with the same ones,
 and at no time does the folder hold files of other settings than it says.
@@ -16,13 +16,19 @@ from typing import Any
 import torch
 
 import torch_svm_seg
-from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.io import PathLike, write_text_atomically
+from torch_svm_seg.data.errors import InputError, one_line, reason_of
+from torch_svm_seg.data.io import TEMPORARY_PATTERN, write_text_atomically
+from torch_svm_seg.data.notes import counted
+from torch_svm_seg.data.reading import PathLike, read_bytes, reading
 from torch_svm_seg.data.run_settings import RunSettings
+from torch_svm_seg.pipeline.image_log import ImageEntry, numbers
 
 SETTINGS_FILE = "run.json"
-SPOILT = (ValueError, torch.OutOfMemoryError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+SPOILT = (ValueError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 """What an image that cannot be used raises: bad files and values, too many pixels, problems without a solution."""
+
+_LARGEST_RECORD = 2**28  # bytes
+_NO_MEMORY = ("DefaultCPUAllocator", "alloc_cpu", "not enough memory")  # in PyTorch's plain RuntimeErrors
 
 
 @dataclass
@@ -35,6 +41,7 @@ class Progress:
         restored: Number of objects that had vanished from each name's masks and were given their seed back.
         skipped: Image id -> why it could not be done.
         unseeded: Number of classes that images are labelled with and that no pixel of their seed has.
+        notes: Number of images that each note on how files were read is about.
     """
 
     images: int = 0
@@ -42,6 +49,16 @@ class Progress:
     restored: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     unseeded: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entries: Iterable[ImageEntry]) -> "Progress":
+        """Add up what was done with images."""
+        total = cls()
+        for entry in entries:
+            notes = dict.fromkeys(entry.notes, 1)
+            total.add(cls(1, dict(entry.seconds), dict(entry.restored), {}, entry.unseeded, notes))
+        return total
 
     def add(self, other: "Progress") -> None:
         """Take in what another process, or another part of the same run, did."""
@@ -52,6 +69,8 @@ class Progress:
             self.restored[name] = self.restored.get(name, 0) + restored
         self.skipped |= other.skipped
         self.unseeded += other.unseeded
+        for note, number in other.notes.items():
+            self.notes[note] = self.notes.get(note, 0) + number
 
     def seconds_per_image(self) -> dict[str, float]:
         """Mean time of each name's masks."""
@@ -83,6 +102,7 @@ def open_run(out: Path, settings: RunSettings, overwrite: bool, files: Iterable[
         )
     for file in own if overwrite else ():
         file.unlink(missing_ok=True)
+    _remove_unfinished({out, *(file.parent for file in own)})
     earlier = Progress()
     if record and not changes and not overwrite:
         earlier = Progress(record["images"], record["seconds"], record["restored"], unseeded=record["unseeded"])
@@ -107,21 +127,39 @@ def write_record(out: Path, settings: RunSettings, progress: Progress, finished:
         "restored": progress.restored,
         "skipped": progress.skipped,
         "unseeded": progress.unseeded,
+        "notes": progress.notes,
     }
     write_text_atomically(out / SETTINGS_FILE, json.dumps(record, indent=2) + "\n")
 
 
 def folder_digest(folder: PathLike | None) -> str | None:
-    """Tells a run's folder from another one of the same name: its name and a hash of the settings in its record.
+    """Return what tells a run's folder from another one of the same name: its name and a hash of its settings.
 
-    A folder without a record, or with one that cannot be read, is given back as it is.
+    A folder without a record, or with one that cannot be read, is returned as it is. What lies in the folder may
+    change: the files that an image is made from have a digest of their own, see
+    :class:`~torch_svm_seg.pipeline.image_log.ImageEntry`.
     """
+    if folder is None:
+        return None
     try:
-        settings = json.loads((Path(folder or "") / SETTINGS_FILE).read_text())["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None if folder is None else str(folder)
+        settings = _json(Path(folder) / SETTINGS_FILE)["settings"]
+    except (InputError, KeyError, TypeError):
+        return str(folder)
     text = json.dumps(settings, sort_keys=True)
-    return f"{Path(folder or '').name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{Path(folder).name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _remove_unfinished(folders: Iterable[Path]) -> None:
+    """Remove what a run that was killed while it wrote has left."""
+    for folder in folders:
+        for path in folder.glob(TEMPORARY_PATTERN):
+            path.unlink(missing_ok=True)
+
+
+def print_notes(general: Iterable[str], notes: dict[str, int]) -> None:
+    """Print how files were read where their form left it open."""
+    for line in [*general, *counted(notes)]:
+        print(f"note: {one_line(line)}")
 
 
 def print_skipped(skipped: dict[str, str], most: int = 20) -> None:
@@ -133,22 +171,50 @@ def print_skipped(skipped: dict[str, str], most: int = 20) -> None:
 
 
 def skip_reason(error: Exception) -> str:
-    """Why an image was skipped, in one line."""
-    return str(error) if isinstance(error, ValueError) else str(error).splitlines()[0]
+    """Return in one line why an image was skipped."""
+    return one_line(str(error)) if isinstance(error, ValueError) else reason_of(error)
+
+
+def spoils_one_image(error: Exception) -> bool:
+    """Whether an error is an image's: only that image is skipped, and all others can be done.
+
+    Any other error, such as a full disk or a device that fails, ends the run.
+    """
+    is_memory = isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+    return isinstance(error, SPOILT) or is_memory
+
+
+def _json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    content = read_bytes(path, _LARGEST_RECORD)
+    with reading(path):
+        return json.loads(content)
 
 
 def _read_record(path: Path, overwrite: bool) -> dict[str, Any]:
-    """The record of a run; empty if there is none, or none that can be read and it is to be overwritten."""
+    """Return the record of a run; empty if there is none, or none that can be read and it is to be overwritten."""
     if not path.is_file():
         return {}
     try:
-        record = json.loads(path.read_text())
-        needed = {name: record[name] for name in ("settings", "images", "seconds", "restored")}
-        return needed | {"unseeded": record.get("unseeded", 0)}
-    except (ValueError, KeyError, TypeError) as error:
+        record = _json(path)
+        if not isinstance(record["settings"], dict):
+            raise TypeError("settings are no object")
+        return {
+            "settings": record["settings"],
+            "images": int(numbers({"images": record["images"]})["images"]),
+            "seconds": numbers(record["seconds"]),
+            "restored": {name: int(value) for name, value in numbers(record["restored"]).items()},
+            "unseeded": int(numbers({"": record.get("unseeded", 0)})[""]),
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         if overwrite:
             return {}
-        raise InputError(f"{path}: not the record of a run ({error}); give another --out, or overwrite it") from error
+        reason = reason_of(error)
+        raise InputError(f"{path}: not the record of a run ({reason}); give another --out, or overwrite it") from error
 
 
 def _changes(record: dict[str, Any], settings: RunSettings) -> str:
@@ -156,7 +222,8 @@ def _changes(record: dict[str, Any], settings: RunSettings) -> str:
     if not record:
         return f"unknown ones, without a {SETTINGS_FILE}"
     # Earlier versions kept the choice of images apart.
-    return settings.changes(record["settings"] | record["settings"].get("data", {}))
+    apart = record["settings"].get("data")
+    return settings.changes(record["settings"] | (apart if isinstance(apart, dict) else {}))
 
 
 def _others(out: Path, own: set[Path]) -> set[Path]:

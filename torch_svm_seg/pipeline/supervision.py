@@ -1,7 +1,7 @@
 """What an image's SVM learns from: its ground truth, or the seed that class activation maps give."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,14 +17,23 @@ from torch_svm_seg.cam.activation import (
     power_background,
 )
 from torch_svm_seg.cam.classifier import Classifier
-from torch_svm_seg.cam.io import read_cams
+from torch_svm_seg.cam.forms import IF_0_IS_BACKGROUND
+from torch_svm_seg.cam.io import ReadCams, cam_files, number_0_is_everywhere, read_cam_files
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
+from torch_svm_seg.data.digests import Source
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.io import PathLike, read_mask, size_text
+from torch_svm_seg.data.image_labels import annotated_classes
+from torch_svm_seg.data.io import size_text
+from torch_svm_seg.data.mask_files import MaskFiles
+from torch_svm_seg.data.mask_forms import used_values
+from torch_svm_seg.data.notes import first_few
+from torch_svm_seg.data.reading import PathLike
 from torch_svm_seg.refine.probabilities import label_probabilities
 
 Background = Callable[[ActivationMaps], Tensor]
+
+_LEAST_FILES = 5  # that tell together whether 0 is the background
 
 
 class Supervised(NamedTuple):
@@ -33,35 +42,57 @@ class Supervised(NamedTuple):
     Attributes:
         id: Its name in the data set.
         image: RGB values, uint8 of shape (3, H, W).
-        knowledge: Class ids (H, W), or the activation of classes by id, (K, H, W), -inf for absent classes.
+        known: Class ids (H, W); or the activation of some classes, (n, H, W).
+        classes: Ids of the classes with activation, the background first; None for class ids.
+        notes: Notes on how the files were read.
     """
 
     id: str
     image: Tensor
-    knowledge: Tensor
+    known: Tensor
+    classes: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def class_ids(self, channels: Tensor) -> Tensor:
+        """Return the class ids of channels of the activation, by their number; 255 stays.
+
+        Example:
+            >>> image, activation = torch.zeros(3, 1, 2), torch.rand(3, 1, 2)
+            >>> Supervised("a", image, activation, (0, 8, 15)).class_ids(torch.tensor([[2, 255]]))
+            tensor([[ 15, 255]])
+        """
+        ids = torch.arange(VOID + 1, device=channels.device)
+        ids[: len(self.classes or ())] = torch.tensor(self.classes or (), device=ids.device, dtype=ids.dtype)
+        return ids[channels]
 
 
 class Supervision(Protocol):
-    """Where the knowledge about pixels comes from."""
+    """Where what is known about pixels comes from."""
 
-    def read(self, dataset: ImageDataset, place: int) -> Supervised:
+    def read(self, dataset: ImageDataset, index: int) -> Supervised:
         """Read an image with what is known about its pixels.
 
         Raises:
             InputError: A file is missing or damaged.
         """
 
+    def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        """Return all that :meth:`read` depends on for an image, apart from settings."""
+
 
 class GroundTruth:
     """Labels are the data set's masks: the paper's study of the upper bound."""
 
-    def read(self, dataset: ImageDataset, place: int) -> Supervised:
-        item = dataset[place]
+    def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        item = dataset[index]
         if item.mask is None:
             raise InputError(f"{item.id}: has no mask; supervision by ground truth needs one")
         if bool((item.mask == VOID).all()):
             raise InputError(f"{item.id}: no pixel of its mask is labelled")
-        return Supervised(item.id, item.image, item.mask)
+        return Supervised(item.id, item.image, item.mask, notes=dataset.notes.of(item.id))
+
+    def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        return (*dataset.image_sources(index), *dataset.mask_sources(index))
 
 
 @dataclass
@@ -69,20 +100,76 @@ class CamFiles:
     """Activation comes from files of class activation maps; classes without a map are absent.
 
     Attributes:
-        folder: Where the files lie, ``ID.npz`` or other code bases' ``ID.npy``.
+        folder: Where the files lie, ``ID.npz`` or those of other code bases.
         background: Gives the background's activation.
-        trust_pickle: Whether to read ``.npy``, which is a pickle.
+        form: Name of the form of other code bases' files, see :mod:`~torch_svm_seg.cam.forms`; by default the one that
+            they show.
+        labels: Ids of the classes in each image; maps of others are left out.
+        annotations: Folder of VOC's annotations, which tell what a number in a file means where it does not.
     """
 
     folder: PathLike
     background: Background
-    trust_pickle: bool = False
+    form: str | None = None
+    labels: Mapping[str, Collection[int]] | None = None
+    annotations: Path | None = None
+    _is_0_background: bool | None = field(default=None, repr=False)
 
-    def read(self, dataset: ImageDataset, place: int) -> Supervised:
-        id, image = dataset.ids[place], dataset.image(place)
-        size = (image.shape[1], image.shape[2])
-        maps = read_cams(self.folder, id, size, dataset.class_names, self.trust_pickle)
-        return Supervised(id, image, _activation(id, maps, self.background, dataset))
+    def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        id, image = dataset.ids[index], dataset.image(index)
+        read = self._maps(dataset, id, (image.shape[1], image.shape[2]))
+        for note in read.notes:
+            dataset.notes.about(id, note)
+        try:
+            activation = activation_of(read.maps, self.background)
+        except ValueError as error:
+            raise InputError(f"{id}: {error}") from error
+        return Supervised(id, image, activation, (0, *read.maps.classes), dataset.notes.of(id))
+
+    def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        id = dataset.ids[index]
+        labels = None if self.labels is None else sorted(self.labels.get(id, ()))
+        files = cam_files(self.folder, id, len(dataset.class_names) - 1)
+        return (*dataset.image_sources(index), *files, f"labels {labels}")
+
+    def _maps(self, dataset: ImageDataset, id: str, size: tuple[int, int]) -> ReadCams:
+        if self.labels is not None and not self.labels.get(id):
+            raise InputError(f"{id}: has no image-level label")
+        labels = None if self.labels is None else self.labels[id]
+        read = read_cam_files(self.folder, id, size, dataset.class_names, self.form, labels)
+        if not read.is_doubtful:
+            return read
+        form = self._form_in_doubt(dataset, id, read)
+        return read_cam_files(self.folder, id, size, dataset.class_names, form, labels)
+
+    def _form_in_doubt(self, dataset: ImageDataset, id: str, read: ReadCams) -> str:
+        """Return the form of a file whose number 0 is a class or the background: by annotations, or by all files.
+
+        Raises:
+            InputError: Neither tells.
+        """
+        other = IF_0_IS_BACKGROUND[read.form]
+        if (annotated := self._annotated(dataset, id)) is not None:
+            shifted = {number - 1 for number in read.maps.classes} - {0}
+            if set(annotated) in (set(read.maps.classes), shifted):
+                return read.form if set(annotated) == set(read.maps.classes) else other
+        if self._is_0_background is None:
+            is_everywhere, files = number_0_is_everywhere(self.folder, dataset.all_ids, len(dataset.class_names))
+            if is_everywhere and files < _LEAST_FILES:
+                raise InputError(
+                    f"{cam_files(self.folder, id, 0)[0]}: its number 0 is a class or the background, which {files} "
+                    f"files do not tell; say by --cams-form {read.form} or {other}, or give --labels"
+                )
+            self._is_0_background = is_everywhere
+        return other if self._is_0_background else read.form
+
+    def _annotated(self, dataset: ImageDataset, id: str) -> tuple[int, ...] | None:
+        if self.annotations is None:
+            return None
+        try:
+            return annotated_classes(self.annotations / f"{id}.xml", dataset.class_names)
+        except InputError:
+            return None
 
 
 @dataclass
@@ -101,12 +188,20 @@ class ClassifierCams:
     background: Background
     scales: Sequence[float] = SCALES
 
-    def read(self, dataset: ImageDataset, place: int) -> Supervised:
-        id, image = dataset.ids[place], dataset.image(place)
+    def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        id, image = dataset.ids[index], dataset.image(index)
         if not self.labels.get(id):
             raise InputError(f"{id}: has no image-level label")
         maps = class_activation_maps(self.network, image, self.labels[id], self.scales)
-        return Supervised(id, image, _activation(id, maps, self.background, dataset))
+        try:
+            activation = activation_of(maps, self.background)
+        except ValueError as error:
+            raise InputError(f"{id}: {error}") from error
+        return Supervised(id, image, activation, (0, *maps.classes), dataset.notes.of(id))
+
+    def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        labels = sorted(self.labels.get(dataset.ids[index], ()))
+        return (*dataset.image_sources(index), f"labels {labels}")
 
 
 @dataclass
@@ -116,37 +211,60 @@ class MaskSeeds:
     Attributes:
         folder: Where they lie, ``ID.png``; 255 is where nothing is known.
         confidence: Probability that a label is right.
+        form: Form of the masks, see :mod:`~torch_svm_seg.data.mask_forms`; by default the one that they show.
     """
 
     folder: PathLike
     confidence: float = 0.7
+    form: str | None = None
+    _masks: MaskFiles | None = field(default=None, repr=False)
 
-    def read(self, dataset: ImageDataset, place: int) -> Supervised:
-        id, image = dataset.ids[place], dataset.image(place)
-        path, number = Path(self.folder) / f"{id}.png", len(dataset.class_names)
-        mask = read_mask(path)
+    def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        id, image = dataset.ids[index], dataset.image(index)
+        masks, number = self._files(dataset), len(dataset.class_names)
+        path, mask = masks.path(id), masks.read(id)
         if mask.shape != image.shape[1:]:
             raise InputError(f"{path}: {size_text(mask.shape)} pixels, but the image has {size_text(image.shape[1:])}")
-        present = mask.unique()
-        present = present[present != VOID]
-        unknown = present[present >= number].tolist()
+        present = [value for value in used_values(mask) if value != VOID]
+        unknown = [value for value in present if not 0 <= value < number]
         if unknown:
-            raise InputError(f"{path}: unknown class ids {unknown}; there are {number} classes")
-        if not len(present):
+            raise InputError(f"{path}: unknown class ids {first_few(unknown)}; there are {number} classes")
+        if not present:
             raise InputError(f"{path}: no pixel is labelled")
-        has = torch.isin(torch.arange(number), present)
-        activation = label_probabilities(mask[None], number, self.confidence, has[None])[0]
-        activation[~has] = -torch.inf
-        return Supervised(id, image, activation)
+        activation = _trusted(mask, present, self.confidence)
+        if present[0] != 0:
+            absent = torch.full_like(activation[:1], -torch.inf)
+            activation, present = torch.cat([absent, activation]), [0, *present]
+        return Supervised(id, image, activation, tuple(present), dataset.notes.of(id))
+
+    def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        masks = self._files(dataset)
+        return (*dataset.image_sources(index), masks.path(dataset.ids[index]), *masks.set_sources)
+
+    def _files(self, dataset: ImageDataset) -> MaskFiles:
+        if self._masks is None:
+            self._masks = dataset.mask_folder(self.folder, self.form)
+        return self._masks
 
 
-def activation_of(maps: ActivationMaps, background: Background, number: int) -> Tensor:
-    """Maps as activation of all classes by id at the image's size, (K, H, W), -inf for absent classes.
+def _trusted(mask: Tensor, present: Sequence[int], confidence: float) -> Tensor:
+    """Return the probabilities of the classes in a mask (H, W), that it is right to a degree, (n, H, W)."""
+    channels = torch.arange(VOID + 1)
+    channels[torch.tensor(present)] = torch.arange(len(present))
+    return label_probabilities(channels[mask][None], len(present), confidence)[0]
+
+
+def activation_of(maps: ActivationMaps, background: Background, number: int | None = None) -> Tensor:
+    """Return maps as activation at the image's size.
 
     Args:
         maps: Of the classes present.
         background: Gives the background's activation.
-        number: K, of classes.
+        number: K, of classes; by default only those of the maps, whatever the data set has, take memory.
+
+    Returns:
+        Activation of the background and the maps' classes, (n, H, W); or of all classes by id, (K, H, W), -inf for
+        absent ones.
 
     Raises:
         ValueError: The rule does not suit the maps, or these are not finite.
@@ -156,17 +274,12 @@ def activation_of(maps: ActivationMaps, background: Background, number: int) -> 
     # At the image's size, the background is that of the coarse maps, interpolated as they are.
     resized = ActivationMaps(maps.classes, maps.maps, maps.size, background(maps)).resized()
     assert resized.background is not None
-    activation = resized.maps.new_full((number, *maps.size), -torch.inf)
-    activation[list(maps.classes)] = resized.maps
-    activation[0] = resized.background
+    present = torch.cat([resized.background[None], resized.maps])
+    if number is None:
+        return present
+    activation = present.new_full((number, *maps.size), -torch.inf)
+    activation[[0, *maps.classes]] = present
     return activation
-
-
-def _activation(id: str, maps: ActivationMaps, background: Background, dataset: ImageDataset) -> Tensor:
-    try:
-        return activation_of(maps, background, len(dataset.class_names))
-    except ValueError as error:
-        raise InputError(f"{id}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -181,15 +294,15 @@ class _Rule:
 
 
 def usual_background(maps: ActivationMaps) -> Tensor:
-    """The background that the method activates itself, and (1 - the largest activation)^4 of one that does not."""
+    """Return the method's own background map, or (1 - the largest activation)^4 where it has none."""
     return power_background(maps, 4) if maps.background is None else own_background(maps)
 
 
 def background_rule(text: str) -> Background:
-    """The rule that a command line's ``auto``, ``own``, ``power:EXPONENT`` or ``constant:THRESHOLD`` asks for.
+    """Return the rule that a command line's ``auto``, ``own``, ``power:EXPONENT`` or ``constant:THRESHOLD`` asks for.
 
     Raises:
-        ValueError: The text is none of these.
+        ValueError: The text is none of these, or the number is out of its range.
     """
     name, _, number = text.partition(":")
     rules: dict[str, Callable[[ActivationMaps, float], Tensor]] = {
@@ -199,7 +312,10 @@ def background_rule(text: str) -> Background:
     if text in ("auto", "own"):
         return usual_background if text == "auto" else own_background
     try:
-        rule, value = rules[name], float(number)
+        rule = _Rule(rules[name], float(number))
     except (KeyError, ValueError) as error:
         raise ValueError(f"expected auto, own, power:EXPONENT or constant:THRESHOLD, got {text!r}") from error
-    return _Rule(rule, value)
+    # Out of its range it would spoil every image.
+    if not bool(rule(ActivationMaps((1,), torch.zeros(1, 1, 1), (1, 1))).isfinite()):
+        raise ValueError(f"expected a finite number, got {text!r}")
+    return rule

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from torch_svm_seg.cam.forms import FORMS
+from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, annotations_of
 from torch_svm_seg.cli.options.option import option
+from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.pipeline.supervision import Background, CamFiles, background_rule
 
@@ -20,11 +23,10 @@ class MapOptions:
     cams: Path | None = option(
         None, metavar="DIR", content=True, help="class activation maps, as train.py cams writes them"
     )
-    trust_pickle: bool = option(
-        False,
-        help="read the ID.npy that other code bases write into --cams: a pickle, of which only arrays, dictionaries, "
-        "numbers and strings are admitted",
-        affects_results=False,
+    cams_form: str | None = option(
+        None,
+        choices=tuple(FORMS),
+        help="form of other code bases' files in --cams, where neither they nor --labels tell (docs/files.md)",
     )
     background: str = option(
         "auto",
@@ -34,15 +36,20 @@ class MapOptions:
         "power:4)",
     )
 
-    def open(self) -> CamFiles:
+    def open(self, data: DataOptions, labels: LabelOptions, dataset: ImageDataset) -> CamFiles:
         """Return the maps in the folder.
 
+        Args:
+            data: Choice of the images.
+            labels: Choice of their labels, which the maps then have to agree with.
+            dataset: The images.
+
         Raises:
-            InputError: There is no such folder, or no such rule of the background.
+            InputError: There is no such folder, no such rule of the background, or the labels cannot be read.
         """
         if self.cams is None or not self.cams.is_dir():
             raise InputError(f"--cams: {self.cams}: not a folder")
-        return CamFiles(self.cams, self.background_rule(), self.trust_pickle)
+        return CamFiles(self.cams, self.background_rule(), self.cams_form, labels.read(dataset), annotations_of(data))
 
     def background_rule(self) -> Background:
         """Return the rule that --background names.

@@ -11,6 +11,7 @@ from torch_svm_seg.cli.options.maps import MapOptions, check_scales
 from torch_svm_seg.cli.options.option import option
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.mask_forms import MASK_FORMS
 from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.expansion.labelling import SeedLabeller
 from torch_svm_seg.expansion.ppmg import PPMG
@@ -44,6 +45,7 @@ class SeedOptions(MapOptions):
     seeds: Path | None = option(
         None, metavar="DIR", content=True, help="masks ID.png, such as another method's; 255 is no label"
     )
+    seeds_form: str | None = option(None, choices=tuple(MASK_FORMS), help="form of --seeds, where masks do not tell")
     agreement: Literal["crf", "none"] = option(
         "crf",
         help="crf trains on pixels by the label that a dense CRF of the seed gives them, none by the seed's own",
@@ -79,9 +81,11 @@ class SeedOptions(MapOptions):
         if self.seeds is not None:
             if not self.seeds.is_dir():
                 raise InputError(f"--seeds: {self.seeds}: not a folder")
-            return MaskSeeds(self.seeds)
+            if labels.labels is not None:
+                raise InputError("--labels: works only together with --cams or --checkpoint, not with --seeds")
+            return MaskSeeds(self.seeds, form=self.seeds_form)
         if self.cams is not None or classifier is None:
-            return self.open()
+            return self.open(data, labels, dataset)
         labelled = labels.open(data, dataset)
         present = {id: labelled.classes(index) for index, id in enumerate(labelled.dataset.ids)}
         return ClassifierCams(classifier, present, self.background_rule(), self.scales)
