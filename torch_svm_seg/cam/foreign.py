@@ -52,7 +52,7 @@ def read_foreign(
         reason = reason_of(error)
         kind = "file" if path.suffix == ".npz" else "dictionary"
         raise InputError(f"{path}: not a {kind} of class activation maps that is known ({reason})") from error
-    notes = [f"maps read as --cams-form {choice.form.name} of {choice.form.writers}"]
+    notes = [f"maps read as --cams-form {choice.form.name}, {choice.form.keys}"]
     notes += _check_grid(path, choice.found.maps.shape[-2:], size)
     check_finite(path, choice.found.maps)
     check_classes(path, choice.found.ids, class_names)

@@ -103,6 +103,8 @@ def choose(content: object, forms: Mapping[str, Form], labels: Collection[int] |
         raise ValueError(f"holds a {type(content).__name__}")
     fitting = [Choice(form, found) for form in forms.values() if (found := form.read(content)) is not None]
     if not fitting:
+        if "keys" in content and not len(content["keys"]):
+            raise ValueError("no class in it")
         keys = first_few(map(repr, content), 8)
         raise ValueError(f"by key or class {keys}; expected one of the forms {', '.join(forms)}")
     best = max(fitting, key=lambda choice: choice.found.certainty)

@@ -224,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work(rank: int, number: int) -> int:
         return expand(read_options(Settings, args).checked(), rank, number)
 
-    return exit_code_of("expand.py", work, f"the same command continues ({args.out})")
+    return exit_code_of("expand.py", work, f"the same command continues ({args.out})", args.out)
 
 
 def expand(settings: Settings, rank: int = 0, number: int = 1) -> int:

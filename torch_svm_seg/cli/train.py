@@ -55,4 +55,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code
 
     again = "add --resume to continue" if "resume" in args else "the same command continues"
-    return exit_code_of("train.py", work, f"{again} ({args.out})")
+    return exit_code_of("train.py", work, f"{again} ({args.out})", args.out)

