@@ -154,7 +154,8 @@ def read_lessons(dataset: ImageDataset, limit: int, seeds: CamFiles | None) -> l
         image, mask = dataset.image(place), dataset.mask(place)
         labels = mask
         if seeds is not None:
-            labels = trust.training_labels(image[None], seeds.read(dataset, place).knowledge[None])[0]
+            seed = seeds.read(dataset, place)
+            labels = seed.class_ids(trust.training_labels(image[None], seed.known[None])[0])
         if len({*labels.unique().tolist()} - {VOID}) > 1:
             lessons.append(Lesson(image, labels, mask))
     return lessons

@@ -82,12 +82,16 @@ def test_regions_of_unknown_classes_are_named(id: int) -> None:
 def test_a_batch_is_labelled_among_its_own_classes() -> None:
     activation = torch.full((2, 21, 3, 4), -torch.inf)
     activation[0, [0, 8]], activation[1, [12, 15]] = 0.25, 0.5
-    found, ids = _of_classes_present(activation)
+    image = torch.zeros(3, 3, 4)
+    found, ids = _of_classes_present(
+        [Supervised("a", image, activation[0, [0, 8]], (0, 8)), Supervised("b", image, activation[1, [12, 15]], (12, 15))]
+    )
     assert ids[:4].tolist() == [0, 8, 12, 15] and int(ids[VOID]) == VOID
     torch.testing.assert_close(found, activation[:, [0, 8, 12, 15]])
-    labels = torch.tensor([[[3, VOID]]])
-    kept, ids = _of_classes_present(labels)
-    assert kept is labels and torch.equal(ids, torch.arange(256))
+    labels = torch.tensor([[3, VOID], [7, 3]])
+    numbers, ids = _of_classes_present([Supervised("a", image, labels)])
+    assert numbers.tolist() == [[[0, VOID], [1, 0]]]
+    assert torch.equal(ids[numbers[0]], labels)
 
 
 def squares() -> tuple[Tensor, Tensor, Tensor]:
@@ -329,7 +333,7 @@ def test_unsure_pixels_are_ignored(tiny_voc: Path, cams: Path, tmp_path: Path) -
     assert expand.main(command(tiny_voc, cams, out / "sure", *baseline, "--ignore-below", "0.8")) == 0
     dataset, maps = voc2012(tiny_voc, "train"), CamFiles(cams, background_rule("power:4"))
     for place, id in enumerate(dataset.ids):
-        activation = maps.read(dataset, place).knowledge.clamp_min(0)
+        activation = maps.read(dataset, place).known.clamp_min(0)
         unsure = activation.amax(0) / activation.sum(0) < 0.8
         before, after = (read_mask(out / name / "seed" / f"{id}.png") for name in ("all", "sure"))
         assert 0 < int(unsure.sum()) < unsure.numel()

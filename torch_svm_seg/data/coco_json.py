@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.lists import without_image_suffix
 from torch_svm_seg.data.notes import first_few
 
@@ -74,11 +73,11 @@ def class_names_of(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the background and the names of all categories by ascending id: COCO's 80 ids, 1 to 90, become 1 to 80.
 
     Raises:
-        InputError: Two categories share a name, or there are too many.
+        ValueError: Two categories share a name, or there are too many.
     """
     names = tuple(str(category["name"]) for category in _by_id(content["categories"]))
     if len(set(names)) < len(names) or not 0 < len(names) < VOID:
-        raise InputError(f"categories: expected 1 to {VOID - 1} different names, got {len(names)}: {first_few(names)}")
+        raise ValueError(f"categories: expected 1 to {VOID - 1} different names, got {len(names)}: {first_few(names)}")
     return ("background", *names)
 
 
@@ -107,7 +106,7 @@ def image_labels(content: Mapping[str, Any], class_names: Sequence[str]) -> Iter
     """Return the name of each image and the classes of its objects, crowds among them.
 
     Raises:
-        InputError: An object's category is none of the classes.
+        ValueError: An object's category is none of the classes.
     """
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     known = {name: id for id, name in enumerate(class_names) if id > 0}
@@ -115,7 +114,7 @@ def image_labels(content: Mapping[str, Any], class_names: Sequence[str]) -> Iter
     for annotation in content["annotations"]:
         name = names.get(annotation["category_id"], f"category {annotation['category_id']}")
         if name not in known:
-            raise InputError(f"unknown class {name}; expected {first_few(known, 10)}")
+            raise ValueError(f"unknown class {name}; expected {first_few(known, 10)}")
         shown.setdefault(annotation["image_id"], set()).add(known[name])
     for image in content["images"]:
         yield PurePosixPath(image["file_name"]).name, tuple(sorted(shown[image["id"]]))

@@ -28,8 +28,8 @@ VOC_CLASSES = (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes of the files that are taken for images, in lower case; those of files may be in any case."""
 
-MASK_SUFFIXES = (".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff")
-"""Suffixes of the files that are taken for masks; JPEG and WebP blur class ids."""
+MASK_SUFFIXES = (".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff")
+"""Suffixes of the files that are taken for masks; JPEG and WebP blur class ids, GIF renumbers them."""
 
 VOID = 255
 """The id of pixels without a label, such as the borders of VOC's objects: never trained on, never scored."""

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
-from torch_svm_seg.data.digests import digest_of
+from torch_svm_seg.data.digests import read_with_digest
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.mask_forms import used_values
 from torch_svm_seg.expansion.fusion import fused_stages
@@ -261,9 +261,8 @@ class _Readings(Dataset[Reading | tuple[str, str]]):
     def __getitem__(self, place: int) -> Reading | tuple[str, str]:
         index = self.indices[place]
         try:
-            # Before they are read: what changes in between is noticed the next time.
-            sources = digest_of(self.supervision.sources(self.dataset, index))
-            return Reading(self.supervision.read(self.dataset, index), sources)
+            read = partial(self.supervision.read, self.dataset, index)
+            return Reading(*read_with_digest(read, partial(self.supervision.sources, self.dataset, index)))
         except Exception as error:
             if not spoils_one_image(error):
                 raise

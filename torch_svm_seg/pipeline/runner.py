@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from torch_svm_seg.data.dataset import ImageDataset
-from torch_svm_seg.data.digests import Source, digest_of
+from torch_svm_seg.data.digests import Source, digest_of, read_with_digest
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.run_settings import RunSettings
 from torch_svm_seg.pipeline.image_log import ImageEntry, ImageLog, Report
@@ -234,9 +235,7 @@ def for_each(
         for index in share:
             id = dataset.ids[index]
             try:
-                # Before they are read: what changes in between is noticed the next time.
-                digest = digest_of(sources(index))
-                write(index)
+                _, digest = read_with_digest(partial(write, index), partial(sources, index))
             except Exception as error:
                 if not spoils_one_image(error):
                     raise
@@ -246,7 +245,7 @@ def for_each(
                 report([ImageEntry(id, digest, notes=dataset.notes.of(id))])
 
     def job(index: int) -> Job:
-        return Job(dataset.ids[index], (paths[index],), lambda: sources(index))
+        return Job(dataset.ids[index], (paths[index],), partial(sources, index))
 
     start = time.perf_counter()
     jobs = [job(index) for index in range(len(dataset))]

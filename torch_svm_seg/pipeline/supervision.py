@@ -228,7 +228,7 @@ class MaskSeeds:
         present = [value for value in used_values(mask) if value != VOID]
         unknown = [value for value in present if not 0 <= value < number]
         if unknown:
-            raise InputError(f"{path}: unknown class ids {first_few(unknown)}; there are {number} classes")
+            raise InputError(f"{path}: unknown class ids [{first_few(unknown)}]; there are {number} classes")
         if not present:
             raise InputError(f"{path}: no pixel is labelled")
         activation = _trusted(mask, present, self.confidence)
