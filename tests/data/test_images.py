@@ -127,7 +127,10 @@ def test_one_wide_file_among_others_needs_the_flag(images: Path) -> None:
         folder(images).image(50)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("a.Png", "PNG"), ("a.JPeg", "JPEG"), ("a.jfif", "JPEG"), ("a.gif", "GIF"), ("a.ppm", "PPM"), ("a.WEBP", "WEBP")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.Png", "PNG"), ("a.JPeg", "JPEG"), ("a.jfif", "JPEG"), ("a.gif", "GIF"), ("a.ppm", "PPM"), ("a.WEBP", "WEBP")],
+)
 def test_suffixes_are_read_in_any_case(images: Path, name: str, kind: str) -> None:
     Image.fromarray(picture()).save(images / name, format=kind)
     dataset = folder(images)

@@ -87,7 +87,9 @@ def test_forms_of_class_names(tmp_path: Path, text: str) -> None:
     assert (classes.colours == {(0, 0, 0): 0, (64, 0, 0): 1, (64, 0, 128): 2}) == ("rgb" in text)
 
 
-@pytest.mark.parametrize("text", ["cat\nbackground\ndog\n", "cat:64,0,0::\nbackground:0,0,0::\n", "cat\n_background_\n"])
+@pytest.mark.parametrize(
+    "text", ["cat\nbackground\ndog\n", "cat:64,0,0::\nbackground:0,0,0::\n", "cat\n_background_\n"]
+)
 def test_a_background_that_is_not_first_is_an_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=r"names\.txt: _?background_? is class 1, but id 0 is the background"):
         read_class_names(write(tmp_path / "names.txt", text))

@@ -9,7 +9,9 @@ from torch_svm_seg.data.errors import LONGEST_MESSAGE, InputError, one_line, rea
 from torch_svm_seg.data.reading import read_bytes, read_text, reading
 
 
-@pytest.mark.parametrize("text", ["\x1b[31mred\x07", "two\nlines\r\nthree\u2028four", "\ud800 alone", "a" * 10**7, "\u202eevil"])
+@pytest.mark.parametrize(
+    "text", ["\x1b[31mred\x07", "two\nlines\r\nthree\u2028four", "\ud800 alone", "a" * 10**7, "\u202eevil"]
+)
 def test_messages_are_short_lines_without_control_characters(text: str) -> None:
     message = str(InputError(f"file.json: {text}"))
     assert message.isprintable() and len(message) <= LONGEST_MESSAGE

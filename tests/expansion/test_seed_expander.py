@@ -84,7 +84,10 @@ def test_a_batch_is_labelled_among_its_own_classes() -> None:
     activation[0, [0, 8]], activation[1, [12, 15]] = 0.25, 0.5
     image = torch.zeros(3, 3, 4)
     found, ids = _of_classes_present(
-        [Supervised("a", image, activation[0, [0, 8]], (0, 8)), Supervised("b", image, activation[1, [12, 15]], (12, 15))]
+        [
+            Supervised("a", image, activation[0, [0, 8]], (0, 8)),
+            Supervised("b", image, activation[1, [12, 15]], (12, 15)),
+        ]
     )
     assert ids[:4].tolist() == [0, 8, 12, 15] and int(ids[VOID]) == VOID
     torch.testing.assert_close(found, activation[:, [0, 8, 12, 15]])

@@ -28,6 +28,8 @@ class FileIndex:
         Raises:
             InputError: There are several, which differ in their suffix.
         """
+        if any(part in ("", ".", "..") for part in id.split("/")):
+            return None  # it would lie elsewhere
         parent, _, stem = id.rpartition("/")
         if parent not in self._names:
             self._names[parent] = _names_by_stem(self.folder / parent, self.suffixes)

@@ -26,6 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: Another run holds it.
     """
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
     descriptor = _held(path)
@@ -36,6 +37,9 @@ def locked(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(descriptor)
+        with contextlib.suppress(OSError):  # once one is not empty
+            for parent in made:
+                parent.rmdir()
 
 
 def _held(path: Path) -> int:

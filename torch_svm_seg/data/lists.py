@@ -46,9 +46,9 @@ def read_list(path: PathLike, has: Callable[[str], bool], flat: bool = True) -> 
     """
     lines = read_lines(path)
     whole = [without_image_suffix(line) for line in lines]
-    if any(map(has, whole)):
-        return whole, []
     named = _stem if flat else without_image_suffix
+    if any(map(has, whole)):
+        return [id if has(id) else named(id) for id in whole], []
     if shown := _all_match(_SHOWN, lines):
         ids = [named(name) for name, value in shown if value != "-1"]
         left_out = len(lines) - len(ids)
