@@ -24,7 +24,7 @@ from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.labelling import Labelling, SeedLabeller, label
 from torch_svm_seg.expansion.ppmg import PPMG
 from torch_svm_seg.expansion.seed_expander import SelfTraining
-from torch_svm_seg.pipeline.supervision import activation_of, background_rule
+from torch_svm_seg.pipeline.backgrounds import activation_of, background_rule
 from torch_svm_seg.refine import DenseCRF, refine
 
 

@@ -162,5 +162,5 @@ def test_annotations_that_make_the_parser_fail_are_named(tmp_path: Path, xml: by
 
 
 def test_an_unknown_form_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--labels-form: expected one of annotations, main_folder, .* got 'x'"):
+    with pytest.raises(InputError, match=r"--labels-form: expected one of annotations, main_folder, .* got 'x'"):
         read_labels(write(tmp_path / "a.csv", "a,cat\n"), VOC_CLASSES, "x")

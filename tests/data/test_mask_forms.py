@@ -1,4 +1,4 @@
-"""Masks whose stored values mean something else: 0 and 255, colours, renumbered palettes; and what must stay as it is."""
+"""Masks whose stored values mean something else: 0 and 255, colours, renumbered palettes."""
 
 from pathlib import Path
 

@@ -23,16 +23,10 @@ from torch_svm_seg.evaluation.panels import PanelRow, panel
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.sampling import confident_labels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.pipeline.backgrounds import activation_of, background_rule, usual_background
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, _of_classes_present
 from torch_svm_seg.pipeline.run_folder import Progress
-from torch_svm_seg.pipeline.supervision import (
-    CamFiles,
-    GroundTruth,
-    Supervised,
-    activation_of,
-    background_rule,
-    usual_background,
-)
+from torch_svm_seg.pipeline.supervision import CamFiles, GroundTruth, Supervised
 from torch_svm_seg.refine import DenseCRF
 
 

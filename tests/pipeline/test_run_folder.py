@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.run_settings import RunSettings
+from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.pipeline.run_folder import SPOILT, folder_digest, open_run, print_skipped, skip_reason
 
 

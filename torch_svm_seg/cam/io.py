@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torch_svm_seg.cam.activation import ActivationMaps
-from torch_svm_seg.cam.archive import read_arrays
 from torch_svm_seg.cam.foreign import check_classes, check_finite, checked, read_foreign, read_image_per_class
 from torch_svm_seg.cam.forms import numbers_of
 from torch_svm_seg.data.errors import InputError, reason_of
 from torch_svm_seg.data.io import size_text, write_atomically
 from torch_svm_seg.data.notes import first_few
-from torch_svm_seg.data.reading import PathLike
+from torch_svm_seg.data.reading import PathLike, read_arrays
 from torch_svm_seg.data.restricted_pickle import read_pickled_array
 
 OWN_FORM = "npz"

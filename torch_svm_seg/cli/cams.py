@@ -17,9 +17,9 @@ from torch_svm_seg.cli.options.maps import check_scales
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.walk import MapWalkOptions
-from torch_svm_seg.data.digests import Source
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.pipeline.runner import for_each
+from torch_svm_seg.data.provenance import Source
+from torch_svm_seg.pipeline.runner import for_each, image_jobs
 from torch_svm_seg.segmenters import Segmenter, load_segmenter, probability_maps
 from torch_svm_seg.segmenters.builder import METHOD
 from torch_svm_seg.training.checkpoints import read_checkpoint
@@ -101,4 +101,5 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     def sources(index: int) -> Sequence[Source]:
         return (*data.dataset.image_sources(index), f"labels {data.classes(index)}")
 
-    return for_each(data.dataset, write, paths, sources, out, recorded(settings), settings.run.overwrite, rank, number)
+    jobs = image_jobs(data.dataset, paths, sources)
+    return for_each(data.dataset, jobs, write, out, recorded(settings), settings.run.overwrite, rank, number)

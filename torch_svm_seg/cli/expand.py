@@ -34,9 +34,8 @@ from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.dataset import ImageDataset
-from torch_svm_seg.data.digests import Source
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.run_settings import RunSettings
+from torch_svm_seg.data.provenance import RunSettings, Source
 from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.seed_expander import SelfTraining

@@ -16,7 +16,7 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.irn import IRNet
 from torch_svm_seg.irn.training import METHOD, SureCrops, label_by_activation, label_path
-from torch_svm_seg.pipeline.runner import for_each, train
+from torch_svm_seg.pipeline.runner import for_each, image_jobs, train
 from torch_svm_seg.training.run import CHECKPOINT_FILE, TrainingRun, refuse_to_restart
 from torch_svm_seg.training.trainer import Training
 
@@ -113,4 +113,5 @@ def _write_sure_labels(settings: Settings, dataset: ImageDataset, folder: Path, 
         save_mask(paths[index], seed.class_ids(labels).cpu())
 
     record, overwrite = recorded(settings.labels), not settings.run.resume
-    return for_each(dataset, write, paths, partial(cams.sources, dataset), folder, record, overwrite, rank, number)
+    jobs = image_jobs(dataset, paths, partial(cams.sources, dataset))
+    return for_each(dataset, jobs, write, folder, record, overwrite, rank, number)

@@ -12,7 +12,7 @@ from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.evaluation.voc_archive import check_voc_archive, write_voc_archive
-from torch_svm_seg.pipeline.runner import for_each
+from torch_svm_seg.pipeline.runner import for_each, image_jobs
 from torch_svm_seg.refine import refine
 from torch_svm_seg.segmenters import class_probabilities, load_segmenter
 
@@ -79,7 +79,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
 
     record = recorded(settings) | {"image_level_labels": False}
     overwrite = settings.run.overwrite
-    code = for_each(dataset, write, paths, dataset.image_sources, out, record, overwrite, rank, number)
+    jobs = image_jobs(dataset, paths, dataset.image_sources)
+    code = for_each(dataset, jobs, write, out, record, overwrite, rank, number)
     if rank == 0:
         print("The masks are predicted without image-level labels.")
         if masks.voc_archive is not None:

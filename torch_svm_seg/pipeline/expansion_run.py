@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
-from torch_svm_seg.data.digests import read_with_digest
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.mask_forms import used_values
+from torch_svm_seg.data.provenance import read_with_digest
 from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import Baseline, Labelling, StudyLabeller, label, seeds_of
 from torch_svm_seg.expansion.seed_expander import SelfTraining

@@ -19,8 +19,8 @@ import torch_svm_seg
 from torch_svm_seg.data.errors import InputError, one_line, reason_of
 from torch_svm_seg.data.io import TEMPORARY_PATTERN, write_text_atomically
 from torch_svm_seg.data.notes import counted
+from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.data.reading import PathLike, read_bytes, reading
-from torch_svm_seg.data.run_settings import RunSettings
 from torch_svm_seg.pipeline.image_log import ImageEntry, numbers
 
 SETTINGS_FILE = "run.json"

@@ -11,9 +11,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from torch_svm_seg.data.dataset import ImageDataset
-from torch_svm_seg.data.digests import Source, digest_of, read_with_digest
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.run_settings import RunSettings
+from torch_svm_seg.data.provenance import RunSettings, Source, digest_of, read_with_digest
 from torch_svm_seg.pipeline.image_log import ImageEntry, ImageLog, Report
 from torch_svm_seg.pipeline.run_folder import (
     Progress,
@@ -206,11 +205,24 @@ def _shared_out(earlier: Progress, done: Sequence[ImageEntry]) -> list[ImageEntr
     return [replace(first, restored=dict(earlier.restored), unseeded=earlier.unseeded), *others]
 
 
+def image_jobs(dataset: ImageDataset, paths: Sequence[Path], sources: Callable[[int], Sequence[Source]]) -> list[Job]:
+    """Return the jobs of writing one file per image.
+
+    Args:
+        dataset: The images.
+        paths: The files.
+        sources: Returns all that the file of an index is made from, apart from settings.
+    """
+    return [
+        Job(id, (path,), partial(sources, index))
+        for index, (id, path) in enumerate(zip(dataset.ids, paths, strict=True))
+    ]
+
+
 def for_each(
     dataset: ImageDataset,
+    jobs: Sequence[Job],
     write: Callable[[int], object],
-    paths: Sequence[Path],
-    sources: Callable[[int], Sequence[Source]],
     out: Path,
     settings: RunSettings,
     overwrite: bool,
@@ -221,9 +233,8 @@ def for_each(
 
     Args:
         dataset: The images.
+        jobs: Their files, see :func:`image_jobs`.
         write: Writes the file of the image of an index; an error that is the image's own skips it.
-        paths: The files.
-        sources: Returns all that the file of an index is made from, apart from settings.
         out: Folder of the files and of the record.
         settings: What the files depend on: all of a folder have the same.
         overwrite: Whether to write files that are there.
@@ -235,7 +246,7 @@ def for_each(
         for index in share:
             id = dataset.ids[index]
             try:
-                _, digest = read_with_digest(partial(write, index), partial(sources, index))
+                _, digest = read_with_digest(partial(write, index), jobs[index].sources)
             except Exception as error:
                 if not spoils_one_image(error):
                     raise
@@ -244,21 +255,17 @@ def for_each(
             else:
                 report([ImageEntry(id, digest, notes=dataset.notes.of(id))])
 
-    def job(index: int) -> Job:
-        return Job(dataset.ids[index], (paths[index],), partial(sources, index))
-
     start = time.perf_counter()
-    jobs = [job(index) for index in range(len(dataset))]
     total, now, changed = run_shares(out, settings, jobs, work, overwrite, rank, number)
     if rank == 0:
         print_skipped(now.skipped)
         print_notes(dataset.notes.general, total.notes)
         print_changed(changed)
         seconds, done, skipped = time.perf_counter() - start, now.images, len(now.skipped)
-        there = len(paths) - done - skipped
+        there = len(jobs) - done - skipped
         print(
             f"{done} images in {seconds:.0f} s, {there} were there, {skipped} skipped; they are "
-            f"{out}/ID{paths[0].suffix}"
+            f"{out}/ID{jobs[0].files[0].suffix}"
         )
     return 1 if now.skipped else 0
 

@@ -1,6 +1,6 @@
 """What an image's SVM learns from: its ground truth, or the seed that class activation maps give."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -8,30 +8,22 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from torch_svm_seg.cam.activation import (
-    SCALES,
-    ActivationMaps,
-    class_activation_maps,
-    constant_background,
-    own_background,
-    power_background,
-)
+from torch_svm_seg.cam.activation import SCALES, ActivationMaps, class_activation_maps
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cam.forms import IF_0_IS_BACKGROUND
 from torch_svm_seg.cam.io import ReadCams, cam_files, number_0_is_everywhere, read_cam_files
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
-from torch_svm_seg.data.digests import Source
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.image_labels import annotated_classes
 from torch_svm_seg.data.io import size_text
 from torch_svm_seg.data.mask_files import MaskFiles
 from torch_svm_seg.data.mask_forms import used_values
 from torch_svm_seg.data.notes import first_few
+from torch_svm_seg.data.provenance import Source
 from torch_svm_seg.data.reading import PathLike
+from torch_svm_seg.pipeline.backgrounds import Background, activation_of
 from torch_svm_seg.refine.probabilities import label_probabilities
-
-Background = Callable[[ActivationMaps], Tensor]
 
 _LEAST_FILES = 5  # that tell together whether 0 is the background
 
@@ -84,6 +76,7 @@ class GroundTruth:
     """Labels are the data set's masks: the paper's study of the upper bound."""
 
     def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        """Read an image with its mask."""
         item = dataset[index]
         if item.mask is None:
             raise InputError(f"{item.id}: has no mask; supervision by ground truth needs one")
@@ -92,6 +85,7 @@ class GroundTruth:
         return Supervised(item.id, item.image, item.mask, notes=dataset.notes.of(item.id))
 
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        """Return the image and its mask."""
         return (*dataset.image_sources(index), *dataset.mask_sources(index))
 
 
@@ -116,23 +110,34 @@ class CamFiles:
     _is_0_background: bool | None = field(default=None, repr=False)
 
     def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        """Read an image with the activation of its file."""
         id, image = dataset.ids[index], dataset.image(index)
-        read = self._maps(dataset, id, (image.shape[1], image.shape[2]))
-        for note in read.notes:
-            dataset.notes.about(id, note)
+        maps = self.maps(dataset, id, (image.shape[1], image.shape[2]))
         try:
-            activation = activation_of(read.maps, self.background)
+            activation = activation_of(maps, self.background)
         except ValueError as error:
             raise InputError(f"{id}: {error}") from error
-        return Supervised(id, image, activation, (0, *read.maps.classes), dataset.notes.of(id))
+        return Supervised(id, image, activation, (0, *maps.classes), dataset.notes.of(id))
 
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        """Return the image, its files of maps and its labels."""
         id = dataset.ids[index]
         labels = None if self.labels is None else sorted(self.labels.get(id, ()))
         files = cam_files(self.folder, id, len(dataset.class_names) - 1)
         return (*dataset.image_sources(index), *files, f"labels {labels}")
 
-    def _maps(self, dataset: ImageDataset, id: str, size: tuple[int, int]) -> ReadCams:
+    def maps(self, dataset: ImageDataset, id: str, size: tuple[int, int]) -> ActivationMaps:
+        """Return the maps of an image of some height and width.
+
+        Raises:
+            InputError: A file is missing or damaged, or leaves open what it means.
+        """
+        read = self._read(dataset, id, size)
+        for note in read.notes:
+            dataset.notes.about(id, note)
+        return read.maps
+
+    def _read(self, dataset: ImageDataset, id: str, size: tuple[int, int]) -> ReadCams:
         if self.labels is not None and not self.labels.get(id):
             raise InputError(f"{id}: has no image-level label")
         labels = None if self.labels is None else self.labels[id]
@@ -189,6 +194,7 @@ class ClassifierCams:
     scales: Sequence[float] = SCALES
 
     def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        """Read an image with the activation that the classifier computes."""
         id, image = dataset.ids[index], dataset.image(index)
         if not self.labels.get(id):
             raise InputError(f"{id}: has no image-level label")
@@ -200,6 +206,7 @@ class ClassifierCams:
         return Supervised(id, image, activation, (0, *maps.classes), dataset.notes.of(id))
 
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        """Return the image and its labels."""
         labels = sorted(self.labels.get(dataset.ids[index], ()))
         return (*dataset.image_sources(index), f"labels {labels}")
 
@@ -220,6 +227,7 @@ class MaskSeeds:
     _masks: MaskFiles | None = field(default=None, repr=False)
 
     def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        """Read an image with the activation of its seed."""
         id, image = dataset.ids[index], dataset.image(index)
         masks, number = self._files(dataset), len(dataset.class_names)
         path, mask = masks.path(id), masks.read(id)
@@ -238,6 +246,7 @@ class MaskSeeds:
         return Supervised(id, image, activation, tuple(present), dataset.notes.of(id))
 
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        """Return the image and its seed."""
         masks = self._files(dataset)
         return (*dataset.image_sources(index), masks.path(dataset.ids[index]), *masks.set_sources)
 
@@ -252,70 +261,3 @@ def _trusted(mask: Tensor, present: Sequence[int], confidence: float) -> Tensor:
     channels = torch.arange(VOID + 1)
     channels[torch.tensor(present)] = torch.arange(len(present))
     return label_probabilities(channels[mask][None], len(present), confidence)[0]
-
-
-def activation_of(maps: ActivationMaps, background: Background, number: int | None = None) -> Tensor:
-    """Return maps as activation at the image's size.
-
-    Args:
-        maps: Of the classes present.
-        background: Gives the background's activation.
-        number: K, of classes; by default only those of the maps, whatever the data set has, take memory.
-
-    Returns:
-        Activation of the background and the maps' classes, (n, H, W); or of all classes by id, (K, H, W), -inf for
-        absent ones.
-
-    Raises:
-        ValueError: The rule does not suit the maps, or these are not finite.
-    """
-    if not bool(maps.maps.isfinite().all()):
-        raise ValueError("maps: expected finite activation, got nan or inf")
-    # At the image's size, the background is that of the coarse maps, interpolated as they are.
-    resized = ActivationMaps(maps.classes, maps.maps, maps.size, background(maps)).resized()
-    assert resized.background is not None
-    present = torch.cat([resized.background[None], resized.maps])
-    if number is None:
-        return present
-    activation = present.new_full((number, *maps.size), -torch.inf)
-    activation[[0, *maps.classes]] = present
-    return activation
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """A rule with its number: unlike a lambda, it can be sent to other processes."""
-
-    rule: Callable[[ActivationMaps, float], Tensor]
-    value: float
-
-    def __call__(self, maps: ActivationMaps) -> Tensor:
-        return self.rule(maps, self.value)
-
-
-def usual_background(maps: ActivationMaps) -> Tensor:
-    """Return the method's own background map, or (1 - the largest activation)^4 where it has none."""
-    return power_background(maps, 4) if maps.background is None else own_background(maps)
-
-
-def background_rule(text: str) -> Background:
-    """Return the rule that a command line's ``auto``, ``own``, ``power:EXPONENT`` or ``constant:THRESHOLD`` asks for.
-
-    Raises:
-        ValueError: The text is none of these, or the number is out of its range.
-    """
-    name, _, number = text.partition(":")
-    rules: dict[str, Callable[[ActivationMaps, float], Tensor]] = {
-        "power": power_background,
-        "constant": constant_background,
-    }
-    if text in ("auto", "own"):
-        return usual_background if text == "auto" else own_background
-    try:
-        rule = _Rule(rules[name], float(number))
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"expected auto, own, power:EXPONENT or constant:THRESHOLD, got {text!r}") from error
-    # Out of its range it would spoil every image.
-    if not bool(rule(ActivationMaps((1,), torch.zeros(1, 1, 1), (1, 1))).isfinite()):
-        raise ValueError(f"expected a finite number, got {text!r}")
-    return rule

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import write_text_atomically
-from torch_svm_seg.data.run_settings import RunSettings
+from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.training.checkpoints import Checkpoint, check_classes, read_checkpoint, save_checkpoint
 from torch_svm_seg.training.distributed import gathered
 from torch_svm_seg.training.trainer import Step, Training

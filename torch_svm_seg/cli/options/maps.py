@@ -11,7 +11,8 @@ from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, annotation
 from torch_svm_seg.cli.options.option import option
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.pipeline.supervision import Background, CamFiles, background_rule
+from torch_svm_seg.pipeline.backgrounds import Background, background_rule
+from torch_svm_seg.pipeline.supervision import CamFiles
 
 
 @dataclass(frozen=True)

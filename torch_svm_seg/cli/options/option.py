@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import digest
-from torch_svm_seg.data.run_settings import RunSettings
+from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.pipeline.run_folder import folder_digest
 
 Settings = TypeVar("Settings")

@@ -8,7 +8,7 @@ from torch_svm_seg.cli.options.data import DataOptions
 from torch_svm_seg.cli.options.option import option, recorded
 from torch_svm_seg.cli.options.run import TrainingRunOptions, seed_option
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.run_settings import RunSettings
+from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.training.trainer import TrainingSettings
 
 CROP_SIZE, LITE_CROP_SIZE = 512, 320

@@ -1,10 +1,12 @@
-"""Digests of all that a result comes from: whatever is edited, the result is made again."""
+"""All that a result comes from: settings, compared with an earlier run's, and a digest of the content of files."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -16,6 +18,36 @@ Source = Path | str
 """A file, or anything else that a result comes from, as text."""
 
 _THREADS = 8
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings by name, in the plain types of JSON.
+
+    Attributes:
+        values: All that results depend on.
+        defaults: What a name stands for that an earlier run did not record, since its version did not know it.
+
+    Example:
+        >>> RunSettings({"C": 1.0, "loss": "hinge"}, {"loss": "hinge"}).changes({"C": 10.0})
+        'C was 10.0, now 1.0'
+    """
+
+    values: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def __or__(self, more: Mapping[str, Any]) -> "RunSettings":
+        """Return the settings with further values."""
+        return replace(self, values={**self.values, **more})
+
+    def changes(self, before: Mapping[str, Any]) -> str:
+        """Return in which settings an earlier run differs; empty if in none."""
+        now = json.loads(json.dumps(dict(self.values)))
+        before = {**self.defaults, **before}
+        changed = [
+            f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]
+        ]
+        return "; ".join(changed)
 
 
 def digest_of(sources: Iterable[Source]) -> str:
