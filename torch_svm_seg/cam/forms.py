@@ -15,6 +15,7 @@ tell, the image-level labels do, or all files of a folder together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -42,8 +43,8 @@ _MAPS = ("high_res", "highres", "attn_highres", "hr_cam", "rw", "cam")
 """Names of maps beside ``keys``, those of the image's size first."""
 
 
-IF_0_IS_BACKGROUND = {"irn": "irn_background", "psa": "crf"}
-"""Forms in which 0 is a class, and those that look alike but for 0 being the background."""
+IF_0_IS_BACKGROUND = {"irn": "irn_background", "psa": "crf", "background_first": "background_first_ids"}
+"""Forms whose numbers count from 0 without the background, and those that look alike but count it."""
 
 
 def form(name: str, keys: str, writers: str) -> Callable[[Reader], Reader]:
@@ -175,7 +176,9 @@ def _background_first(content: Content) -> Found | None:
     found = _keys_and_maps(content)
     if found is None or len(found[0]) + 1 != len(found[1]):
         return None
-    return with_background([0, *(key + 1 for key in found[0])], found[1])
+    read = with_background([0, *(key + 1 for key in found[0])], found[1])
+    # Without a 0, keys could count the background.
+    return read if 0 in found[0] else replace(read, certainty=min(read.certainty, Certainty.LIKELY))
 
 
 @form("background_first_ids", "{keys, cam}, one more map than keys: the background, then ids from 1", "AMN's heirs")

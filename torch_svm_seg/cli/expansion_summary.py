@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask, write_atomically
+from torch_svm_seg.data.notes import first_few
 from torch_svm_seg.evaluation.panels import PanelRow, panel
 from torch_svm_seg.evaluation.scoring import is_readable, score_readable
 from torch_svm_seg.evaluation.tables import Row, text_table
@@ -57,11 +58,13 @@ def summarize(dataset: ImageDataset, run: ExpansionRun, outcome: Outcome) -> Non
 def _score_table(dataset: ImageDataset, run: ExpansionRun, progress: Progress) -> str:
     """Return a table like the paper's Table 1: one row for the masks of each name, one column for each class."""
     rows, seconds = [], progress.seconds_per_image()
-    scores, _ = score_readable(dataset, [run.out / name for name in run.names])
+    scores, unreadable = score_readable(dataset, [run.out / name for name in run.names])
     for name, score in zip(run.names, scores, strict=True):
         extra = {"s/image": f"{seconds.get(name, 0.0):.2f}", "images": str(score.images)}
         rows.append(Row(name, score.per_class.tolist(), score.miou, extra))
-    return text_table(rows, dataset.class_names, shutil.get_terminal_size(fallback=(200, 24)).columns)
+    table = text_table(rows, dataset.class_names, shutil.get_terminal_size(fallback=(200, 24)).columns)
+    reasons = [f"{id} ({reason})" for id, reason in unreadable.items()]
+    return f"{table}\n\nnot scored, without a readable mask: {first_few(reasons)}" if reasons else table
 
 
 def _overview_rows(dataset: ImageDataset, run: ExpansionRun) -> list[PanelRow]:
