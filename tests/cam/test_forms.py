@@ -91,7 +91,7 @@ def test_each_form_is_read_as_it_is_meant(tmp_path: Path, name: str, labels: tup
 def test_a_form_can_be_asked_for(tmp_path: Path, name: str) -> None:
     write(tmp_path, WRITTEN[name])
     assert read_cam_files(tmp_path, "a", SIZE, VOC_CLASSES, name).maps.classes == (CAT, PERSON)
-    with pytest.raises(InputError, match="expected {msc_seg}"):
+    with pytest.raises(InputError, match=r"expected \{msc_seg\}"):
         read_cam_files(tmp_path, "a", SIZE, VOC_CLASSES, "scores")
 
 

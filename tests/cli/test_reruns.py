@@ -174,10 +174,8 @@ def test_a_broken_mask_costs_seeds_nothing(tiny_voc: Path, tmp_path: Path, capsy
     for id in TRAIN:
         save_mask(seeds / f"{id}.png", read_mask(file_of(tiny_voc, "SegmentationClass", id, ".png")))
     file_of(tiny_voc, "SegmentationClass", TRAIN[0], ".png").write_bytes(b"no mask")
-    code = main(
-        ["--root", str(tiny_voc), "--supervision", "seed", "--seeds", str(seeds), "--features", "none"]
-        + ["--baselines", "seed", "--out", str(tmp_path / "out")]
-    )
+    seed = ["--root", str(tiny_voc), "--supervision", "seed", "--seeds", str(seeds), "--features", "none"]
+    code = main([*seed, "--baselines", "seed", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     assert code == 0 and "3 images expanded" in printed and TRAIN[0] in printed
     assert len(list((tmp_path / "out/seed").glob("*.png"))) == 3
