@@ -112,24 +112,27 @@ def draw_scribbles(scribbles: Sequence[Scribble], size: tuple[int, int], width: 
     """
     labels = torch.full(size, VOID)
     crossed = torch.zeros(size, dtype=torch.bool)
-    for class_id in sorted({scribble.class_id for scribble in scribbles}):
-        canvas = Image.new("1", (size[1], size[0]))
-        draw = ImageDraw.Draw(canvas)
-        for scribble in scribbles:
-            if scribble.class_id == class_id:
-                _draw(draw, scribble, width)
-        drawn = torch.from_numpy(np.array(canvas))
-        crossed |= drawn & (labels != VOID)
-        labels[drawn] = class_id
+    for scribble in scribbles:
+        drawn = line_mask(scribble.corners, size, width)
+        crossed |= drawn & (labels != VOID) & (labels != scribble.class_id)
+        labels[drawn] = scribble.class_id
     return labels.masked_fill(crossed, VOID)
 
 
-def _draw(draw: ImageDraw.ImageDraw, scribble: Scribble, width: int) -> None:
-    """Draw a line with round ends and joints."""
-    radius = (width - 1) / 2
-    draw.line(scribble.corners, fill=1, width=width)
-    for x, y in scribble.corners:
+def line_mask(corners: Sequence[tuple[float, float]], size: tuple[int, int], width: int) -> Tensor:
+    """Return the pixels of a line with round ends and joints, bool (H, W).
+
+    Args:
+        corners: Its corners (x, y) in pixels; a single one is a dot.
+        size: Height and width of the image.
+        width: Of the line, in pixels.
+    """
+    canvas, radius = Image.new("1", (size[1], size[0])), (width - 1) / 2
+    draw = ImageDraw.Draw(canvas)
+    draw.line(corners, fill=1, width=width)
+    for x, y in corners:
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
+    return torch.from_numpy(np.array(canvas))
 
 
 def _line(polygon: Element, class_names: Sequence[str], path: PathLike) -> Scribble:

@@ -1,0 +1,1 @@
+"""Interactive labelling: a page on this machine on which strokes become masks at once."""
