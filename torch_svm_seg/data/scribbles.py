@@ -123,14 +123,16 @@ def line_mask(corners: Sequence[tuple[float, float]], size: tuple[int, int], wid
     """Return the pixels of a line with round ends and joints, bool (H, W).
 
     Args:
-        corners: Its corners (x, y) in pixels; a single one is a dot.
+        corners: Columns and rows (x, y) of its corners, the first pixel's being 0; a single one is a dot.
         size: Height and width of the image.
         width: Of the line, in pixels.
     """
-    canvas, radius = Image.new("1", (size[1], size[0])), (width - 1) / 2
-    draw = ImageDraw.Draw(canvas)
-    draw.line(corners, fill=1, width=width)
-    for x, y in corners:
+    canvas = Image.new("1", (size[1], size[0]))
+    draw, radius = ImageDraw.Draw(canvas), (width - 1) / 2
+    rounded = [(round(x), round(y)) for x, y in corners]
+    draw.line(rounded, fill=1, width=width)
+    draw.point(rounded, fill=1)
+    for x, y in rounded if width > 2 else ():
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
     return torch.from_numpy(np.array(canvas))
 

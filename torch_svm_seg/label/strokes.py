@@ -81,12 +81,13 @@ def draw_strokes(strokes: Sequence[Stroke], size: tuple[int, int]) -> Tensor:
         size: Height and width of the image.
 
     Example:
-        >>> draw_strokes([Stroke("a", 1, ((0, 0), (2, 0)), 1), Stroke("b", 255, ((1, 0),), 1)], (2, 3)).tolist()
+        >>> draw_strokes([Stroke("a", 1, ((0, 0.5), (3, 0.5)), 1), Stroke("b", 255, ((1.5, 0.5),), 1)], (2, 3)).tolist()
         [[1, 255, 1], [255, 255, 255]]
     """
     labels = torch.full(size, VOID)
     for stroke in strokes:
-        labels[line_mask(stroke.corners, size, stroke.width)] = stroke.class_id
+        pixels = [(math.floor(x), math.floor(y)) for x, y in stroke.corners]
+        labels[line_mask(pixels, size, stroke.width)] = stroke.class_id
     return labels
 
 
