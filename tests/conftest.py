@@ -1,7 +1,10 @@
 """Fixtures shared by the tests: a small data set in VOC's layout, and the real one where it is installed."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from torch_svm_seg.data.palette import voc_palette
 torch.set_num_threads(1)
 
 CAT, PERSON, VOID = 8, 15, 255
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TINY_IDS = ("2008_000001", "2008_000002", "2008_000003", "2008_000004")
 
 
@@ -95,3 +99,17 @@ def _draw(number: int) -> tuple[np.ndarray, np.ndarray]:
     image = np.where((to_box <= 0)[..., None], (60, 80, 170), image) + random.normal(0, 8, (60, 80, 3))
     mask = np.select([to_disc < 12, to_box <= -1, (to_disc < 14) | (to_box <= 1)], [CAT, PERSON, VOID], default=0)
     return image.clip(0, 255).astype(np.uint8), mask.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Give a real browser, without a window; skips where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium is installed")
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has none for root
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=sandbox)
+        yield browser
+        browser.close()
