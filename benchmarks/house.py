@@ -20,6 +20,7 @@ TOP = "(top)"
 
 ORDER = (
     "cli",
+    "label",
     "report",
     "pipeline",
     "segmenters",
