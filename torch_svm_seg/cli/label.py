@@ -2,8 +2,8 @@
 
 How to run:
 
-    python -m torch_svm_seg.label photos                                      background and object
-    python -m torch_svm_seg.label photos --classes background cat dog --out runs/labels
+    python label.py images                                          background and object
+    python label.py images --classes background cat dog --out runs/labels
 
 Then open the address that it prints. What is drawn is written at once: masks, points and scribbles, which ``expand.py``
 reads, lie in the folder ``--out``. The same command continues.
@@ -69,7 +69,7 @@ class Settings:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m torch_svm_seg.label",
+        prog="label.py",
         description="Label images by strokes in a page on this machine, which nothing else can reach. After each "
         "stroke, an SVM of the image's own pixels labels all others.",
     )

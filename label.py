@@ -1,4 +1,4 @@
-"""``python -m torch_svm_seg.label IMAGE_FOLDER``: open the labelling page of a folder."""
+"""Run the command ``label``: see ``torch_svm_seg/cli/label.py``, or ``python label.py --help``."""
 
 import sys
 
