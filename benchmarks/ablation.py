@@ -26,6 +26,7 @@ from torch_svm_seg.expansion.ppmg import PPMG
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.backgrounds import activation_of, background_rule
 from torch_svm_seg.refine import DenseCRF, refine
+from torch_svm_seg.svm.svm import SVM
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Variant:
     def labeller(self, num_classes: int) -> SelfTraining:
         """What makes the masks."""
         expander = SVMExpander(
-            kernel=self.kernel,  # type: ignore[arg-type]
-            C=self.C,
+            SVM(kernel=self.kernel, C=self.C),  # type: ignore[arg-type]
             samples_per_class=self.samples,
             num_classes=num_classes,
         )

@@ -24,7 +24,7 @@ from torch_svm_seg.expansion.expander import SVMExpander, z_score
 from torch_svm_seg.expansion.interpolation import read_pixels
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
 from torch_svm_seg.expansion.sampling import sample_pixels
-from torch_svm_seg.svm.kernels import GaussianDecision
+from torch_svm_seg.svm.decisions import GaussianDecision
 
 CHECKED_PIXELS = 500
 

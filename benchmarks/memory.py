@@ -16,6 +16,7 @@ from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.cli.options.data import DataOptions
 from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.expansion.expander import SVMExpander
+from torch_svm_seg.svm.svm import SVM
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,7 +44,7 @@ def measure(args: argparse.Namespace, feature: str) -> None:
         backbone = load_backbone(args.backbone, args.weights)
         features = backbone.stages(item.image[None], [feature])[feature]
         before = peak()
-        SVMExpander(kernel=args.kernel)(features, labels[None])
+        SVMExpander(SVM(kernel=args.kernel))(features, labels[None])
         print(f"| {feature} | {features.shape[1]} | {tuple(labels.shape)} | {before:.0f} | {peak() - before:.0f} |")
 
 

@@ -35,8 +35,8 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import z_score
-from torch_svm_seg.expansion.fusion import equalize_maps, fused_stages
 from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.normalization import equalize_maps, fused_stages
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.supervision import CamFiles

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from torch_svm_seg.expansion.expander import SVMExpander as SVMExpander
     from torch_svm_seg.refine.dense_crf import DenseCRF as DenseCRF
     from torch_svm_seg.refine.pamr import PAMR as PAMR
+    from torch_svm_seg.svm.approximations import Fourier as Fourier
+    from torch_svm_seg.svm.approximations import Nystroem as Nystroem
     from torch_svm_seg.svm.svm import SVM as SVM
 
 __version__ = "0.2.0"
@@ -18,6 +20,8 @@ _HOMES = {
     "PAMR": "refine.pamr",
     "SVM": "svm.svm",
     "DenseCRF": "refine.dense_crf",
+    "Fourier": "svm.approximations",
+    "Nystroem": "svm.approximations",
     "Expansion": "expansion.expander",
     "SVMExpander": "expansion.expander",
     "class_activation_maps": "cam.activation",

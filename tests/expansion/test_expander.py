@@ -16,13 +16,14 @@ from torch_svm_seg import Expansion, SVMExpander
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.expansion.expander import z_score
 from torch_svm_seg.expansion.sampling import sample_pixels
+from torch_svm_seg.svm.approximations import Fourier, Nystroem
 from torch_svm_seg.svm.svm import SVM
 
 OPTIONS: list[dict[str, Any]] = [
     {"kernel": "linear"},
     {"kernel": "rbf"},
-    {"kernel": "rbf", "approximation": "nystroem", "components": 32},
-    {"kernel": "rbf", "approximation": "fourier", "components": 128},
+    {"kernel": "rbf", "approximation": Nystroem(32)},
+    {"kernel": "rbf", "approximation": Fourier(128)},
     {"kernel": "rbf", "loss": "squared_hinge"},
 ]
 
@@ -71,7 +72,7 @@ def test_features_far_from_the_origin_are_scored_as_well(channels: int, device: 
 @pytest.mark.parametrize("gradient", [None, "implicit"])
 def test_a_network_is_saved_and_copied_without_what_was_fitted(gradient: Any, device: str) -> None:
     features, labels, _ = toy_batch(device)
-    network = torch.nn.ModuleDict({"own": torch.nn.Conv2d(6, 6, 1), "expander": SVMExpander(gradient=gradient)})
+    network = torch.nn.ModuleDict({"own": torch.nn.Conv2d(6, 6, 1), "expander": SVMExpander(SVM(gradient=gradient))})
     network.to(device, torch.float64)
     network["expander"](network["own"](features), labels).scores.nan_to_num(neginf=0).sum().backward()
     assert set(network.state_dict()) == {"own.weight", "own.bias"}
@@ -84,7 +85,7 @@ def test_a_network_is_saved_and_copied_without_what_was_fitted(gradient: Any, de
 @pytest.mark.parametrize("channels", [6, 200])
 def test_separable_regions_are_recovered(channels: int, options: dict[str, Any], device: str) -> None:
     features, labels, truth = toy_batch(device, channels, noise=0.1)
-    scores, masks, sample = SVMExpander(**options, samples_per_class=60, max_iter=100)(features.float(), labels)
+    scores, masks, sample = SVMExpander(SVM(**options, max_iter=100), samples_per_class=60)(features.float(), labels)
     assert scores.shape == (3, 12, 36, 48) and scores.dtype == torch.float32
     assert masks.shape == (3, 36, 48) and masks.dtype == torch.int64
     assert sample.positions.shape == sample.classes.shape == (3, 180)
@@ -106,7 +107,7 @@ def test_two_noisy_regions_are_recovered_with_an_iou_above_95_percent(wrong: flo
 
 def test_masks_are_the_largest_scores_and_have_classes_of_their_image_only(device: str) -> None:
     features, labels, _ = toy_batch(device)
-    scores, masks, _ = SVMExpander(samples_per_class=30, tol=0.01)(features, labels)
+    scores, masks, _ = SVMExpander(SVM(tol=0.01), samples_per_class=30)(features, labels)
     assert torch.equal(masks, scores.argmax(1))
     for image, present in enumerate(([0, 4], [0, 4, 9], [9, 11])):
         assert masks[image].unique().tolist() == present
@@ -119,7 +120,7 @@ def test_scores_are_the_svms_decisions_on_interpolated_z_scored_features(device:
     """Each step done by hand, on dense features."""
     features, labels, _ = toy_batch(device)
     weights = torch.rand(3, 36, 48, generator=torch.Generator().manual_seed(3)).to(device) + 0.1
-    expander = SVMExpander(samples_per_class=50, C=3, seed=7, tol=1e-6, every_pixel=True)
+    expander = SVMExpander(SVM(C=3, tol=1e-6), samples_per_class=50, seed=7, every_pixel=True)
     scores, _, sample = expander(features, labels, weights)
     expected_sample = sample_pixels(labels, 50, seed=7)
     assert torch.equal(sample.positions, expected_sample.positions)
@@ -142,20 +143,19 @@ def test_all_arguments_reach_the_svm() -> None:
         "C": 3.5,
         "gamma": 0.25,
         "loss": "squared_hinge",
-        "approximation": "fourier",
-        "components": 17,
+        "approximation": Fourier(17, seed=5),
         "tol": 0.01,
         "max_iter": 77,
-        "seed": 5,
     }
-    expander = SVMExpander(**options, samples_per_class=9)
+    expander = SVMExpander(SVM(**options), samples_per_class=9, seed=5)
     assert {name: getattr(expander.svm, name) for name in options} == options
+    assert expander.samples_per_class == 9 and expander.seed == 5
 
 
 @pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[1], OPTIONS[3]], ids=str)
 def test_batched_equals_looped(options: dict[str, Any], device: str) -> None:
     features, labels, _ = toy_batch(device)
-    expander = SVMExpander(**options, samples_per_class=50, num_classes=12, tol=1e-4)
+    expander = SVMExpander(SVM(**options, tol=1e-4), samples_per_class=50, num_classes=12)
     scores, masks, sample = expander(features, labels)
     for image in range(3):
         alone = expander(features[image : image + 1], labels[image : image + 1])
@@ -171,7 +171,7 @@ def test_coarse_to_fine_masks_are_those_of_every_pixel(device: str) -> None:
     size = (72, 96)
     labels = F.interpolate(labels[:, None].double(), size)[:, 0].long()
     masks = [
-        SVMExpander(samples_per_class=30, tol=0.01, every_pixel=every)(features, labels).masks
+        SVMExpander(SVM(tol=0.01), samples_per_class=30, every_pixel=every)(features, labels).masks
         for every in (False, True)
     ]
     assert float((masks[0] == masks[1]).double().mean()) >= 0.999
@@ -180,8 +180,9 @@ def test_coarse_to_fine_masks_are_those_of_every_pixel(device: str) -> None:
 @pytest.mark.parametrize("num_classes", [12, 21])
 def test_num_classes_sets_the_planes_of_the_scores(num_classes: int, device: str) -> None:
     features, labels, _ = toy_batch(device)
-    plain = SVMExpander(samples_per_class=30, tol=0.01)(features[:2], labels[:2])
-    scores, masks, _ = SVMExpander(samples_per_class=30, tol=0.01, num_classes=num_classes)(features[:2], labels[:2])
+    plain = SVMExpander(SVM(tol=0.01), samples_per_class=30)(features[:2], labels[:2])
+    expander = SVMExpander(SVM(tol=0.01), samples_per_class=30, num_classes=num_classes)
+    scores, masks, _ = expander(features[:2], labels[:2])
     assert plain.scores.shape[1] == 10, "1 + the largest class id"
     assert scores.shape == (2, num_classes, 36, 48)
     assert torch.equal(scores[:, :10], plain.scores)
@@ -192,9 +193,9 @@ def test_num_classes_sets_the_planes_of_the_scores(num_classes: int, device: str
 def test_an_image_of_one_class_is_that_class_everywhere(device: str) -> None:
     features, labels, _ = toy_batch(device)
     labels[0, labels[0] == 4] = VOID
-    expansion = SVMExpander(samples_per_class=30, tol=0.01)(features, labels)
+    expansion = SVMExpander(SVM(tol=0.01), samples_per_class=30)(features, labels)
     assert not expansion.masks[0].any()
-    alone = SVMExpander(samples_per_class=30, tol=0.01)(features[:1], labels[:1])
+    alone = SVMExpander(SVM(tol=0.01), samples_per_class=30)(features[:1], labels[:1])
     assert not alone.masks.any() and bool(alone.scores.isfinite().all())
 
 
@@ -203,7 +204,7 @@ def test_labels_may_be_any_integers_that_hold_them(dtype: torch.dtype, device: s
     features, labels, _ = toy_batch(device)
     if dtype == torch.int8:  # which does not hold 255
         labels = torch.where(labels == VOID, 0, labels)
-    expander = SVMExpander(samples_per_class=30, tol=0.01)
+    expander = SVMExpander(SVM(tol=0.01), samples_per_class=30)
     assert torch.equal(expander(features, labels.to(dtype)).masks, expander(features, labels).masks)
 
 
@@ -218,7 +219,7 @@ def test_an_expander_leaves_its_arguments_alone(device: str) -> None:
     features, labels, _ = toy_batch(device)
     weights = torch.rand(3, 36, 48, generator=torch.Generator().manual_seed(3)).to(device)
     before = [part.clone() for part in (features, labels, weights)]
-    SVMExpander(samples_per_class=30, tol=0.01)(features, labels, weights)
+    SVMExpander(SVM(tol=0.01), samples_per_class=30)(features, labels, weights)
     assert all(torch.equal(*pair) for pair in zip((features, labels, weights), before, strict=True))
 
 
@@ -227,7 +228,7 @@ def test_an_expander_leaves_its_arguments_alone(device: str) -> None:
 
 def test_weights_of_one_are_the_default(device: str) -> None:
     features, labels, _ = toy_batch(device)
-    expander = SVMExpander(samples_per_class=30, tol=0.01)
+    expander = SVMExpander(SVM(tol=0.01), samples_per_class=30)
     assert torch.equal(
         expander(features, labels).scores, expander(features, labels, torch.ones(3, 36, 48).to(device)).scores
     )
@@ -238,7 +239,7 @@ def test_weight_zero_is_void(device: str) -> None:
     features, labels, _ = toy_batch(device)
     off = torch.rand(3, 36, 48, generator=torch.Generator().manual_seed(3)).to(device) < 0.5
     off |= labels == 11
-    expander = SVMExpander(samples_per_class=30, tol=0.01, num_classes=12)
+    expander = SVMExpander(SVM(tol=0.01), samples_per_class=30, num_classes=12)
     weighted = expander(features, labels, (~off).double())
     void = expander(features, torch.where(off, VOID, labels))
     assert torch.equal(weighted.sample.positions, void.sample.positions)
@@ -286,7 +287,7 @@ def test_masks_do_not_depend_on_the_unit_or_origin_of_a_channel(device: str) -> 
     features, labels, _ = toy_batch(device)
     scale = torch.tensor([1e-3, 1.0, 5.0, 1e2, 0.2, 30.0], device=device)[:, None, None].double()
     moved = features * scale + 10 * normal(6, 3, 6, 1, 1).to(device)
-    expander = SVMExpander(samples_per_class=50, tol=1e-6)
+    expander = SVMExpander(SVM(tol=1e-6), samples_per_class=50)
     first, second = expander(features, labels), expander(moved, labels)
     torch.testing.assert_close(second.scores, first.scores, rtol=0, atol=1e-2)
     assert float((first.masks == second.masks).double().mean()) >= 0.999
@@ -296,7 +297,7 @@ def test_images_are_normalised_by_themselves(device: str) -> None:
     features, labels, _ = toy_batch(device)
     moved = features.clone()
     moved[1:] = 1e3 * moved[1:] + 5e3
-    expander = SVMExpander(samples_per_class=30, tol=0.01)
+    expander = SVMExpander(SVM(tol=0.01), samples_per_class=30)
     assert torch.equal(expander(features, labels).scores[0], expander(moved, labels).scores[0])
 
 
@@ -348,7 +349,7 @@ def test_class_ids_that_num_classes_excludes_are_named(device: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("samples_per_class", 0), ("num_classes", 0), ("num_classes", -1), ("C", -1), ("kernel", "poly"), ("tol", 0)],
+    [("samples_per_class", 0), ("samples_per_class", 1.5), ("num_classes", 0), ("num_classes", -1), ("svm", "rbf")],
 )
 def test_a_wrong_option_is_named_at_once(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected .* got {value!r}"):
@@ -362,7 +363,7 @@ def test_a_wrong_option_is_named_at_once(name: str, value: Any) -> None:
 def test_half_precision_features_are_computed_in_single(half: torch.dtype, device: str) -> None:
     features, labels, _ = toy_batch(device)
     features = features.to(half)
-    expander = SVMExpander(samples_per_class=30, tol=0.01)
+    expander = SVMExpander(SVM(tol=0.01), samples_per_class=30)
     found, expected = expander(features, labels), expander(features.float(), labels)
     assert found.scores.dtype == torch.float32
     assert torch.equal(found.scores, expected.scores)
@@ -372,7 +373,7 @@ def test_half_precision_features_are_computed_in_single(half: torch.dtype, devic
 @pytest.mark.parametrize("channels", [6, 200])
 def test_autocast_changes_no_mask(channels: int, options: dict[str, Any], device: str) -> None:
     features, labels, _ = toy_batch(device, channels, noise=1.0)
-    expander = SVMExpander(**options, samples_per_class=30, max_iter=100, tol=0.01)
+    expander = SVMExpander(SVM(**options, max_iter=100, tol=0.01), samples_per_class=30)
     expected = expander(features.float(), labels)
     with torch.autocast(device, dtype=torch.bfloat16):
         found = expander(features.float(), labels)
@@ -386,13 +387,13 @@ def test_autocast_changes_no_mask(channels: int, options: dict[str, Any], device
 def test_features_with_a_graph_give_the_same_masks(channels: int, options: dict[str, Any], device: str) -> None:
     """And a step of a network before it: what gradients the scores carry are finite."""
     features, labels, _ = toy_batch(device, channels)
-    options = {**options, "samples_per_class": 30, "tol": 1e-2}
-    expected = SVMExpander(**options)(features, labels)
+    svm = SVM(**options, tol=1e-2)
+    expected = SVMExpander(svm, samples_per_class=30)(features, labels)
     network = torch.nn.Conv2d(channels, channels, 1).to(features)
     with torch.no_grad():
         network.weight.copy_(torch.eye(channels)[..., None, None])
         network.bias.zero_()  # type: ignore[union-attr]
-    expansion: Expansion = SVMExpander(**options)(network(features), labels)
+    expansion: Expansion = SVMExpander(svm, samples_per_class=30)(network(features), labels)
     torch.testing.assert_close(expansion.scores, expected.scores, rtol=0, atol=1e-6)
     assert torch.equal(expansion.masks, expected.masks)
     assert not expansion.masks.requires_grad
@@ -406,7 +407,7 @@ def test_a_constant_channel_spoils_no_gradient(kernel: Any, device: str) -> None
     """As one that a network's ReLU holds at 0."""
     features, labels, _ = toy_batch(device)
     features[:, 2], features[:, 3] = 0, 0.1
-    scores = SVMExpander(kernel=kernel, samples_per_class=20)(features.requires_grad_(), labels).scores
+    scores = SVMExpander(SVM(kernel=kernel), samples_per_class=20)(features.requires_grad_(), labels).scores
     if scores.requires_grad:
         scores[scores.isfinite()].sum().backward()
         assert features.grad is not None and bool(features.grad.isfinite().all())
@@ -414,7 +415,7 @@ def test_a_constant_channel_spoils_no_gradient(kernel: Any, device: str) -> None
 
 def test_an_expander_keeps_no_graph_between_images(device: str) -> None:
     features, labels, _ = toy_batch(device)
-    expander = SVMExpander(samples_per_class=30, tol=0.01)
+    expander = SVMExpander(SVM(tol=0.01), samples_per_class=30)
     expander(features.requires_grad_(), labels)
     kept = [*expander.buffers(), expander.svm.objective_]
     assert kept and not any(tensor.requires_grad for tensor in kept)
@@ -422,7 +423,7 @@ def test_an_expander_keeps_no_graph_between_images(device: str) -> None:
 
 def test_an_expander_under_no_grad_and_inference_mode_gives_the_same_masks(device: str) -> None:
     features, labels, _ = toy_batch(device)
-    expander = SVMExpander(samples_per_class=30, tol=0.01)
+    expander = SVMExpander(SVM(tol=0.01), samples_per_class=30)
     expected = expander(features, labels).masks
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():

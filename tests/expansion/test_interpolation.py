@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch_svm_seg.expansion import pixel_scores
 from torch_svm_seg.expansion.interpolation import Neighbours, read_pixels
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
-from torch_svm_seg.svm.kernels import DecisionFunction, FourierDecision, GaussianDecision, LinearDecision
+from torch_svm_seg.svm.approximations import Fourier
+from torch_svm_seg.svm.decisions import DecisionFunction, FourierDecision, GaussianDecision, LinearDecision
 from torch_svm_seg.svm.svm import SVM
 
 # Grid (h, w) and image (H, W): whole and broken factors, up and down, single rows, columns and cells.
@@ -60,7 +61,7 @@ def smooth_features(device: str, channels: int, grid: tuple[int, int]) -> Tensor
 def fitted(features: Tensor, kind: str = "gaussian") -> SVM:
     """Three classes by the largest of three channels, learnt from the grid's own cells."""
     rows, labels = features.flatten(2).mT, features[:, :3].argmax(1).flatten(1)
-    return SVM(approximation="fourier" if kind == "fourier" else None, components=200).fit(rows, labels)
+    return SVM(approximation=Fourier(200) if kind == "fourier" else None).fit(rows, labels)
 
 
 # Reading

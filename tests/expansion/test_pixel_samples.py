@@ -15,6 +15,7 @@ from torch_svm_seg.expansion import expander, pixel_samples
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, read_pixels
 from torch_svm_seg.expansion.pixel_samples import PixelProducts
 from torch_svm_seg.svm import solver, svm
+from torch_svm_seg.svm.approximations import Fourier, Nystroem
 from torch_svm_seg.svm.svm import SVM
 
 SIZE = (40, 50)
@@ -70,9 +71,7 @@ def test_problems_read_the_products_of_their_own_image(device: str) -> None:
 
 @pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
-@pytest.mark.parametrize(
-    "options", [{}, {"gamma": 0.3}, {"kernel": "linear"}, {"approximation": "fourier", "components": 60}]
-)
+@pytest.mark.parametrize("options", [{}, {"gamma": 0.3}, {"kernel": "linear"}, {"approximation": Fourier(60)}])
 def test_an_svm_decides_alike_with_and_without_products(
     options: dict[str, Any], loss: Any, in_parts: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,14 +113,14 @@ def test_what_single_precision_does_not_solve_is_solved_in_double(
     [
         {"gradient": "implicit"},
         {"gradient": "unrolled"},
-        {"approximation": "fourier"},
-        {"approximation": "nystroem"},
+        {"approximation": Fourier(20)},
+        {"approximation": Nystroem(20)},
         {"kernel": "linear"},
     ],
 )
 def test_products_are_made_only_where_they_are_used(options: dict[str, Any], device: str) -> None:
     x, y, _ = pixel_problem(device)
-    fitted = SVM(components=20, **options).fit(x, y, products=lambda: pytest.fail("not used"))
+    fitted = SVM(**options).fit(x, y, products=lambda: pytest.fail("not used"))
     assert bool(fitted.decision_function(x).isfinite().any())
 
 
@@ -148,10 +147,10 @@ def test_images_of_one_class_need_no_svm(options: dict[str, Any], device: str) -
     """One beside an image of two classes, and a batch of nothing else."""
     features = normal(0, 2, svm.MANY_CHANNELS + 1, 4, 5).to(device, torch.float32)
     labels = torch.full((2, 32, 40), 3, device=device)
-    alone = SVMExpander(samples_per_class=200, **options)(features, labels)
+    alone = SVMExpander(SVM(**options), samples_per_class=200)(features, labels)
     assert bool((alone.masks == 3).all())
     labels[1, 16:] = 1
-    beside = SVMExpander(samples_per_class=200, **options)(features, labels)
+    beside = SVMExpander(SVM(**options), samples_per_class=200)(features, labels)
     assert bool((beside.masks[0] == 3).all()) and len(beside.masks[1].unique()) == 2
 
 
@@ -161,8 +160,8 @@ def test_an_expander_gives_the_same_masks_with_products(
 ) -> None:
     features = normal(0, 2, svm.MANY_CHANNELS + 1, 5, 8).to(device, torch.float32)
     labels = (normal(1, 2, 1, 5, 5).to(device)[:, 0] > 0).long().repeat_interleave(10, 1).repeat_interleave(12, 2)
-    quick = SVMExpander(samples_per_class=100, **options)(features, labels)
+    quick = SVMExpander(SVM(**options), samples_per_class=100)(features, labels)
     monkeypatch.setattr(expander, "pixel_products", lambda *_: None)
-    plain = SVMExpander(samples_per_class=100, **options)(features, labels)
+    plain = SVMExpander(SVM(**options), samples_per_class=100)(features, labels)
     assert float((quick.masks == plain.masks).double().mean()) > 0.998
     assert float((quick.scores - plain.scores).abs().max()) < 0.1

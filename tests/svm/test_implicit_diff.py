@@ -9,12 +9,13 @@ from sklearn.svm import SVC  # type: ignore[import-untyped]
 from torch import Tensor
 
 from torch_svm_seg import SVM, SVMExpander
+from torch_svm_seg.svm.approximations import Fourier, Nystroem
 
 KERNELS: list[dict[str, Any]] = [
     {"kernel": "linear"},
     {"kernel": "rbf", "approximation": None},
-    {"kernel": "rbf", "approximation": "nystroem", "components": 10},
-    {"kernel": "rbf", "approximation": "fourier", "components": 10},
+    {"kernel": "rbf", "approximation": Nystroem(10)},
+    {"kernel": "rbf", "approximation": Fourier(10)},
 ]
 
 
@@ -169,7 +170,9 @@ def test_the_expander_is_a_layer() -> None:
     labels = (torch.arange(8)[:, None] + torch.arange(10)) // 5 % 3
     features = features + labels[::2, ::2]
     weights = torch.rand(2, 8, 10, generator=generator, dtype=torch.float64) + 0.5
-    expander = SVMExpander(loss="squared_hinge", tol=1e-10, samples_per_class=10, every_pixel=True, gradient="implicit")
+    expander = SVMExpander(
+        SVM(loss="squared_hinge", tol=1e-10, gradient="implicit"), samples_per_class=10, every_pixel=True
+    )
 
     def scores(features: Tensor, weights: Tensor) -> Tensor:
         found: Tensor = expander(features, labels.expand(2, -1, -1), weights).scores

@@ -10,17 +10,9 @@ from conftest import normal
 from sklearn.metrics.pairwise import rbf_kernel  # type: ignore[import-untyped]
 
 from torch_svm_seg.svm import kernels
-from torch_svm_seg.svm.kernels import (
-    DecisionFunction,
-    FourierDecision,
-    FourierMap,
-    GaussianDecision,
-    LinearDecision,
-    LinearMap,
-    NystroemMap,
-    gaussian_kernel,
-    multiply_by_kernel,
-)
+from torch_svm_seg.svm.decisions import DecisionFunction, FourierDecision, GaussianDecision, LinearDecision
+from torch_svm_seg.svm.feature_maps import FourierMap, LinearMap, NystroemMap
+from torch_svm_seg.svm.kernels import gaussian_kernel, multiply_by_kernel
 
 GAMMAS = torch.tensor([0.1, 1.0, 4.0]).double()[:, None, None]
 

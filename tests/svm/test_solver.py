@@ -9,8 +9,9 @@ from torch import Tensor
 
 from torch_svm_seg.svm import solver, spaces
 from torch_svm_seg.svm.kernels import gaussian_kernel
+from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import FeatureSamples, GaussianSamples, Samples
-from torch_svm_seg.svm.solver import Problem, Solution, solve, solve_in_parts
+from torch_svm_seg.svm.solver import solve, solve_in_parts
 from torch_svm_seg.svm.spaces import FeatureSpace, KernelSpace, Space
 from torch_svm_seg.tensors import first_true, spread_rows, take_rows
 

@@ -9,6 +9,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn import datasets  # type: ignore[import-untyped]
 from sklearn.svm import SVC  # type: ignore[import-untyped]
+from torch import Tensor
 
 import torch_svm_seg.svm.svm
 from torch_svm_seg.backbones.builder import load_backbone
@@ -28,15 +30,19 @@ from torch_svm_seg.data.embedded import embedded_sample
 from torch_svm_seg.expansion.expander import z_score
 from torch_svm_seg.expansion.interpolation import read_pixels
 from torch_svm_seg.expansion.sampling import sample_pixels
-from torch_svm_seg.svm.kernels import GaussianDecision
+from torch_svm_seg.svm.approximations import LOW_RANK, Fourier, Nystroem
+from torch_svm_seg.svm.decisions import GaussianDecision
+from torch_svm_seg.svm.samples import Samples
 from torch_svm_seg.svm.solver import SINGLE_PRECISION_STEPS
-from torch_svm_seg.svm.svm import LOW_RANK, SVM
+from torch_svm_seg.svm.spaces import KernelSpace
+from torch_svm_seg.svm.svm import SVM
+from torch_svm_seg.tensors import spread_rows, take_rows
 
 KERNELS: list[dict[str, Any]] = [
     {"kernel": "linear"},
     {"kernel": "rbf", "approximation": None},
-    {"kernel": "rbf", "approximation": "nystroem", "components": 24},
-    {"kernel": "rbf", "approximation": "fourier", "components": 64},
+    {"kernel": "rbf", "approximation": Nystroem(24)},
+    {"kernel": "rbf", "approximation": Fourier(64)},
 ]
 EXACT_KERNELS = KERNELS[:2]
 # The same examples in every run, and none that is slow to shrink.
@@ -316,7 +322,7 @@ def test_padding_changes_nothing(options: dict[str, Any], dtype: torch.dtype, de
     torch.testing.assert_close(svm.decision_function(new), plain.decision_function(new), rtol=atol, atol=atol)
 
 
-@pytest.mark.parametrize("approximation", [None, "nystroem"])
+@pytest.mark.parametrize("approximation", [None, Nystroem(100)])
 def test_padding_changes_nothing_far_from_the_origin(approximation: Any, device: str) -> None:
     """In single precision, where distances of samples near (1000, 1000, 1000) must not be taken from the origin."""
     x, y = blobs(1)
@@ -324,7 +330,7 @@ def test_padding_changes_nothing_far_from_the_origin(approximation: Any, device:
     new = x[:20].to(device) + 0.25
     padded, labels = torch.cat([x, torch.zeros(40, 3)]), torch.cat([y, torch.full((40,), -1)])
     other, names = blobs(2, 80)
-    options: dict[str, Any] = {"approximation": approximation, "components": 100, "tol": 1e-4}
+    options: dict[str, Any] = {"approximation": approximation, "tol": 1e-4}
     plain = SVM(**options).fit(x.to(device), y.to(device)).decision_function(new)
     svm = SVM(**options).fit(torch.stack([padded, other.float()]).to(device), torch.stack([labels, names]).to(device))
     torch.testing.assert_close(svm.decision_function(torch.stack([new, new]))[0], plain, rtol=0, atol=0.01)
@@ -480,20 +486,20 @@ def test_nystroem_with_a_landmark_for_every_sample_is_exact(components: int, dev
     x, y = (part.to(device) for part in blobs(0, 60))
     new = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
     exact = SVM(approximation=None, tol=1e-8).fit(x, y)
-    mapped = SVM(approximation="nystroem", components=components, tol=1e-8).fit(x, y)
+    mapped = SVM(approximation=Nystroem(components), tol=1e-8).fit(x, y)
     torch.testing.assert_close(mapped.objective_, exact.objective_, rtol=1e-4, atol=0)
     torch.testing.assert_close(mapped.decision_function(new), exact.decision_function(new), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("approximation", ["nystroem", "fourier"])
+@pytest.mark.parametrize("approximation", [Nystroem, Fourier])
 def test_more_components_come_closer_to_exact(approximation: Any, device: str) -> None:
     x, y = (part.to(device) for part in blobs(0, 150))
     new = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
     exact = SVM(approximation=None).fit(x, y).decision_function(new)
 
     def error(components: int) -> float:
-        options: dict[str, Any] = {"approximation": approximation, "components": components}
-        fits = [SVM(**options, seed=seed).fit(x, y).decision_function(new) for seed in range(4)]
+        svms = [SVM(approximation=approximation(components, seed)) for seed in range(4)]
+        fits = [svm.fit(x, y).decision_function(new) for svm in svms]
         return float((torch.stack(fits) - exact).abs().mean())
 
     few, some, many = error(6), error(30), error(150)
@@ -504,7 +510,7 @@ def test_many_fourier_features_decide_roughly_as_the_exact_kernel(device: str) -
     x, y = (part.to(device) for part in blobs(0, 150))
     new = torch.randn(300, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
     exact = SVM(approximation=None).fit(x, y)
-    mapped = SVM(approximation="fourier", components=4000).fit(x, y)
+    mapped = SVM(approximation=Fourier(4000)).fit(x, y)
     assert float((mapped.predict(new) == exact.predict(new)).double().mean()) >= 0.95
     assert float((mapped.decision_function(new) - exact.decision_function(new)).abs().mean()) <= 0.1
 
@@ -533,15 +539,76 @@ def test_auto_is_exact_where_the_rank_is_high(device: str) -> None:
         assert torch.equal(auto.decision_function(x), exact.decision_function(x))
 
 
-@pytest.mark.parametrize("approximation", ["nystroem", "fourier"])
+@pytest.mark.parametrize("approximation", [Nystroem, Fourier])
 def test_the_seed_chooses_the_approximation(approximation: Any, device: str) -> None:
     x, y = (part.to(device) for part in blobs(0))
 
     def scores(seed: int) -> torch.Tensor:
-        return SVM(approximation=approximation, components=10, seed=seed).fit(x, y).decision_function(x)
+        return SVM(approximation=approximation(10, seed)).fit(x, y).decision_function(x)
 
     assert torch.equal(scores(1), scores(1))
     assert not torch.allclose(scores(1), scores(2), atol=1e-3)
+
+
+# Samples of other kinds
+
+
+@dataclass
+class KnownProducts:
+    """Samples that are known by a matrix of inner products about an origin."""
+
+    origin: Tensor
+    gram: Tensor
+
+    @property
+    def norms(self) -> Tensor:
+        return self.gram.diagonal(dim1=1, dim2=2)
+
+    def samples(self, image: Tensor, gamma: Tensor | None) -> Samples:
+        gram, norms = self.gram[image], self.norms[image]
+        if gamma is None:
+            return GramSamples(gram)
+        return GramSamples((-gamma * (norms[:, :, None] + norms[:, None, :] - 2 * gram)).exp())
+
+
+@dataclass
+class GramSamples:
+    """Samples given by their kernel matrix (P, N, N)."""
+
+    gram: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.gram.dtype
+
+    def double(self) -> "GramSamples":
+        return GramSamples(self.gram.double())
+
+    def space(self, rows: Tensor) -> KernelSpace:
+        return KernelSpace(take_rows(take_rows(self.gram, rows).mT, rows))
+
+    def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
+        return (self.gram @ self.whole(rows, element)[..., None])[..., 0]
+
+    def whole(self, rows: Tensor, element: Tensor) -> Tensor:
+        return spread_rows(element, rows, self.gram.shape[1])
+
+    def part(self, rows: Tensor, element: Tensor) -> Tensor:
+        return element.gather(1, rows)
+
+
+@pytest.mark.parametrize("options", [{}, {"gamma": 0.3}, {"kernel": "linear"}])
+def test_samples_may_be_known_by_their_inner_products_alone(
+    options: dict[str, Any], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_svm_seg.svm.svm, "MANY_CHANNELS", 0)
+    x, y, weights = (part.to(device) for part in batch_of_blobs())
+    origin = x.mean(1)
+    products = KnownProducts(origin, (x - origin[:, None]) @ (x - origin[:, None]).mT)
+    plain = SVM(**options, tol=1e-10).fit(x, y, weights)
+    found = SVM(**options, tol=1e-10).fit(x, y, weights, lambda: products)
+    torch.testing.assert_close(found.decision_function(x), plain.decision_function(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.objective_, plain.objective_, rtol=1e-8, atol=0, equal_nan=True)
 
 
 # Errors
@@ -560,8 +627,6 @@ def test_the_seed_chooses_the_approximation(approximation: Any, device: str) -> 
         ("gamma", float("inf")),
         ("gamma", 0.0),
         ("gamma", "auto"),
-        ("components", 0),
-        ("components", 10.5),
         ("tol", 0),
         ("max_iter", 0),
         ("max_iter", "many"),
@@ -570,6 +635,13 @@ def test_the_seed_chooses_the_approximation(approximation: Any, device: str) -> 
 def test_a_wrong_argument_is_named(name: str, value: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=f"^{name}: expected .* got {value!r}"):
         SVM(**{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -3, 10.5, float("nan"), float("inf"), "many"])
+@pytest.mark.parametrize("approximation", [Nystroem, Fourier])
+def test_a_wrong_number_of_components_is_named(approximation: Any, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^components: expected .* got {value!r}"):
+        approximation(value)
 
 
 X, Y = torch.rand(2, 6, 3), torch.tensor([[0, 1, 0, 1, 0, -1], [0, 1, 2, 0, 1, 2]])
@@ -623,14 +695,14 @@ def test_numbers_that_are_too_large_are_one_error(kernel: Any, C: float, gamma: 
         SVM(kernel=kernel, C=C, gamma=gamma).fit(x, y)
 
 
-@pytest.mark.parametrize("approximation", [None, "nystroem", "fourier"])
+@pytest.mark.parametrize("approximation", [None, Nystroem(20), Fourier(20)])
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1)])
 def test_numbers_may_be_tensors_of_one(shape: tuple[int, ...], approximation: Any, device: str) -> None:
     """Of any shape, and of another type and on another device than the samples."""
     x, y = (part.to(device) for part in blobs(0))
-    one = SVM(C=2.0, gamma=0.5, approximation=approximation, components=20).fit(x.float(), y)
+    one = SVM(C=2.0, gamma=0.5, approximation=approximation).fit(x.float(), y)
     C, gamma = torch.full(shape, 2.0, dtype=torch.float64), torch.full(shape, 0.5, dtype=torch.float64)
-    other = SVM(C=C, gamma=gamma, approximation=approximation, components=20).fit(x.float(), y)
+    other = SVM(C=C, gamma=gamma, approximation=approximation).fit(x.float(), y)
     assert torch.equal(one.decision_function(x), other.decision_function(x))
     assert torch.equal(SVM(C=np.float32(2)).fit(x, y).predict(x), SVM(C=2).fit(x, y).predict(x))
 

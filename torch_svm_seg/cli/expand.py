@@ -36,8 +36,8 @@ from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.provenance import RunSettings, Source
-from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import StudyLabeller
+from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path
 from torch_svm_seg.pipeline.image_log import Report

@@ -13,10 +13,10 @@ _PIXELS_PER_CLASS = 500
 
 
 def calibrated(scores: Tensor, sample: PixelSample) -> Tensor:
-    """Softmax of the scores times a slope: in each image the one that makes a sample's classes the most likely.
+    """Return the softmax of the scores times a slope, in each image the one that makes a sample's classes most likely.
 
-    That is Platt's calibration (1999) with one parameter an image and no offset, so that the mask stays what it is. The
-    likelihood is concave in the slope, whose logarithm is found by bisection between 0.1 and 10.
+    That is Platt's calibration (1999) with one parameter per image and no offset, so that the mask stays what it is.
+    The likelihood is concave in the slope, whose logarithm is found by bisection between 0.1 and 10.
 
     Args:
         scores: Decision values of classes by id, (B, K, H, W); -inf for a class that an image does not have.
@@ -24,6 +24,12 @@ def calibrated(scores: Tensor, sample: PixelSample) -> Tensor:
 
     Returns:
         Probabilities (B, K, H, W); 0 for absent classes.
+
+    Example:
+        >>> scores = torch.tensor([[[[2.0, -1.0]], [[-2.0, 1.0]]]])
+        >>> sample = PixelSample(torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
+        >>> calibrated(scores, sample).shape
+        torch.Size([1, 2, 1, 2])
     """
     read = scores.flatten(2).gather(2, sample.positions[:, None].expand(-1, scores.shape[1], -1))
     known = sample.classes >= 0
@@ -42,12 +48,17 @@ def calibrated(scores: Tensor, sample: PixelSample) -> Tensor:
 
 
 def held_out(labels: Tensor, sample: PixelSample, seed: int) -> PixelSample:
-    """Labelled pixels that a sample left over, at most 500 a class; the sample itself where it left none.
+    """Return labelled pixels that a sample left over, at most 500 per class; the sample itself where it left none.
 
     Args:
         labels: Class ids (B, H, W) that the sample was drawn from; 255 is no label.
-        sample: What an SVM was trained on.
-        seed: Of the choice.
+        sample: Pixels that trained an SVM.
+        seed: Seed of the choice.
+
+    Example:
+        >>> labels = torch.tensor([[[0, 0, 0, 1]]])
+        >>> held_out(labels, PixelSample(torch.tensor([[0, 3]]), torch.tensor([[0, 1]])), seed=0).classes
+        tensor([[0, 0]])
     """
     drawn = sample.classes >= 0
     flat = labels.flatten(1).long()

@@ -1,28 +1,35 @@
 """The expansion: each image trains its own pixel classifier, which re-labels all of its pixels."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.expansion.fusion import equalize_maps
 from torch_svm_seg.expansion.interpolation import feature_maps, read_pixels
+from torch_svm_seg.expansion.normalization import equalize_maps, z_score
 from torch_svm_seg.expansion.pixel_samples import pixel_products
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
 from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
-from torch_svm_seg.svm.svm import SVM, Approximation, Gradient, Kernel, Loss
+from torch_svm_seg.svm.arguments import check_count
+from torch_svm_seg.svm.svm import SVM
 from torch_svm_seg.tensors import full_precision
 
 
 class Expansion(NamedTuple):
-    """What ``SVMExpander`` returns.
+    """The scores and masks of all pixels of a batch of images.
 
     Attributes:
         scores: One-vs-rest decision values, (B, K, H, W); -inf for a class that an image does not have.
         masks: Class ids, (B, H, W), long.
-        sample: The pixels the SVMs were trained on.
+        sample: The pixels that trained the SVMs.
+
+    Example:
+        >>> features, labels = torch.rand(1, 8, 12, 16), torch.randint(0, 3, (1, 48, 64))
+        >>> expansion = SVMExpander(samples_per_class=100)(features, labels)
+        >>> torch.equal(expansion.masks, expansion.scores.argmax(1))
+        True
     """
 
     scores: Tensor
@@ -31,54 +38,46 @@ class Expansion(NamedTuple):
 
 
 class SVMExpander(nn.Module):
-    """Trains one SVM an image on sampled labelled pixels and scores every pixel with it (the paper's section 3).
+    """Fits one SVM per image on sampled labelled pixels and scores every pixel with it (the paper's section 3).
 
     Features are z-scored: for each image and channel, by the mean and the standard deviation over the features' own
     grid, before they are interpolated to the image's size (both are linear, so only the statistics could differ).
     The dense interpolated features of a whole image are never made. Several feature maps, each on a grid of its own,
-    are fused: one SVM learns from all of them, and each weighs alike (``torch_svm_seg.expansion.fusion``).
+    are fused: one SVM learns from all of them, and each weighs alike (``torch_svm_seg.expansion.normalization``).
 
     Args:
-        kernel, C, gamma, loss, approximation, components, tol, max_iter: Of the ``SVM``.
+        svm: Classifier to fit to each image; by default ``SVM()``. With its ``gradient``, the scores' gradient with
+            respect to the features runs through the fit too, and not only through the features that are scored.
         samples_per_class: Pixels drawn from each class of an image, n in the paper.
         num_classes: Number of score planes K; by default 1 + the largest class id in the labels.
-        seed: Of the sampled pixels and of the SVM's approximation.
+        seed: Seed of the sampled pixels.
         every_pixel: Score every pixel exactly, instead of interpolating scores where neighbouring pixels agree.
         normalize: Z-score the features, and let several maps weigh alike. Without, they are taken as they are, such as
             those of a learned projection.
-        gradient: ``"implicit"`` or ``"unrolled"``, as of the ``SVM``: the scores' gradient with respect to the features
-            then runs through the fit too, and not only through the features that are scored.
 
     Example:
         >>> features, labels = torch.rand(2, 8, 12, 16), torch.randint(0, 3, (2, 48, 64))
-        >>> scores, masks, _ = SVMExpander(samples_per_class=100)(features, labels)
+        >>> scores, masks, _ = SVMExpander(SVM(C=0.5), samples_per_class=100)(features, labels)
         >>> tuple(scores.shape), tuple(masks.shape)
         ((2, 3, 48, 64), (2, 48, 64))
     """
 
     def __init__(
         self,
-        kernel: Kernel = "rbf",
-        C: float | Tensor = 1.0,
-        gamma: float | Tensor | Literal["scale"] = "scale",
-        loss: Loss = "hinge",
-        approximation: Approximation | None = "auto",
-        components: int = 1024,
+        svm: SVM | None = None,
         samples_per_class: int = 2500,
         num_classes: int | None = None,
-        tol: float = 1e-3,
-        max_iter: int = 1000,
         seed: int = 0,
         every_pixel: bool = False,
         normalize: bool = True,
-        gradient: Gradient | None = None,
     ) -> None:
         super().__init__()
-        if samples_per_class < 1:
-            raise ValueError(f"samples_per_class: expected at least 1, got {samples_per_class}")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
-        self.svm = SVM(kernel, C, gamma, loss, approximation, components, tol, max_iter, seed, gradient)
+        if not isinstance(svm, SVM | None):
+            raise ValueError(f"svm: expected an SVM, got {svm!r}")
+        check_count("samples_per_class", samples_per_class)
+        if num_classes is not None:
+            check_count("num_classes", num_classes)
+        self.svm = SVM() if svm is None else svm
         self.samples_per_class, self.num_classes = samples_per_class, num_classes
         self.seed, self.every_pixel, self.normalize = seed, every_pixel, normalize
 
@@ -120,7 +119,7 @@ class SVMExpander(nn.Module):
         return Expansion(self._by_class_id(scores), masks, sample)
 
     def _by_class_id(self, scores: Tensor) -> Tensor:
-        """Scores of the batch's classes as planes of all class ids."""
+        """Return the scores of the batch's classes as planes of all class ids."""
         number = self.num_classes or int(self.svm.classes_[-1]) + 1
         planes = scores.new_full((scores.shape[0], number, *scores.shape[2:]), -torch.inf)
         return planes.index_copy(1, self.svm.classes_, scores)
@@ -159,13 +158,3 @@ class SVMExpander(nn.Module):
         if bool(unlabelled.any()):
             images = unlabelled.nonzero()[:, 0].tolist()
             raise ValueError(f"labels: expected a labelled pixel of weight > 0 in every image, got none in {images}")
-
-
-def z_score(features: Tensor) -> Tensor:
-    """Each image's channels (B, C, h, w) moved to mean 0 and scaled to standard deviation 1; constant ones become 0."""
-    centred = features - features.mean((2, 3), keepdim=True)
-    variance = centred.square().mean((2, 3), keepdim=True)
-    # A constant channel's mean is rounded: what is left then is no signal.
-    noise = 10 * torch.finfo(features.dtype).eps * features.abs().amax((2, 3), keepdim=True)
-    varies = variance > noise.square()
-    return varies * centred / torch.where(varies, variance, 1).sqrt()

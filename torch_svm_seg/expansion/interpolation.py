@@ -20,6 +20,11 @@ class Neighbours:
     """The four native-grid neighbours of pixels: indices into flattened (B h w) grids and weights, (B, N, 4) each.
 
     The order is top left, top right, bottom left, bottom right.
+
+    Example:
+        >>> neighbours = Neighbours.of(torch.tensor([[0, 5, 11]]), (2, 2), (3, 4), torch.float32)
+        >>> neighbours.read(torch.rand(4, 7)).shape
+        torch.Size([1, 3, 7])
     """
 
     indices: Tensor
@@ -27,7 +32,7 @@ class Neighbours:
 
     @classmethod
     def of(cls, positions: Tensor, grid: tuple[int, int], size: tuple[int, int], dtype: torch.dtype) -> "Neighbours":
-        """Neighbours of flat pixel positions (B, N), in images of ``size`` (H, W), on a ``grid`` (h, w)."""
+        """Return the neighbours of flat positions (B, N) in images of ``size`` (H, W), on a ``grid`` (h, w)."""
         (top, bottom), (down, up) = _axis(positions // size[1], grid[0], size[0], dtype)
         (left, right), (across, back) = _axis(positions % size[1], grid[1], size[1], dtype)
         offset = torch.arange(positions.shape[0], device=positions.device)[:, None] * (grid[0] * grid[1])
@@ -37,7 +42,7 @@ class Neighbours:
         return cls(indices, weights)
 
     def read(self, table: Tensor) -> Tensor:
-        """Interpolated rows (B, N, C) of a table (B h w, C)."""
+        """Return interpolated rows (B, N, C) of a table (B h w, C)."""
         read = F.embedding_bag(
             self.indices.flatten(0, 1), table, per_sample_weights=self.weights.flatten(0, 1), mode="sum"
         )
@@ -47,7 +52,7 @@ class Neighbours:
 def _axis(
     pixels: Tensor, cells: int, size: int, dtype: torch.dtype
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Along one axis: the cells before and after each pixel, and the weights of the after and the before cell."""
+    """Return the cells before and after each pixel along one axis, and the weights of the after and the before cell."""
     place = ((pixels.to(dtype) + 0.5) * (cells / size) - 0.5).clamp(min=0)
     before = place.floor().long().clamp(max=cells - 1)
     share = place - before
@@ -55,9 +60,19 @@ def _axis(
 
 
 def read_pixels(features: Tensor | Sequence[Tensor], positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """Features (B, C, h, w), as if interpolated to ``size`` (H, W), at flat positions (B, N): (B, N, C).
+    """Return features as if interpolated to the size of the images, at some pixels.
 
-    Of several feature maps, on grids of their own, the channels are joined.
+    Args:
+        features: (B, C, h, w), or several such maps on grids of their own, whose channels are joined.
+        positions: Flat pixel positions y * W + x, (B, N).
+        size: Size (H, W) of the images.
+
+    Returns:
+        One row per pixel, (B, N, C).
+
+    Example:
+        >>> read_pixels(torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[0, 1, 2, 3]]), (1, 4)).flatten().tolist()
+        [0.0, 0.25, 0.75, 1.0]
     """
     return torch.cat([_read_map(features, positions, size) for features in feature_maps(features)], 2)
 
@@ -68,12 +83,17 @@ def _read_map(features: Tensor, positions: Tensor, size: tuple[int, int]) -> Ten
 
 
 def feature_maps(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """The maps (B, C, h, w) that are given as one tensor or several."""
+    """Return the maps (B, C, h, w) that are given as one tensor or several.
+
+    Example:
+        >>> len(feature_maps(torch.rand(1, 3, 4, 5)))
+        1
+    """
     return [_with_plain_gradient(one) for one in ([features] if isinstance(features, Tensor) else features)]
 
 
 def _with_plain_gradient(features: Tensor) -> Tensor:
-    """The same features, whose gradient will lie in memory as a new tensor does.
+    """Return the same features, whose gradient will lie in memory as a new tensor does.
 
     What leads back from rows to a map gives a batch of one image an unusual stride, for which the derivatives of
     PyTorch's BatchNorm are wrong on a CPU (seen in 2.15).
@@ -89,5 +109,10 @@ def _plain_copy(gradient: Tensor | None) -> Tensor | None:  # None: no gradient 
 
 
 def cell_rows(features: Tensor) -> Tensor:
-    """Features (B, C, h, w) as a row a cell, (B, h w, C)."""
+    """Return features (B, C, h, w) as one row per cell, (B, h w, C).
+
+    Example:
+        >>> cell_rows(torch.rand(1, 3, 4, 5)).shape
+        torch.Size([1, 20, 3])
+    """
     return features.flatten(2).mT

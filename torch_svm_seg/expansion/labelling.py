@@ -16,9 +16,13 @@ class Labelling(NamedTuple):
 
     Attributes:
         masks: Class ids, (B, H, W), long.
-        probabilities: Of classes by id, (B, K, H, W); 0 for a class that an image does not have.
-        restored: How many classes of each image had vanished from its mask and were given their seed back; empty where
-            there was no seed to give.
+        probabilities: Probabilities of classes by id, (B, K, H, W); 0 for a class that an image does not have.
+        restored: Number of classes of each image that were restored from their seed, having vanished from its mask;
+            empty where there was no seed.
+
+    Example:
+        >>> label(torch.tensor([[[[0.9, 0.8]], [[0.1, 0.2]]]]), seeds=torch.tensor([[[0, 1]]])).restored
+        (1,)
     """
 
     masks: Tensor
@@ -52,32 +56,50 @@ class Baseline(Protocol):
 
 
 class StudyLabeller(nn.Module):
-    """The expansion of true labels: the paper's study of the upper bound (section 3.1)."""
+    """The expansion of true labels: the paper's study of the upper bound (section 3.1).
+
+    Example:
+        >>> images, labels = torch.zeros(1, 3, 48, 64), torch.randint(0, 3, (1, 48, 64))
+        >>> labeller = StudyLabeller(SVMExpander(samples_per_class=100))
+        >>> labeller(images, torch.rand(1, 8, 12, 16), labels).masks.shape
+        torch.Size([1, 48, 64])
+    """
 
     def __init__(self, expander: SVMExpander) -> None:
         super().__init__()
         self.expander = expander
 
     def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], labels: Tensor) -> Labelling:
+        """Label the pixels by SVMs trained on labels (B, H, W); see :class:`Labeller`."""
         expansion: Expansion = self.expander(features, labels)
         return Labelling(expansion.masks, calibrated(expansion.scores, expansion.sample))
 
     def training_labels(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The labels of the pixels that may be trained on: all."""
+        """Return the labels of the pixels that may be trained on: all."""
         return labels
 
 
 class SeedLabeller(nn.Module):
-    """The seed itself, which an expansion is compared with (:func:`seeds_of`)."""
+    """The seed itself, which an expansion is compared with (:func:`seeds_of`).
+
+    Example:
+        >>> SeedLabeller()(torch.zeros(1, 3, 4, 5), torch.rand(1, 2, 4, 5)).masks.shape
+        torch.Size([1, 4, 5])
+    """
 
     def forward(self, images: Tensor, activation: Tensor) -> Labelling:
+        """Label the pixels by their activation (B, K, H, W); see :class:`Baseline`."""
         return Labelling(seeds_of(activation), as_probabilities(activation))
 
 
 def as_probabilities(activation: Tensor) -> Tensor:
-    """Activation (B, K, H, W), -inf for absent classes, divided by its sum over the classes.
+    """Return activation (B, K, H, W), -inf for absent classes, divided by its sum over the classes.
 
     Where nothing is active, all classes present are as likely.
+
+    Example:
+        >>> as_probabilities(torch.tensor([3.0, 1.0, -torch.inf]).view(1, 3, 1, 1)).flatten().tolist()
+        [0.75, 0.25, 0.0]
     """
     present = activation > -torch.inf
     positive = torch.where(present, activation.clamp_min(0), 0)
@@ -87,16 +109,25 @@ def as_probabilities(activation: Tensor) -> Tensor:
 
 
 def present_classes(activation: Tensor) -> Tensor:
-    """Ids of the classes that an image has by its activation (K, H, W), which is -inf for the others; ascending."""
+    """Return the ids of the classes that an image has by its activation (K, H, W), -inf for the others; ascending.
+
+    Example:
+        >>> present_classes(torch.tensor([0.0, -torch.inf, 0.5]).view(3, 1, 1)).tolist()
+        [0, 2]
+    """
     return (activation > -torch.inf).flatten(1).any(1).nonzero()[:, 0]
 
 
 def label(probabilities: Tensor, seeds: Tensor | None = None) -> Labelling:
-    """The most likely class of each pixel; the classes that seeds have and masks would lose keep their seed.
+    """Label each pixel by its most likely class; classes that seeds have and masks would lose are restored.
 
     Args:
         probabilities: Of classes by id, (B, K, H, W).
         seeds: Class ids (B, H, W), and 255 where there is none.
+
+    Example:
+        >>> label(torch.tensor([[[[0.9, 0.2]], [[0.1, 0.8]]]])).masks.tolist()
+        [[[0, 1]]]
     """
     masks = probabilities.argmax(1)
     if seeds is None:
@@ -106,7 +137,7 @@ def label(probabilities: Tensor, seeds: Tensor | None = None) -> Labelling:
 
 
 def _restore(mask: Tensor, seed: Tensor) -> int:
-    """Give the classes that a seed has and a mask lacks their seed back, in place; returns how many."""
+    """Restore the classes that a seed has and a mask lacks from their seed, in place; return how many."""
     number = 0
     # A seed that comes back can cover the last pixels of another class, whose own then comes back too.
     while (lost := torch.isin(seed, mask, invert=True) & (seed != VOID)).any():
@@ -116,7 +147,12 @@ def _restore(mask: Tensor, seed: Tensor) -> int:
 
 
 def seeds_of(activation: Tensor) -> Tensor:
-    """The class of the largest activation (B, K, H, W) at each pixel, (B, H, W); 255 where several are the largest."""
+    """Return the class of the largest activation (B, K, H, W) at each pixel, (B, H, W); 255 where several are.
+
+    Example:
+        >>> seeds_of(torch.tensor([[[[0.9, 0.5]], [[0.1, 0.5]]]])).tolist()
+        [[[0, 255]]]
+    """
     best = activation.topk(min(2, activation.shape[1]), dim=1)
     tied = (best.values[:, 0] == best.values[:, -1]) & (activation.shape[1] > 1)
     return torch.where(tied, VOID, best.indices[:, 0])

@@ -23,17 +23,24 @@ class PixelProducts:
 
     Interpolation is linear: the inner product of two pixels is a weighted sum of 4 x 4 of those of the cells, however
     many channels there are. With 1,024 channels that takes a fortieth of the time of multiplying the pixels' features.
+    They are what an SVM can be fitted with: see ``torch_svm_seg.svm.samples.InnerProducts``.
 
     Attributes:
-        features: Of the cells, less their mean, (B, G, C).
-        mean: (B, C).
-        indices, weights: Of the four cells around each pixel, (B, N, 4).
+        features: Features of the cells, less their mean, (B, G, C).
+        origin: Mean of the cells, (B, C).
+        indices, weights: The four cells around each pixel and their shares in it, (B, N, 4).
         cells: Inner products of the cells, (B, G, G).
         norms: Squared norms of the pixels, (B, N).
+
+    Example:
+        >>> features, positions = torch.rand(1, 6, 5, 7), torch.tensor([[0, 3, 99]])
+        >>> products = PixelProducts.of_pixels(features, positions, (10, 14))
+        >>> tuple(products.cells.shape), tuple(products.norms.shape)
+        ((1, 35, 35), (1, 3))
     """
 
     features: Tensor
-    mean: Tensor
+    origin: Tensor
     indices: Tensor
     weights: Tensor
     cells: Tensor
@@ -42,36 +49,40 @@ class PixelProducts:
     @classmethod
     @torch.no_grad()
     def of_pixels(cls, features: Tensor, positions: Tensor, size: tuple[int, int]) -> "PixelProducts":
-        """Of the flat pixel positions (B, N), in images of ``size`` (H, W), between features (B, C, h, w)."""
+        """Return those of flat positions (B, N) in images of ``size`` (H, W), between features (B, C, h, w)."""
         grid = (features.shape[2], features.shape[3])
         rows = cell_rows(features)
-        mean = rows.mean(1)
+        origin = rows.mean(1)
         neighbours = Neighbours.of(positions, grid, size, features.dtype)
-        return cls._of_cells(rows - mean[:, None], mean, neighbours.indices % rows.shape[1], neighbours.weights)
+        return cls._of_cells(rows - origin[:, None], origin, neighbours.indices % rows.shape[1], neighbours.weights)
 
     @classmethod
-    def _of_cells(cls, features: Tensor, mean: Tensor, indices: Tensor, weights: Tensor) -> "PixelProducts":
+    def _of_cells(cls, features: Tensor, origin: Tensor, indices: Tensor, weights: Tensor) -> "PixelProducts":
         cells = features @ features.mT
         image = torch.arange(len(cells), device=cells.device)[:, None, None, None]
         around = cells[image, indices[..., :, None], indices[..., None, :]]  # (B, N, 4, 4)
         norms = (weights[..., None, :] @ around @ weights[..., :, None])[..., 0, 0]
-        return cls(features, mean, indices, weights, cells, norms)
+        return cls(features, origin, indices, weights, cells, norms)
 
     def double(self) -> "PixelProducts":
-        """The products in double precision."""
-        return self._of_cells(self.features.double(), self.mean.double(), self.indices, self.weights.double())
+        """Return the products in double precision."""
+        return self._of_cells(self.features.double(), self.origin.double(), self.indices, self.weights.double())
+
+    def samples(self, image: Tensor, gamma: Tensor | None) -> "PixelSamples":
+        """Return the samples of problems of the images ``image`` (P,), under a kernel of widths gamma (P, 1, 1)."""
+        return PixelSamples(self, image, gamma)
 
     @property
     def number(self) -> int:
-        """Of an image's pixels, N."""
+        """Number of an image's pixels, N."""
         return self.norms.shape[1]
 
     def with_cells(self, images: Tensor, pixels: Tensor) -> Tensor:
-        """Inner products of the cells of images (P,) with chosen pixels (P, n) of them, (P, G, n)."""
+        """Return the inner products of the cells of images (P,) with chosen pixels (P, n) of them, (P, G, n)."""
         return self._read(self.cells, images, images, pixels).mT.contiguous()
 
     def read(self, table: Tensor, images: Tensor, pixels: Tensor) -> Tensor:
-        """Rows (P, n, E) of tables (P, G, E), interpolated at chosen pixels (P, n) of images (P,)."""
+        """Return rows (P, n, E) of tables (P, G, E), interpolated at chosen pixels (P, n) of images (P,)."""
         return self._read(table, torch.arange(len(table), device=table.device), images, pixels)
 
     def _read(self, tables: Tensor, chosen: Tensor, images: Tensor, pixels: Tensor) -> Tensor:
@@ -88,9 +99,15 @@ class PixelSamples:
     """Samples that are pixels between the cells of a grid: inner products are interpolated from those of the cells.
 
     Attributes:
-        products: Of B images' pixels.
-        images: The image that each of P problems is of, (P,).
-        gamma: Of the Gaussian kernel, (P, 1, 1); ``None`` for the linear one, whose origin is the cells' mean.
+        products: Inner products of B images' pixels.
+        images: The image of each of P problems, (P,).
+        gamma: Width of the Gaussian kernel, (P, 1, 1); None for the linear one, about the cells' mean.
+
+    Example:
+        >>> products = PixelProducts.of_pixels(torch.rand(1, 6, 5, 7), torch.tensor([[0, 3, 99]]), (10, 14))
+        >>> samples = PixelSamples(products, images=torch.tensor([0, 0]), gamma=torch.ones(2, 1, 1))
+        >>> samples.space(torch.tensor([[0, 1], [1, 2]])).kernel.shape
+        torch.Size([2, 2, 2])
     """
 
     products: PixelProducts
@@ -99,18 +116,22 @@ class PixelSamples:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the products."""
         return self.products.cells.dtype
 
     def double(self) -> "PixelSamples":
+        """Return the same samples in double precision."""
         return PixelSamples(self.products.double(), self.images, None if self.gamma is None else self.gamma.double())
 
     def space(self, rows: Tensor) -> KernelSpace:
+        """Return the space of the samples ``rows`` (P, n)."""
         kernel = self.products.cells.new_empty(*rows.shape, rows.shape[1])
         for columns, part in zip(rows.split(COLUMNS, dim=1), kernel.split(COLUMNS, dim=2), strict=True):
             part.copy_(self._kernel(rows, self._table(columns)))
         return KernelSpace(kernel)
 
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
+        """Return the inner products (P, N) of an element of ``space(rows)`` with all samples."""
         carrying, _ = first_true(element != 0)
         columns, coefficients = rows.gather(1, carrying), element.gather(1, carrying)[..., None].to(self.dtype)
         everyone = torch.arange(self.products.number, device=rows.device).expand(len(rows), -1)
@@ -122,13 +143,15 @@ class PixelSamples:
         return total
 
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
+        """Return an element of ``space(rows)`` as one of the space of all samples."""
         return spread_rows(element, rows, self.products.number)
 
     def part(self, rows: Tensor, element: Tensor) -> Tensor:
+        """Return an element of the space of all samples as one of ``space(rows)``."""
         return element.gather(1, rows)
 
     def _table(self, columns: Tensor) -> Tensor:
-        """What the cells contribute to kernel values with the samples ``columns`` (P, n), (P, cells, n)."""
+        """Return what the cells contribute to kernel values with the samples ``columns`` (P, n), (P, cells, n)."""
         table = self.products.with_cells(self.images, columns)
         if self.gamma is None:
             return table
@@ -136,7 +159,7 @@ class PixelSamples:
         return 2 * rate * table - rate * self._squared_norms(columns)[:, None]
 
     def _kernel(self, rows: Tensor, table: Tensor) -> Tensor:
-        """Kernel values (P, m, n) of the samples ``rows`` (P, m) with those of a table."""
+        """Return the kernel values (P, m, n) of the samples ``rows`` (P, m) with those of a table."""
         values = self.products.read(table, self.images, rows)
         if self.gamma is None:
             return values
@@ -149,10 +172,22 @@ class PixelSamples:
 def pixel_products(
     maps: Sequence[Tensor], positions: Tensor, size: tuple[int, int]
 ) -> Callable[[], PixelProducts] | None:
-    """What makes the products of pixels, as of ``PixelProducts.of_pixels``; none where they would save no time.
+    """Return a function that makes the products of pixels, as ``SVM.fit`` takes it; None where it would save no time.
 
-    They pay for a single map of many channels with at least four pixels to a cell: the products of all cells have to be
+    Products pay for a single map of many channels with at least four pixels to a cell: those of all cells have to be
     computed first.
+
+    Args:
+        maps: Feature maps (B, C, h, w).
+        positions: Flat pixel positions (B, N).
+        size: Size (H, W) of the images.
+
+    Example:
+        >>> positions = torch.randint(0, 64 * 64, (1, 200))
+        >>> pixel_products([torch.rand(1, 256, 4, 4)], positions, (64, 64))().norms.shape
+        torch.Size([1, 200])
+        >>> pixel_products([torch.rand(1, 16, 4, 4)], positions, (64, 64)) is None
+        True
     """
     features = maps[0]
     many = features.shape[1] > FEW_CHANNELS and 4 * features.shape[2] * features.shape[3] <= positions.shape[1]

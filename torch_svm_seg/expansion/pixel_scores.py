@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, Neighbours, cell_rows, feature_maps
-from torch_svm_seg.svm.kernels import BLOCK_ENTRIES, DecisionFunction, LinearDecision
+from torch_svm_seg.svm.decisions import DecisionFunction, LinearDecision
+from torch_svm_seg.svm.kernels import BLOCK_ENTRIES
 from torch_svm_seg.tensors import first_true, resize
 
 # Between pixels that agree, all with at least this margin between their best two scores, all pixels agree: on
@@ -22,9 +23,16 @@ class PixelScorer:
     """Evaluates a decision function at any pixels of images whose features lie on coarser grids.
 
     Args:
-        decision: Of the B images, for rows of all maps' channels.
+        decision: Decision function of the B images, for rows of all maps' channels.
         features: (B, C, h, w), or several such maps on grids of their own.
-        size: Of the images, (H, W).
+        size: Size (H, W) of the images.
+
+    Example:
+        >>> from torch_svm_seg.svm.decisions import LinearDecision
+        >>> decision = LinearDecision(torch.rand(1, 8, 3), torch.zeros(1, 1, 3))
+        >>> scorer = PixelScorer(decision, torch.rand(1, 8, 4, 5), (16, 20))
+        >>> scorer(torch.tensor([[0, 7, 319]])).shape
+        torch.Size([1, 3, 3])
     """
 
     def __init__(self, decision: DecisionFunction, features: Tensor | Sequence[Tensor], size: tuple[int, int]) -> None:
@@ -38,12 +46,12 @@ class PixelScorer:
 
     @property
     def stride(self) -> float:
-        """Pixels from cell to cell, of the coarsest map."""
+        """Number of pixels from cell to cell of the coarsest map."""
         height, width = self.size
         return max(min(height / features.shape[2], width / features.shape[3]) for features in self.maps)
 
     def __call__(self, positions: Tensor) -> Tensor:
-        """Scores (B, N, K) at flat pixel positions (B, N)."""
+        """Return the scores (B, N, K) at flat pixel positions (B, N)."""
         return torch.cat([self._score(part) for part in positions.split(self._block, dim=1)], 1)
 
     def _score(self, positions: Tensor) -> Tensor:
@@ -54,7 +62,7 @@ class PixelScorer:
         return self.decision.evaluate(_sum(projections), _sum(squared_norms))
 
     def linear(self) -> Tensor:
-        """Scores of all pixels, (B, K, H, W), by a linear decision function, which commutes with interpolation."""
+        """Return the scores of all pixels, (B, K, H, W); a linear decision function commutes with interpolation."""
         planes = [
             self.decision.project(cell_rows(features), channels).mT.unflatten(2, features.shape[2:])
             for features, channels in zip(self.maps, self._channels, strict=True)
@@ -63,7 +71,7 @@ class PixelScorer:
 
 
 class _Part:
-    """What one map contributes to a decision function: interpolated and then projected, or the other way about."""
+    """The contribution of one map to a decision function: interpolated and then projected, or the other way about."""
 
     def __init__(self, decision: DecisionFunction, features: Tensor, channels: slice, size: tuple[int, int]) -> None:
         self._decision, self._channels, self._size = decision, channels, size
@@ -100,7 +108,7 @@ class _Part:
 
 
 def _neighbour_products(features: Tensor) -> Tensor:
-    """Inner products of each cell with itself, its right, lower and lower right one; of the right with the lower."""
+    """Return products of each cell with itself, its right, lower and lower right one; of the right with the lower."""
     right = torch.cat([features[..., 1:], features[..., -1:]], 3)
     lower = torch.cat([features[..., 1:, :], features[..., -1:, :]], 2)
     lower_right = torch.cat([right[..., 1:, :], right[..., -1:, :]], 2)
@@ -109,7 +117,7 @@ def _neighbour_products(features: Tensor) -> Tensor:
 
 
 def _squared_norms(products: Tensor, neighbours: Neighbours) -> Tensor:
-    """|x|^2 of interpolated rows (B, N), exact: a quadratic form of the neighbours' inner products."""
+    """Return |x|^2 of interpolated rows (B, N), exact: a quadratic form of the neighbours' inner products."""
     a, b, c, d = neighbours.weights.unbind(-1)
     at_a, at_b, at_c, at_d = products[neighbours.indices].unbind(-2)
     own = a * a * at_a[..., 0] + b * b * at_b[..., 0] + c * c * at_c[..., 0] + d * d * at_d[..., 0]
@@ -120,7 +128,7 @@ def _squared_norms(products: Tensor, neighbours: Neighbours) -> Tensor:
 
 
 def score_pixels(scorer: PixelScorer, every_pixel: bool = False) -> Tensor:
-    """Scores of all pixels, (B, K, H, W), from coarse to fine.
+    """Return the scores of all pixels, (B, K, H, W), from coarse to fine.
 
     At first a pixel of each cell of the coarsest map is scored, or every fourth along each axis where cells are
     larger; then those between, by halving the distance: exactly where the pixels around disagree or are unsure,
@@ -128,8 +136,14 @@ def score_pixels(scorer: PixelScorer, every_pixel: bool = False) -> Tensor:
     interpolation, and are scored on the features' grid.
 
     Args:
-        scorer: Of the pixels.
+        scorer: Scorer of any pixels.
         every_pixel: Score every pixel exactly.
+
+    Example:
+        >>> from torch_svm_seg.svm.decisions import LinearDecision
+        >>> decision = LinearDecision(torch.rand(1, 8, 3), torch.zeros(1, 1, 3))
+        >>> score_pixels(PixelScorer(decision, torch.rand(1, 8, 4, 5), (16, 20))).shape
+        torch.Size([1, 3, 16, 20])
     """
     if isinstance(scorer.decision, LinearDecision):
         return scorer.linear()
@@ -153,7 +167,7 @@ def _positions(height: int, width: int, pitch: int, device: torch.device) -> Ten
 
 
 def _refine(scorer: PixelScorer, scores: Tensor, positions: Tensor) -> Tensor:
-    """Scores at the pixels ``positions`` (2h or 2h - 1, 2w or 2w - 1) from those at every other one, (B, K, h, w)."""
+    """Return scores at pixels (2h or 2h - 1, 2w or 2w - 1) from those at every other one, (B, K, h, w)."""
     rows, columns = positions.shape
     top, bottom = _between(rows, scores.shape[2], scores.device)
     left, right = _between(columns, scores.shape[3], scores.device)
@@ -179,7 +193,7 @@ def _refine(scorer: PixelScorer, scores: Tensor, positions: Tensor) -> Tensor:
 
 
 def _between(fine: int, coarse: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The coarse entries before and after each of ``fine`` entries at half their distance."""
+    """Return the coarse entries before and after each of ``fine`` entries at half their distance."""
     index = torch.arange(fine, device=device)
     return (index // 2).clamp(max=coarse - 1), ((index + 1) // 2).clamp(max=coarse - 1)
 

@@ -15,13 +15,17 @@ class PixelSample(NamedTuple):
     Attributes:
         positions: Flat pixel positions y * W + x, (B, N).
         classes: Their class ids, (B, N); -1 is padding.
+
+    Example:
+        >>> PixelSample(torch.tensor([[0, 3]]), torch.tensor([[7, -1]])).as_labels(2, 2).tolist()
+        [[[7, 255], [255, 255]]]
     """
 
     positions: Tensor
     classes: Tensor
 
     def as_labels(self, height: int, width: int) -> Tensor:
-        """The class ids of the sampled pixels, 255 elsewhere, (B, H, W)."""
+        """Return the class ids of the sampled pixels, 255 elsewhere, (B, H, W)."""
         padding = height * width  # one pixel more than there are takes all of it
         labels = self.classes.new_full((len(self.classes), padding + 1), VOID)
         positions = torch.where(self.classes >= 0, self.positions, padding)
@@ -29,7 +33,7 @@ class PixelSample(NamedTuple):
 
 
 def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> PixelSample:
-    """Uniform random pixels of every class in each image, without replacement (the paper's section 3.1).
+    """Draw uniform random pixels of every class in each image, without replacement (the paper's section 3.1).
 
     A class with fewer pixels than ``per_class`` gives all of them. Pixels are drawn in the order of a hash of the seed
     and their coordinates: the choice does not depend on the batch, its padding, the order of images or the device.
@@ -37,10 +41,15 @@ def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> Pixel
     Args:
         labels: Class ids (B, H, W), integer; 255 is void and never drawn.
         per_class: Pixels to draw from each class, n in the paper.
-        seed: Of the choice.
+        seed: Seed of the choice.
 
     Raises:
         ValueError: If ``labels`` is not (B, H, W) of integers or ``per_class`` is less than 1.
+
+    Example:
+        >>> sample = sample_pixels(torch.randint(0, 3, (2, 48, 64)), per_class=100)
+        >>> tuple(sample.positions.shape), tuple(sample.classes.shape)
+        ((2, 300), (2, 300))
     """
     if labels.dim() != 3 or labels.dtype.is_floating_point:
         raise ValueError(f"labels: expected integer (B, H, W), got {labels.dtype} {tuple(labels.shape)}")
@@ -61,15 +70,15 @@ def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> Pixel
 
 
 def confident_labels(scores: Tensor, share: float = 0.7, regions: Tensor | None = None) -> Tensor:
-    """The labels of the pixels whose score leads the most, the same share of each class's region.
+    """Return the labels of the pixels whose score leads the most, the same share of each class's region.
 
     A rule by rank in each image and region, rather than by a threshold, needs no ground truth to be set, and leaves
     every class that has a region at least one pixel.
 
     Args:
-        scores: Of classes by id, (B, K, H, W); -inf for a class that an image does not have.
-        share: Of each region's pixels to keep, > 0 to 1. Pixels that lead alike are kept in the order of a hash of
-            their coordinates.
+        scores: Scores of classes by id, (B, K, H, W); -inf for a class that an image does not have.
+        share: Share of each region's pixels to keep, > 0 to 1. Pixels that lead alike are kept in the order of a
+            hash of their coordinates.
         regions: Class ids (B, H, W), 255 where no pixel is to be kept; by default those of the best scores. A pixel
             leads by how much the score of its region's class exceeds the best other one: less than 0 where the scores
             disagree with the regions.
@@ -79,6 +88,11 @@ def confident_labels(scores: Tensor, share: float = 0.7, regions: Tensor | None 
 
     Raises:
         ValueError: If shapes or types are not as above or ``share`` is not in (0, 1].
+
+    Example:
+        >>> scores = torch.tensor([[[[0.9, 0.6, 0.2, 0.1]], [[0.1, 0.4, 0.8, 0.9]]]])
+        >>> confident_labels(scores, share=0.5).tolist()
+        [[[0, 255, 255, 1]]]
     """
     if scores.dim() != 4 or not scores.dtype.is_floating_point:
         raise ValueError(f"scores: expected floating point (B, K, H, W), got {scores.dtype} {tuple(scores.shape)}")
@@ -104,7 +118,7 @@ def confident_labels(scores: Tensor, share: float = 0.7, regions: Tensor | None 
 
 
 def _leads(scores: Tensor, regions: Tensor) -> Tensor:
-    """How much the score of each pixel's class exceeds the best other one, (B, H, W)."""
+    """Return how much the score of each pixel's class exceeds the best other one, (B, H, W)."""
     index = torch.where(regions == VOID, 0, regions)[:, None]
     own = scores.gather(1, index)
     others = scores.scatter(1, index, -torch.inf).amax(1)
@@ -112,6 +126,6 @@ def _leads(scores: Tensor, regions: Tensor) -> Tensor:
 
 
 def _order(seed: int, height: int, width: int, device: torch.device) -> Tensor:
-    """A hash of the seed and of each pixel's coordinates, (H * W,): sorted by it, pixels are in random order."""
+    """Return a hash of the seed and of each pixel's coordinates, (H * W,): sorted by it, pixels are in random order."""
     rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
     return hash_integers(seed, rows, columns).flatten()

@@ -15,7 +15,7 @@ from torch_svm_seg.refine.steps import refine
 
 
 class SelfTraining(nn.Module):
-    """Trains each image's SVM on the pixels of a seed that can be trusted, then on those of its own labels, and so on.
+    """The training of each image's SVM on the most confident pixels of a seed, then of its own labels, and so on.
 
     The paper trains on the pixels that the activation maps, the seed and shallow features agree on, without giving the
     rule. Here ``agreement`` first fits the seed to the shallowest feature of all, colour: its labels are the regions of
@@ -24,11 +24,11 @@ class SelfTraining(nn.Module):
     them keeps its seed, here and in the result.
 
     Args:
-        expander: Trains and applies the SVMs.
-        agreement: Refines probabilities (B, K, H, W) by images (B, 3, H, W), such as ``refine.DenseCRF``; ``None``
+        expander: Expander that fits and applies the SVMs.
+        agreement: Refinement of probabilities (B, K, H, W) by images (B, 3, H, W), such as ``refine.DenseCRF``; None
             leaves the regions as they are in the seed.
-        share: Of each region's pixels that is trained on.
-        rounds: SVMs to train at most; fewer if masks stop changing.
+        share: Share of each region's pixels to train on, > 0 to 1.
+        rounds: Number of SVMs to train at most; fewer if masks stop changing.
 
     Example:
         >>> images, features, activation = torch.zeros(1, 3, 48, 64), torch.rand(1, 8, 12, 16), torch.rand(1, 3, 48, 64)
@@ -52,11 +52,11 @@ class SelfTraining(nn.Module):
         Args:
             images: RGB 0..255, (B, 3, H, W).
             features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
-            activation: Of the classes by id, background included, (B, K, H, W); -inf for a class that an image does not
-                have, which no pixel then gets.
+            activation: Activation of the classes by id, background included, (B, K, H, W); -inf for a class
+                that an image does not have, which no pixel then gets.
 
         Raises:
-            ValueError: The activation holds nan or +inf; and as of ``SVMExpander`` and ``confident_labels``.
+            ValueError: The activation holds nan or +inf; see also ``SVMExpander`` and ``confident_labels``.
         """
         if not bool((activation < torch.inf).all()):
             raise ValueError("activation: expected numbers, or -inf for absent classes, got nan or inf")
@@ -78,7 +78,7 @@ class SelfTraining(nn.Module):
     def _train(
         self, features: Tensor | Sequence[Tensor], labels: Tensor, seeds: Tensor, number: int
     ) -> tuple[Labelling, Tensor]:
-        """Expand labels, 255 where not confident; gives the labelling and the SVMs' scores of so many classes."""
+        """Expand labels, 255 where not confident; return the labelling and the SVMs' scores of so many classes."""
         expansion: Expansion = self.expander(features, labels)
         # The expander's planes end at its own number of classes, or at the last class that trained.
         scores = F.pad(
@@ -88,18 +88,18 @@ class SelfTraining(nn.Module):
         return label(calibrated(scores, sample), seeds), scores
 
     def training_labels(self, images: Tensor, activation: Tensor) -> Tensor:
-        """The pixels that the first SVM may train on: class ids (B, H, W), and 255 where not confident.
+        """Return the pixels that the first SVM may train on: class ids (B, H, W), and 255 where not confident.
 
         Args:
             images: RGB 0..255, (B, 3, H, W).
-            activation: As of :meth:`forward`.
+            activation: See :meth:`forward`.
         """
         seeds = seeds_of(activation)
         regions = self._regions(images, as_probabilities(activation), seeds, seeds)
         return confident_labels(activation, self.share, regions)
 
     def _regions(self, images: Tensor, probabilities: Tensor, masks: Tensor, seeds: Tensor) -> Tensor:
-        """The class of each pixel as the agreement has it, 255 where the mask has none."""
+        """Return the class of each pixel as the agreement has it, 255 where the mask has none."""
         if self.agreement is None:
             return masks
         agreed = label(refine([self.agreement], images, probabilities), seeds).masks
@@ -107,7 +107,7 @@ class SelfTraining(nn.Module):
 
 
 def _unless(settled: Tensor, labelling: Labelling, found: Labelling) -> Labelling:
-    """What is found, but for the images that have settled, (B,)."""
+    """Return what is found, but for the images that have settled, (B,)."""
     masks = torch.where(settled[:, None, None], labelling.masks, found.masks)
     probabilities = torch.where(settled[:, None, None, None], labelling.probabilities, found.probabilities)
     pairs = zip(settled.tolist(), labelling.restored, found.restored, strict=True)

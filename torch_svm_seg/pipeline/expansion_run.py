@@ -21,8 +21,8 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.mask_forms import used_values
 from torch_svm_seg.data.provenance import read_with_digest
-from torch_svm_seg.expansion.fusion import fused_stages
 from torch_svm_seg.expansion.labelling import Baseline, Labelling, StudyLabeller, label, seeds_of
+from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.image_log import ImageEntry, Report
 from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image

@@ -19,8 +19,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import DifferentiableSamples
-from torch_svm_seg.svm.solver import Problem, Solution
 from torch_svm_seg.svm.spaces import with_ones, without_border
 from torch_svm_seg.tensors import first_true, spread_rows
 
@@ -29,12 +29,20 @@ RIDGE = 1e-10
 
 
 def with_gradient(solution: Solution, samples: DifferentiableSamples, problem: Problem) -> Solution:
-    """The solution with a graph to the samples and the costs: values unchanged, derivatives as above.
+    """Return the solution with a graph to the samples and the costs: values unchanged, derivatives as above.
 
     Args:
-        solution: Of the problem, without a graph; the closer to the optimum, the truer the gradient.
+        solution: Solution of the problem, without a graph; the closer to the optimum, the truer the gradient.
         samples: The mapped samples (P, N), which may have a graph.
-        problem: Its costs may have a graph.
+        problem: Problem, whose costs may have a graph.
+
+    Example:
+        >>> from torch_svm_seg import SVM
+        >>> x = torch.tensor([[-1.0], [1.0], [2.0]], requires_grad=True)
+        >>> svm = SVM(kernel="linear", C=9.0, gradient="implicit").fit(x, torch.tensor([0, 1, 1]))
+        >>> svm.decision_function(torch.zeros(1, 1))[0, 1].backward()
+        >>> x.grad.abs().flatten() > 0.1
+        tensor([ True,  True, False])
     """
     costs, targets, theta = problem.costs.double(), problem.targets.double(), solution.theta
     free = (theta > 0) & (problem.squared | (theta < 1))

@@ -23,11 +23,12 @@ Problems come in batches: P problems with N samples each are solved at once, and
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
+from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import Samples
 from torch_svm_seg.svm.spaces import Space, quotient
 from torch_svm_seg.tensors import first_true, position_hash, spread_rows
@@ -50,81 +51,6 @@ SINGLE_PRECISION_STEPS = 200
 # Entries of the kernel matrices that problems solved at once may have on a GPU, where that is 1 GB in single precision,
 # and the solution takes some seven times as much; and on a CPU.
 KERNEL_ENTRIES, CACHED_KERNEL_ENTRIES = 2**28, 2**18
-
-
-@dataclass
-class Problem:
-    """P binary problems over N samples each.
-
-    Attributes:
-        targets: (P, N) of +1 and -1.
-        costs: (P, N), C times the sample's weight, at least 0; 0 takes a sample out of a problem.
-        squared: Squared hinge instead of the hinge.
-    """
-
-    targets: Tensor
-    costs: Tensor
-    squared: bool = False
-
-    def of(self, problems: Tensor) -> "Problem":
-        """A few of the problems, by their indices."""
-        return Problem(self.targets[problems], self.costs[problems], self.squared)
-
-    def restrict(self, rows: Tensor, real: Tensor) -> "Problem":
-        """The problems on the samples ``rows`` (P, n) alone; those not ``real`` (P, n) are padding."""
-        return Problem(self.targets.gather(1, rows), self.costs.gather(1, rows) * real, self.squared)
-
-    def theta(self, margins: Tensor, shift: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-        """Dual variables alpha / cost at these margins, and their slopes -d alpha / d margin."""
-        if self.squared:
-            theta = (2 * (1 - margins)).clamp(min=0)
-            return theta, self.costs * 2 * (theta > 0)
-        theta = shift + (1 - margins) / width
-        return theta.clamp(0, 1), self.costs / width * ((theta > 0) & (theta < 1))
-
-    def loss(self, margins: Tensor) -> Tensor:
-        """Loss of each sample at these margins."""
-        loss = (1 - margins).clamp(min=0)
-        return loss.square() if self.squared else loss
-
-    def primal(self, norm: Tensor, margins: Tensor) -> Tensor:
-        """Primal objective (P,), from |w|^2 (P,) and the margins."""
-        return norm / 2 + (self.costs * self.loss(margins)).sum(1)
-
-    def dual(self, norm: Tensor, theta: Tensor) -> Tensor:
-        """Dual objective (P,); ``norm`` (P,) is |sum_i y_i alpha_i phi(x_i)|^2."""
-        return (self.costs * (theta - theta.square() / 4 if self.squared else theta)).sum(1) - norm / 2
-
-
-@dataclass
-class Solution:
-    """Solutions of P problems.
-
-    Attributes:
-        element: w, (P, E): weights of the features, or the coefficients of an expansion in the samples.
-        intercept: (P, 1).
-        theta: Dual variables alpha / cost, (P, N).
-        objective: Primal objective, (P,).
-        gap: Primal minus dual objective, an upper bound on the objective's error, (P,).
-        iterations: Newton steps and multiplier updates taken, (P,).
-    """
-
-    element: Tensor
-    intercept: Tensor
-    theta: Tensor
-    objective: Tensor
-    gap: Tensor
-    iterations: Tensor
-
-    def unfinished(self, tol: float) -> Tensor:
-        """Which problems' relative gap is above the tolerance, bool (P,)."""
-        return ~(self.gap <= tol * self.objective)
-
-    def replace(self, problems: Tensor, better: "Solution") -> None:
-        """Put better solutions in the place of those of a few problems; their iterations add up."""
-        better = replace(better, iterations=better.iterations + self.iterations[problems])
-        for field in fields(self):
-            getattr(self, field.name)[problems] = getattr(better, field.name)
 
 
 def solve_in_parts(

@@ -11,7 +11,12 @@ from torch_svm_seg.tensors import first_true, spread_rows, take_rows
 
 
 def product(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Matrices (P, n, m), in their own precision, times double vectors (P, m)."""
+    """Multiply matrices (P, n, m), in their own precision, by double vectors (P, m).
+
+    Example:
+        >>> product(torch.ones(1, 2, 3), torch.ones(1, 3, dtype=torch.float64))
+        tensor([[3., 3.]], dtype=torch.float64)
+    """
     return (matrix @ vector.to(matrix.dtype)[..., None])[..., 0].double()
 
 
@@ -23,21 +28,21 @@ class Space(Protocol):
     """
 
     def combine(self, coefficients: Tensor) -> Tensor:
-        """The element sum_i coefficients_i phi(x_i); coefficients (P, n)."""
+        """Return the element sum_i coefficients_i phi(x_i); coefficients (P, n)."""
 
     def evaluate(self, element: Tensor) -> Tensor:
-        """Its inner products with all samples, (P, n)."""
+        """Return its inner products with all samples, (P, n)."""
 
     def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
-        """Inner products of two elements, (P,); ``second_values`` is ``evaluate(second)``."""
+        """Return the inner products of two elements, (P,); ``second_values`` is ``evaluate(second)``."""
 
     def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
-        """``evaluate(element)``, where ``other_values``, those of a similar element, may help."""
+        """Return ``evaluate(element)``, where ``other_values``, those of a similar element, may help."""
 
     def newton(
         self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Newton's direction of the element, its values, and the direction (P, 1) of the intercept.
+        """Return Newton's direction of the element, its values, and the direction (P, 1) of the intercept.
 
         With Phi the samples ``rows`` (P, A) and S their ``slopes`` (P, A; 0 is padding), the Hessian is I + Phi' S Phi
         in the element and [Phi 1]' S [Phi 1] where the intercept takes part. ``residual`` is the gradient in the
@@ -47,14 +52,22 @@ class Space(Protocol):
 
 @dataclass
 class KernelSpace:
-    """Samples given by their kernel matrix (P, n, n); elements are the coefficients of expansions in the samples."""
+    """Samples given by their kernel matrix (P, n, n); elements are the coefficients of expansions in the samples.
+
+    Example:
+        >>> space = KernelSpace(torch.eye(4).expand(2, -1, -1))
+        >>> space.evaluate(torch.ones(2, 4)).shape
+        torch.Size([2, 4])
+    """
 
     kernel: Tensor
 
     def combine(self, coefficients: Tensor) -> Tensor:
+        """Return the element sum_i coefficients_i phi(x_i); coefficients (P, n)."""
         return coefficients
 
     def evaluate(self, element: Tensor) -> Tensor:
+        """Return the inner products (P, n) of an element with all samples."""
         # Most elements are combinations of few samples: only their rows of the matrix are read, and none is copied.
         rows, _ = first_true(element != 0)
         problems, size = element.shape
@@ -63,17 +76,20 @@ class KernelSpace:
         return F.embedding_bag(table, self.kernel.flatten(0, 1), per_sample_weights=coefficients, mode="sum").double()
 
     def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
+        """Return ``evaluate(element)``, by way of the values of a similar element."""
         change = element - other
         if 2 * int((change != 0).sum()) > int((element != 0).sum()):
             return self.evaluate(element)
         return other_values + self.evaluate(change)
 
     def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
+        """Return the inner products (P,) of two elements."""
         return (first * second_values).sum(1)
 
     def newton(
         self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return Newton's direction; see :class:`Space`."""
         entries = rows[:, :, None] * self.kernel.shape[-1] + rows[:, None, :]
         gram = self.kernel.flatten(1).gather(1, entries.flatten(1)).view(entries.shape)
         multipliers, turn = _newton_by_samples(gram, slopes, residual_values.gather(1, rows))
@@ -83,25 +99,36 @@ class KernelSpace:
 
 @dataclass
 class FeatureSpace:
-    """Samples given by explicit features (P, n, E); elements are weight vectors."""
+    """Samples given by explicit features (P, n, E); elements are weight vectors.
+
+    Example:
+        >>> space = FeatureSpace(torch.rand(2, 4, 3))
+        >>> space.evaluate(space.combine(torch.ones(2, 4))).shape
+        torch.Size([2, 4])
+    """
 
     features: Tensor
 
     def combine(self, coefficients: Tensor) -> Tensor:
+        """Return the element sum_i coefficients_i phi(x_i); coefficients (P, n)."""
         return product(self.features.mT, coefficients)
 
     def evaluate(self, element: Tensor) -> Tensor:
+        """Return the inner products (P, n) of an element with all samples."""
         return product(self.features, element)
 
     def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
+        """Return ``evaluate(element)``, by way of the values of a similar element."""
         return self.evaluate(element)
 
     def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
+        """Return the inner products (P,) of two elements."""
         return (first * second).sum(1)
 
     def newton(
         self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return Newton's direction; see :class:`Space`."""
         direction, turn = self._newton(
             take_rows(self.features, rows), slopes, residual, residual_values.gather(1, rows)
         )
@@ -130,12 +157,12 @@ def _newton_by_samples(gram: Tensor, slopes: Tensor, residual_values: Tensor) ->
 
 
 def with_ones(right: Tensor) -> Tensor:
-    """A right side (P, A) and, beside it, that of the border: (P, A, 2)."""
+    """Return a right side (P, A) and, beside it, that of the border: (P, A, 2)."""
     return torch.stack([right, torch.ones_like(right)], -1)
 
 
 def without_border(solutions: Tensor, total: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-    """From solutions (P, A, 2) of M s = (right, 1), that of [M, 1; 1', 0] (solution, border) = (right, total).
+    """Return, from solutions (P, A, 2) of M s = (right, 1), that of [M, 1; 1', 0] (solution, border) = (right, total).
 
     Returns:
         The solution (P, A), and the border's unknown (P, 1), 0 in a problem without rows.
@@ -153,7 +180,12 @@ def solve_gram(gram: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> T
 
 
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Their quotient; 0, with a derivative of 0, where the denominator is not positive."""
+    """Return their quotient; 0, with a derivative of 0, where the denominator is not positive.
+
+    Example:
+        >>> quotient(torch.tensor([6.0, 1.0]), torch.tensor([3.0, 0.0]))
+        tensor([2., 0.])
+    """
     positive = denominator > 0
     return numerator * positive / torch.where(positive, denominator, 1)
 

@@ -8,6 +8,8 @@ from torch_svm_seg.cli.options.option import option
 from torch_svm_seg.cli.options.run import seed_option
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.expansion.expander import SVMExpander
+from torch_svm_seg.svm.approximations import Approximation, Fourier, Nystroem
+from torch_svm_seg.svm.svm import SVM
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,16 @@ class SVMOptions:
         """
         try:
             return SVMExpander(
-                kernel=self.kernel,
-                C=self.C,
-                gamma=self.gamma,
-                approximation=None if self.approximation == "exact" else self.approximation,
-                components=self.components,
+                SVM(self.kernel, self.C, self.gamma, approximation=self._approximation(samples.seed)),
                 samples_per_class=samples.samples_per_class or 0,
                 num_classes=num_classes,
                 seed=samples.seed,
             )
         except ValueError as error:
             raise InputError(f"--{error}".replace("_", "-")) from error
+
+    def _approximation(self, seed: int) -> Approximation:
+        # The number of components is checked even where it is not used.
+        nystroem, fourier = Nystroem(self.components, seed), Fourier(self.components, seed)
+        choices: dict[str, Approximation] = {"auto": "auto", "exact": None, "nystroem": nystroem, "fourier": fourier}
+        return choices[self.approximation]

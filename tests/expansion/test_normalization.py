@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from torch_svm_seg import SVM, SVMExpander
 from torch_svm_seg.cli.expand import main
 from torch_svm_seg.expansion.expander import z_score
-from torch_svm_seg.expansion.fusion import equalize_maps
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, read_pixels
+from torch_svm_seg.expansion.normalization import equalize_maps
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
+from torch_svm_seg.svm.approximations import Fourier
 
 SIZE = (24, 33)
-KERNELS = [{"kernel": "linear"}, {"kernel": "rbf"}, {"kernel": "rbf", "approximation": "fourier", "components": 64}]
+KERNELS = [{"kernel": "linear"}, {"kernel": "rbf"}, {"kernel": "rbf", "approximation": Fourier(64)}]
 
 
 def maps_on_three_grids(device: str) -> list[Tensor]:
@@ -78,7 +79,7 @@ def test_every_map_has_the_same_variance_and_one_is_left_as_it_is(device: str) -
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_fused_expansion_by_hand(kernel: str, device: str) -> None:
     maps, truth = maps_on_three_grids(device), labels(device)
-    expander = SVMExpander(kernel=kernel, samples_per_class=60, tol=1e-8, every_pixel=True)
+    expander = SVMExpander(SVM(kernel=kernel, tol=1e-8), samples_per_class=60, every_pixel=True)
     scores, _, sample = expander(maps, truth)
     scaled = [z_score(features) / features.shape[1] ** 0.5 for features in maps]
     rows = dense(scaled) * (sum(features.shape[1] for features in maps) / 3) ** 0.5
@@ -95,7 +96,9 @@ def test_a_map_weighs_alike_however_wide_it_is(device: str) -> None:
 
     def scores(maps: list[Tensor]) -> Tensor:
         gamma = 1 / sum(features.shape[1] for features in maps)
-        return SVMExpander(gamma=gamma, samples_per_class=60, tol=1e-8, every_pixel=True)(maps, labels(device)).scores
+        return SVMExpander(SVM(gamma=gamma, tol=1e-8), samples_per_class=60, every_pixel=True)(
+            maps, labels(device)
+        ).scores
 
     narrow, wide = scores([shallow, deep]), scores([shallow, torch.cat([deep] * 3, 1)])
     torch.testing.assert_close(narrow, wide, rtol=1e-3, atol=1e-3)
@@ -103,7 +106,7 @@ def test_a_map_weighs_alike_however_wide_it_is(device: str) -> None:
 
 def test_sampled_pixels_are_those_of_a_single_map(device: str) -> None:
     maps, truth = maps_on_three_grids(device), labels(device)
-    expander = SVMExpander(samples_per_class=20, tol=0.1)
+    expander = SVMExpander(SVM(tol=0.1), samples_per_class=20)
     assert torch.equal(expander(maps, truth).sample.positions, expander(maps[0], truth).sample.positions)
 
 
@@ -116,9 +119,8 @@ def test_features_may_come_normalised(device: str) -> None:
 
 def test_gradient_through_the_fit_reaches_every_map(device: str) -> None:
     maps, truth = [features[:1].requires_grad_() for features in maps_on_three_grids(device)[:2]], labels(device)[:1]
-    expander = SVMExpander(
-        samples_per_class=12, loss="squared_hinge", tol=1e-12, every_pixel=True, gradient="implicit", normalize=False
-    )
+    svm = SVM(loss="squared_hinge", tol=1e-12, gradient="implicit")
+    expander = SVMExpander(svm, samples_per_class=12, every_pixel=True, normalize=False)
 
     def loss(*maps: Tensor) -> Tensor:
         scores = expander(list(maps), truth).scores

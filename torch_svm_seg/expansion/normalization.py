@@ -1,4 +1,4 @@
-"""Fusing feature maps of different depth inside one SVM.
+"""Normalisation of feature maps: z-scores, and maps of different depth fused inside one SVM.
 
 Joined as they are, maps of z-scored channels weigh in a distance or an inner product by their number of channels, so
 the widest drowns the rest. Here each map weighs alike: it is scaled by sqrt(C / (J C_j)), where C_j are its channels
@@ -15,14 +15,34 @@ through inner products, linear in its features, so each map is read and projecte
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
-def equalize_maps(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Scale maps (B, C_j, h_j, w_j) of z-scored channels so that each contributes the same variance.
+def z_score(features: Tensor) -> Tensor:
+    """Return each image's channels (B, C, h, w) moved to mean 0 and scaled to standard deviation 1.
+
+    Constant channels become 0.
 
     Example:
-        >>> import torch
+        >>> z_score(torch.tensor([[[[1.0, 3.0]], [[7.0, 7.0]]]])).tolist()
+        [[[[-1.0, 1.0]], [[0.0, 0.0]]]]
+    """
+    centred = features - features.mean((2, 3), keepdim=True)
+    variance = centred.square().mean((2, 3), keepdim=True)
+    # A constant channel's mean is rounded: what is left then is no signal.
+    noise = 10 * torch.finfo(features.dtype).eps * features.abs().amax((2, 3), keepdim=True)
+    varies = variance > noise.square()
+    return varies * centred / torch.where(varies, variance, 1).sqrt()
+
+
+def equalize_maps(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Scale maps of z-scored channels so that each contributes the same variance.
+
+    Args:
+        maps: Feature maps (B, C_j, h_j, w_j).
+
+    Example:
         >>> shallow, deep = equalize_maps([torch.ones(1, 1, 8, 8), torch.ones(1, 3, 2, 2)])
         >>> [round(float(features[0, :, 0, 0].square().sum()), 3) for features in (shallow, deep)]
         [2.0, 2.0]
@@ -32,5 +52,10 @@ def equalize_maps(maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 def fused_stages(feature: str) -> list[str]:
-    """The stages that a feature such as ``F1+F3+F4`` names, or the single one that it is."""
+    """Return the stages that a feature names.
+
+    Example:
+        >>> fused_stages("F1+F3+F4"), fused_stages("F5")
+        (['F1', 'F3', 'F4'], ['F5'])
+    """
     return feature.split("+")

@@ -1,0 +1,93 @@
+"""Binary problems, in batches: their losses, dual variables and objectives; and their solutions."""
+
+from dataclasses import dataclass, fields, replace
+
+from torch import Tensor
+
+
+@dataclass
+class Problem:
+    """P binary problems over N samples each.
+
+    Attributes:
+        targets: (P, N) of +1 and -1.
+        costs: (P, N), C times the sample's weight, at least 0; 0 takes a sample out of a problem.
+        squared: Squared hinge instead of the hinge.
+
+    Example:
+        >>> import torch
+        >>> problem = Problem(torch.tensor([[1.0, -1.0]]), torch.tensor([[2.0, 2.0]]))
+        >>> problem.primal(torch.tensor([1.0]), margins=torch.tensor([[0.5, 3.0]]))
+        tensor([1.5000])
+    """
+
+    targets: Tensor
+    costs: Tensor
+    squared: bool = False
+
+    def of(self, problems: Tensor) -> "Problem":
+        """Return a few of the problems, by their indices."""
+        return Problem(self.targets[problems], self.costs[problems], self.squared)
+
+    def restrict(self, rows: Tensor, valid: Tensor) -> "Problem":
+        """Return the problems on the samples ``rows`` (P, n) alone; those not ``valid`` (P, n) are padding."""
+        return Problem(self.targets.gather(1, rows), self.costs.gather(1, rows) * valid, self.squared)
+
+    def theta(self, margins: Tensor, shift: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the dual variables alpha / cost at these margins, and their slopes -d alpha / d margin."""
+        if self.squared:
+            theta = (2 * (1 - margins)).clamp(min=0)
+            return theta, self.costs * 2 * (theta > 0)
+        theta = shift + (1 - margins) / width
+        return theta.clamp(0, 1), self.costs / width * ((theta > 0) & (theta < 1))
+
+    def loss(self, margins: Tensor) -> Tensor:
+        """Return the loss of each sample at these margins."""
+        loss = (1 - margins).clamp(min=0)
+        return loss.square() if self.squared else loss
+
+    def primal(self, norm: Tensor, margins: Tensor) -> Tensor:
+        """Return the primal objective (P,), from |w|^2 (P,) and the margins."""
+        return norm / 2 + (self.costs * self.loss(margins)).sum(1)
+
+    def dual(self, norm: Tensor, theta: Tensor) -> Tensor:
+        """Return the dual objective (P,); ``norm`` (P,) is |sum_i y_i alpha_i phi(x_i)|^2."""
+        return (self.costs * (theta - theta.square() / 4 if self.squared else theta)).sum(1) - norm / 2
+
+
+@dataclass
+class Solution:
+    """Solutions of P problems.
+
+    Attributes:
+        element: w, (P, E): weights of the features, or the coefficients of an expansion in the samples.
+        intercept: (P, 1).
+        theta: Dual variables alpha / cost, (P, N).
+        objective: Primal objective, (P,).
+        gap: Primal minus dual objective, an upper bound on the objective's error, (P,).
+        iterations: Newton steps and multiplier updates taken, (P,).
+
+    Example:
+        >>> import torch
+        >>> zero, gap = torch.zeros(2, 1), torch.tensor([0.01, 1e-4])
+        >>> solution = Solution(zero, zero, zero, torch.ones(2), gap, torch.tensor([7, 12]))
+        >>> solution.unfinished(1e-3)
+        tensor([ True, False])
+    """
+
+    element: Tensor
+    intercept: Tensor
+    theta: Tensor
+    objective: Tensor
+    gap: Tensor
+    iterations: Tensor
+
+    def unfinished(self, tol: float) -> Tensor:
+        """Return which problems' relative gap is above the tolerance, bool (P,)."""
+        return ~(self.gap <= tol * self.objective)
+
+    def replace(self, problems: Tensor, better: "Solution") -> None:
+        """Put better solutions in the place of those of a few problems; their iterations add up."""
+        better = replace(better, iterations=better.iterations + self.iterations[problems])
+        for field in fields(self):
+            getattr(self, field.name)[problems] = getattr(better, field.name)
