@@ -15,6 +15,7 @@ from torch_svm_seg.label.annotations import AnnotationFolder
 from torch_svm_seg.label.labeller import FeatureCache, InteractiveLabeller
 from torch_svm_seg.label.server import LabelServer
 from torch_svm_seg.label.session import Session
+from torch_svm_seg.svm.svm import SVM
 
 NAMES = ("background", "red", "green")
 SIZE = (48, 64)
@@ -43,7 +44,7 @@ def open_session(root: Path, names: tuple[str, ...] = NAMES) -> Session:
     dataset = folder(root / "images")
     device = torch.device("cpu")
     features = FeatureCache(dataset, small_backbone(), ["img"], device)
-    labeller = InteractiveLabeller(features, SVMExpander(kernel="rbf", C=10, samples_per_class=50))
+    labeller = InteractiveLabeller(features, SVMExpander(SVM(kernel="rbf", C=10), samples_per_class=50))
     return Session(dataset, AnnotationFolder(root / "labels", names), labeller)
 
 

@@ -22,11 +22,12 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.folder import folder
 from torch_svm_seg.data.lists import read_lines
 from torch_svm_seg.expansion.expander import SVMExpander
-from torch_svm_seg.expansion.fusion import fused_stages
+from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.label.annotations import AnnotationFolder
 from torch_svm_seg.label.labeller import FeatureCache, InteractiveLabeller
 from torch_svm_seg.label.server import LabelServer
 from torch_svm_seg.label.session import Session
+from torch_svm_seg.svm.svm import SVM
 from torch_svm_seg.training.distributed import choose_device
 
 DEFAULT_CLASSES = ("background", "object")
@@ -120,4 +121,4 @@ def open_server(images: Path, settings: Settings) -> LabelServer:
 
 def _expander() -> SVMExpander:
     """Return an SVM that is quick: few pixels of each class, and a loss that is solved in few steps."""
-    return SVMExpander(kernel="linear", C=0.1, loss="squared_hinge", samples_per_class=200, tol=1e-2)
+    return SVMExpander(SVM(kernel="linear", C=0.1, loss="squared_hinge", tol=1e-2), samples_per_class=200)

@@ -95,7 +95,7 @@ class InteractiveLabeller:
         expander: Fits and applies the SVM.
 
     Example:
-        >>> labeller = InteractiveLabeller(features, SVMExpander(kernel="linear"))  # doctest: +SKIP
+        >>> labeller = InteractiveLabeller(features, SVMExpander(SVM(kernel="linear")))  # doctest: +SKIP
         >>> labeller(0, labels).mask.shape  # doctest: +SKIP
         torch.Size([375, 500])
     """
