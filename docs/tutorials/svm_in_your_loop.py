@@ -1,0 +1,71 @@
+# # The SVM in your loop
+#
+# `SVM` fits batches of one-vs-rest support vector machines on any vectors, on the device where these are;
+# `SVMExpander` does so on feature maps. Both are modules, and gradients run through the fit.
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from torch_svm_seg import SVM, SVMExpander, load_backbone
+from torch_svm_seg.data.embedded import embedded_sample
+
+# ## One SVM per row of a batch
+#
+# `x` holds N vectors of D numbers for each of B problems, `y` their classes; -1 is padding. The problems are independent,
+# and solved together to a duality gap that is known.
+
+generator = torch.Generator().manual_seed(0)
+centres = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
+y = torch.randint(3, (4, 200), generator=generator)  # (B, N)
+x = centres[y] + torch.randn(4, 200, 2, generator=generator)  # (B, N, D)
+svm = SVM(kernel="rbf", C=1.0).fit(x, y)
+accuracy = (svm.predict(x) == y).float().mean().item()
+print(f"{100 * accuracy:.1f} % right, relative duality gap at most {svm.duality_gap_.amax():.0e}")
+
+# ## Pseudo labels in a training loop
+#
+# A few labelled pixels of each image become a label for every pixel, online, while a segmentation head learns from them.
+
+images, labels = (part[None] for part in embedded_sample()[0][1:])
+backbone = load_backbone("efficientnet_lite0")
+expander = SVMExpander(samples_per_class=20)
+head = nn.Conv2d(backbone.channels["F4"], 21, 1)
+optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
+losses = []
+for _ in range(10):
+    with torch.no_grad():
+        stages = backbone.stages(images, ["F1", "F3", "F4"])
+        pseudo_masks = expander(list(stages.values()), labels).masks
+    logits = F.interpolate(head(stages["F4"]), labels.shape[1:], mode="bilinear")
+    loss = F.cross_entropy(logits, pseudo_masks)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}")
+
+# ## A gradient through the fit
+#
+# With `gradient="implicit"` the scores are differentiable with respect to the features, through the solution of the SVM:
+# the features learn what makes their SVMs good. Here a projection of one stage learns to classify pixels that the SVM was
+# not trained on. The squared hinge is smooth, as the gradient asks for.
+
+features = stages["F3"]
+projection = nn.Conv2d(features.shape[1], features.shape[1], 1, bias=False)
+nn.init.dirac_(projection.weight)
+expander = SVMExpander(samples_per_class=20, loss="squared_hinge", gradient="implicit")
+optimizer = torch.optim.SGD(projection.parameters(), lr=1e-3)
+labelled = labels != 255
+target = labels[labelled]
+through_fit = []
+for _ in range(5):
+    scores = expander(projection(features), labels).scores.clamp_min(-10)  # (1, K, H, W)
+    loss = F.multi_margin_loss(scores.permute(0, 2, 3, 1)[labelled], target)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    through_fit.append(loss.item())
+print(f"hinge loss {through_fit[0]:.4f} -> {through_fit[-1]:.4f}")
+
+# `examples/finetune_through_svm.py` does this on a whole data set; [Fusion](../fusion.md) has its results.
