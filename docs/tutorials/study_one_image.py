@@ -1,7 +1,8 @@
 # # Study one image
 #
-# Which features separate the classes of an image? This is the question of the paper's Table 1: every image trains its own
-# SVM on pixels of known class, and the SVM labels all pixels. The score is an upper bound of what the features allow.
+# Which features separate the classes of an image? This is the question of the paper's Table 1: every image trains its
+# own SVM on pixels of known class, and the SVM labels all pixels. The score is an upper bound of what the features
+# allow.
 #
 # The image comes with a package, and so do the backbone's ImageNet weights: nothing is downloaded.
 
@@ -24,10 +25,10 @@ print({name: tuple(features.shape) for name, features in stages.items()})
 #
 # ## One SVM per stage
 #
-# An `SVMExpander` samples pixels of each class, reads their features from the coarse maps by bilinear interpolation, fits
-# one SVM per class against the rest, and scores every pixel. No dense feature map of the whole image is ever made.
+# An `SVMExpander` samples pixels of each class, reads their features from the coarse maps by bilinear interpolation,
+# fits one SVM per class against the rest, and scores every pixel. No dense feature map of the whole image is ever made.
 
-expander = SVMExpander(kernel="rbf", samples_per_class=500)
+expander = SVMExpander(samples_per_class=300)
 scores = {}
 for name, features in stages.items():
     masks = expander(features, labels).masks

@@ -12,8 +12,8 @@ from torch_svm_seg.data.embedded import embedded_sample
 
 # ## One SVM per row of a batch
 #
-# `x` holds N vectors of D numbers for each of B problems, `y` their classes; -1 is padding. The problems are independent,
-# and solved together to a duality gap that is known.
+# `x` holds N vectors of D numbers for each of B problems, `y` their classes; -1 is padding. The problems are
+# independent, and solved together to a duality gap that is known.
 
 generator = torch.Generator().manual_seed(0)
 centres = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
@@ -25,15 +25,17 @@ print(f"{100 * accuracy:.1f} % right, relative duality gap at most {svm.duality_
 
 # ## Pseudo labels in a training loop
 #
-# A few labelled pixels of each image become a label for every pixel, online, while a segmentation head learns from them.
+# A few labelled pixels of each image become a label for every pixel, online, while a segmentation head learns from
+# them.
 
-images, labels = (part[None] for part in embedded_sample()[0][1:])
+item = embedded_sample()[0]
+images, labels = item.image[None], item.mask[None]
 backbone = load_backbone("efficientnet_lite0")
 expander = SVMExpander(samples_per_class=20)
 head = nn.Conv2d(backbone.channels["F4"], 21, 1)
 optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
 losses = []
-for _ in range(10):
+for _ in range(8):
     with torch.no_grad():
         stages = backbone.stages(images, ["F1", "F3", "F4"])
         pseudo_masks = expander(list(stages.values()), labels).masks
@@ -47,25 +49,30 @@ print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}")
 
 # ## A gradient through the fit
 #
-# With `gradient="implicit"` the scores are differentiable with respect to the features, through the solution of the SVM:
-# the features learn what makes their SVMs good. Here a projection of one stage learns to classify pixels that the SVM was
-# not trained on. The squared hinge is smooth, as the gradient asks for.
+# With `gradient="implicit"` the scores are differentiable with respect to the features, through the solution of the
+# SVM: the features learn what makes their SVMs good. Here a projection of one stage learns to classify the cells of its
+# grid that the SVM was not trained on. The squared hinge is smooth, as the gradient asks for. `SVMExpander` hands the
+# gradient on in the same way.
 
-features = stages["F3"]
+features = stages["F3"]  # (1, 40, h, w)
 projection = nn.Conv2d(features.shape[1], features.shape[1], 1, bias=False)
 nn.init.dirac_(projection.weight)
-expander = SVMExpander(samples_per_class=20, loss="squared_hinge", gradient="implicit")
-optimizer = torch.optim.SGD(projection.parameters(), lr=1e-3)
-labelled = labels != 255
-target = labels[labelled]
+cells = F.interpolate(labels[None].float(), features.shape[2:]).long().flatten()  # (h w,)
+train = torch.cat([(cells == id).nonzero()[:20, 0] for id in cells.unique() if id != 255])
+held_out = (cells != 255).index_fill(0, train, False).nonzero()[:, 0]
+target = cells[held_out].unique(return_inverse=True)[1]
+svm = SVM(loss="squared_hinge", gradient="implicit")
+optimizer = torch.optim.SGD(projection.parameters(), lr=0.1)
 through_fit = []
-for _ in range(5):
-    scores = expander(projection(features), labels).scores.clamp_min(-10)  # (1, K, H, W)
-    loss = F.multi_margin_loss(scores.permute(0, 2, 3, 1)[labelled], target)
+for _ in range(8):
+    vectors = projection(features).flatten(2).transpose(1, 2)  # (1, h w, 40)
+    svm.fit(vectors[:, train], cells[None, train])
+    scores = svm.decision_function(vectors[:, held_out])[0]  # (cells, classes), classes in the order of their ids
+    loss = F.multi_margin_loss(scores, target)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     through_fit.append(loss.item())
-print(f"hinge loss {through_fit[0]:.4f} -> {through_fit[-1]:.4f}")
+print(f"hinge loss of held-out cells {through_fit[0]:.4f} -> {through_fit[-1]:.4f}")
 
 # `examples/finetune_through_svm.py` does this on a whole data set; [Fusion](../fusion.md) has its results.
