@@ -19,6 +19,7 @@ from torch_svm_seg.data.constants import VOC_CLASSES
 from torch_svm_seg.data.embedded import embedded_sample
 from torch_svm_seg.data.palette import colorize
 from torch_svm_seg.evaluation.metrics import SegmentationScore
+from torch_svm_seg.evaluation.panels import draw_samples
 
 WIDTH, GAP, TEXT = 300, 10, 17
 PERSON = VOC_CLASSES.index("person")
@@ -37,26 +38,13 @@ def main() -> None:
     person = expansion.scores[0, PERSON]
     panels = {
         "image": images[0].permute(1, 2, 0).numpy(),
-        "sampled pixels": sampled(images[0], labels[0]),
+        "sampled pixels": draw_samples(images[0], expansion.sample.as_labels(*item.mask.shape)[0]),
         **{f"feature {name}": principal_colours(maps[0], item.mask.shape) for name, maps in stages.items()},
         "scores of person": score_colours(person),
         f"masks, mIoU {100 * score.compute().miou:.1f} %": colorize(expansion.masks[0]),
         "ground truth": colorize(labels[0]),
     }
     tile(panels).save(Path(__file__).with_suffix(".png"), optimize=True)
-
-
-def sampled(image: Tensor, labels: Tensor, number: int = 120) -> NDArray[np.uint8]:
-    """Mark some pixels of each class on the paled image (3, H, W)."""
-    shown = image.permute(1, 2, 0) * 0.4 + 153
-    colours = torch.from_numpy(colorize(labels)).float()
-    generator = torch.Generator().manual_seed(0)
-    for id in labels.unique():
-        if id != 255:
-            pixels = (labels == id).nonzero()
-            for y, x in pixels[torch.randperm(len(pixels), generator=generator)[:number]].tolist():
-                shown[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = colours[y, x]
-    return shown.byte().numpy()
 
 
 def principal_colours(maps: Tensor, size: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -71,6 +71,6 @@ for name in ("seed", "seed+crf", "F1+F3+F4", "F1+F3+F4+crf"):
     scores[name] = score.compute().miou
     print(f"{name}: mIoU {100 * scores[name]:.1f} %")
 
-# The SVM gains on the seed, and its calibrated probabilities are what a CRF can use, where a CRF on the seed alone wipes
-# objects out. One image proves nothing, and the background's threshold was chosen on it; [From image-level
-# labels](../weak.md) measures real maps on many images.
+# The SVM gains on the seed, and its calibrated probabilities are what a CRF can use; a CRF on the seed alone wipes
+# objects out. One image proves nothing, and the background's threshold was chosen on it;
+# [weak mode](../weak.md) measures real maps on many images.
