@@ -9,6 +9,7 @@ import torch
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.backbones.several import TwoBackbones
+from torch_svm_seg.cam.activation import class_activation_maps
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.io import read_cams
 from torch_svm_seg.cam.spreading import spread_maps
@@ -156,6 +157,21 @@ def test_cams_walk_when_written_and_afterwards(tiny_voc: Path, checkpoint: Path,
         torch.testing.assert_close(direct.maps, expected.maps, atol=5e-3, rtol=0)
         assert after.maps.shape[1:] == (4, 5)
     assert load_classifier(checkpoint).num_classes == 20
+
+
+@pytest.mark.parametrize("method", ["cam", "sipe"])
+def test_a_classifier_on_patch_tokens(method: str, tiny_voc: Path, vit: Path, tmp_path: Path) -> None:
+    """It trains all blocks, and its maps cover images whose sides no patch divides."""
+    command = ["classify", "--root", str(tiny_voc), "--epochs", "2", "--batch-size", "2", "--crop-size", "64"]
+    assert train.main([*command, "--method", method, *VIT, str(vit), "--out", str(tmp_path / "out")]) == 0
+    network = load_classifier(tmp_path / "out/checkpoint.pt", VOC_CLASSES)
+    before, after = torch.load(vit, weights_only=True), network.backbone.network.state_dict()
+    for block in range(6):
+        assert not torch.equal(before[f"blocks.{block}.attn.qkv.weight"], after[f"blocks.{block}.attn.qkv.weight"])
+    maps = class_activation_maps(network, 255 * torch.rand(3, 75, 98), [8, 15], scales=(1, 0.5))
+    assert maps.maps.shape == (2, 19, 25)
+    assert maps.maps.isfinite().all()
+    assert (maps.background is not None) == (method == "sipe")
 
 
 @pytest.mark.parametrize(
