@@ -25,6 +25,7 @@ ORDER = (
     "pipeline",
     "segmenters",
     "irn",
+    "pixel_classifier",
     "cam",
     "expansion",
     "refine",

@@ -20,12 +20,11 @@ from typing import ClassVar
 
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.backbones.builder import load_backbone
-from torch_svm_seg.backbones.several import TwoBackbones
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.expansion_summary import summarize
-from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE, BackboneOptions
+from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE, TwoBackboneOptions
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.option import add_options, changed_flags, flag, group, option, read_options, recorded
 from torch_svm_seg.cli.options.refinement import RefinementOptions
@@ -56,7 +55,7 @@ EXIT_CODES = (
 
 
 @dataclass(frozen=True)
-class FeatureOptions(BackboneOptions):
+class FeatureOptions(TwoBackboneOptions):
     """The networks, and the features to compare."""
 
     title: ClassVar = "features"
@@ -74,12 +73,6 @@ class FeatureOptions(BackboneOptions):
     patch_stride: int | None = option(
         None, metavar="N", help="pixels from patch to patch of a plain transformer as --backbone (default: no overlap)"
     )
-    second_backbone: str | None = option(
-        None, metavar="NAME", help="a second network, whose stages are second.F1 to second.F5, for F1+F3+second.F5"
-    )
-    second_weights: str | None = option(
-        None, metavar="FILE", content=True, help="state dict or checkpoint of --second-backbone"
-    )
 
     def load(self) -> Backbone:
         """Load the first network, in evaluation mode on the CPU."""
@@ -91,12 +84,9 @@ class FeatureOptions(BackboneOptions):
         Raises:
             InputError: The second network cannot be loaded, or there is no such stage.
         """
-        if self.second_backbone is not None:
-            first = TwoBackbones(first, load_backbone(self.second_backbone, self.second_weights))
-        elif self.second_weights is not None:
-            raise InputError("--second-weights: works only together with --second-backbone")
-        self.check(first)
-        return first
+        joined = self.join(first)
+        self.check(joined)
+        return joined
 
     def check(self, backbone: Backbone) -> None:
         """Raise InputError unless the backbone has the stages."""

@@ -8,6 +8,8 @@ How to run:
     python train.py cams --checkpoint runs/sipe/checkpoint.pt --root /data --out runs/sipe/cams
     python train.py irn --cams runs/sipe/cams --root /data --out runs/irn
     python train.py propagate --irn runs/irn/checkpoint.pt --cams runs/sipe/cams --root /data --out runs/irn/cams
+    python train.py pixels --cams runs/sipe/cams --root /data --out runs/pixels
+    python train.py posterior --pixels runs/pixels/checkpoint.pt --cams runs/sipe/cams --root /data --out runs/maps
     python train.py segment --root /data --masks runs/weak/F4 --val-split val --out runs/network
     python train.py predict --checkpoint runs/network/checkpoint.pt --root /data --split val --out runs/network/val
 """
@@ -16,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 from types import ModuleType
 
-from torch_svm_seg.cli import cams, classify, irn, predict, propagate, segment
+from torch_svm_seg.cli import cams, classify, irn, pixels, posterior, predict, propagate, segment
 from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.options.option import add_options, read_options
 
@@ -25,6 +27,8 @@ COMMANDS: dict[str, ModuleType] = {
     "cams": cams,
     "irn": irn,
     "propagate": propagate,
+    "pixels": pixels,
+    "posterior": posterior,
     "segment": segment,
     "predict": predict,
 }

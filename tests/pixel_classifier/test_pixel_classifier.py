@@ -1,0 +1,113 @@
+"""A classifier of all images' pixels on images whose colours are their classes."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torch_svm_seg.backbones.backbone import Backbone
+from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, prior_on_grid
+from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, confident_cells, draw_samples
+
+COLOURS = torch.tensor([[40.0, 40, 40], [200, 60, 60], [60, 60, 200]])
+CLASSES = ((1,), (2,), (1, 2), (1,), (2,), (1, 2))
+
+
+def classifier_of_colours() -> PixelClassifier:
+    return PixelClassifier(Backbone(nn.Identity(), {}), ["img"], num_classes=3)
+
+
+def image_of(truth: Tensor, seed: int) -> Tensor:
+    noise = 25 * torch.randn(3, *truth.shape, generator=torch.Generator().manual_seed(seed))
+    return (COLOURS[truth].permute(2, 0, 1) + noise).clamp(0, 255)
+
+
+def truth_of(classes: tuple[int, ...]) -> Tensor:
+    truth = torch.zeros(24, 24, dtype=torch.long)
+    for number, id in enumerate(classes):
+        truth[4:20, 3 + 10 * number : 11 + 10 * number] = id
+    return truth
+
+
+def activation_of(truth: Tensor, classes: tuple[int, ...]) -> Tensor:
+    """Right in the upper half of objects; the lower half is taken for background, a border of it for the object."""
+    activation = torch.full((3, *truth.shape), -torch.inf)
+    activation[0] = 0.5
+    for id in classes:
+        seen = truth == id
+        seen[12:] = False
+        activation[id] = 0.1 + 0.8 * torch.nn.functional.max_pool2d(seen[None].float(), 3, 1, 1)[0]
+    return activation
+
+
+@pytest.fixture(scope="module")
+def data() -> list[tuple[Tensor, Tensor, Tensor]]:
+    found = []
+    for seed, classes in enumerate(CLASSES):
+        truth = truth_of(classes)
+        found.append((image_of(truth, seed), activation_of(truth, classes), truth))
+    return found
+
+
+def fitted(data: list[tuple[Tensor, Tensor, Tensor]], **rule: float) -> PixelClassifier:
+    classifier = classifier_of_colours()
+    samples = [draw_samples(classifier, image, activation, 200, seed) for seed, (image, activation, _) in enumerate(data)]
+    Rounds(**rule).fit(classifier, samples)  # type: ignore[arg-type]
+    return classifier
+
+
+def share_right(labels: Tensor, truth: Tensor) -> float:
+    return float((labels == truth).float().mean())
+
+
+def test_other_images_mend_what_the_maps_miss(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    classifier = fitted(data)
+    for (image, activation, truth), classes in zip(data, CLASSES, strict=True):
+        maps = classifier(image, activation)
+        assert maps.classes == classes and maps.background is not None
+        found = torch.tensor([0, *classes])[torch.cat([maps.background[None], maps.maps]).argmax(0)]
+        assert share_right(found, truth) > share_right(activation.argmax(0), truth) + 0.05
+
+
+def test_probabilities_sum_to_one_and_absent_classes_have_none(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    classifier = fitted(data, number=1)
+    image, activation, _ = data[0]
+    posterior = classifier.posterior(classifier.features(image), prior_on_grid(activation, (24, 24)))
+    torch.testing.assert_close(posterior.sum(-1), torch.ones(24, 24))
+    assert bool((posterior[..., 2] == 0).all())
+    nothing = classifier.posterior(torch.rand(5, 3), torch.zeros(5, 3))
+    assert bool((nothing == 0).all())
+
+
+def test_rounds_repeat_exactly_and_the_seed_matters(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    assert torch.equal(fitted(data).weight, fitted(data).weight)
+    image, activation, _ = data[0]
+    classifier = classifier_of_colours()
+    first, second = (draw_samples(classifier, image, activation, 50, seed) for seed in (0, 1))
+    assert not torch.equal(first.features, second.features)
+
+
+def test_samples_are_cells_of_the_image_each_once(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    image, activation, _ = data[2]
+    samples = draw_samples(classifier_of_colours(), image, activation, 10**6)
+    assert samples.features.shape == (576, 3)
+    cells = image.permute(1, 2, 0).flatten(0, 1).half()
+    assert torch.equal(samples.features.unique(dim=0), cells.unique(dim=0))
+
+
+def test_confident_cells_by_hand() -> None:
+    posterior = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.55, 0.45], [0.2, 0.8], [0.0, 0.0], [0.3, 0.7]])
+    assert confident_cells(posterior, 0.5).tolist() == [0, 0, VOID, 1, VOID, VOID]
+    assert confident_cells(posterior, 1.0).tolist() == [0, 0, 0, 1, VOID, 1]
+
+
+def test_a_round_reports_how_many_cells_changed() -> None:
+    classifier = classifier_of_colours()
+    features = torch.tensor([[0.0, 0, 0]] * 8 + [[9.0, 0, 0]] * 8).half()
+    prior = torch.zeros(16, 3)
+    prior[:8, 0] = prior[9:, 1] = 0.9
+    prior[:8, 1] = prior[9:, 0] = 0.1
+    prior[8, 0], prior[8, 1] = 0.51, 0.49  # of class 1 by its features
+    rounds: list[tuple[int, float]] = []
+    Rounds(number=2).fit(classifier, [GridSamples(features, prior.half())], lambda *round: rounds.append(round))
+    assert rounds == [(1, 1 / 16), (2, 0.0)]

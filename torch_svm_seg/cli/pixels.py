@@ -1,0 +1,146 @@
+"""train.py pixels: one classifier of the pixels of all images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tqdm import tqdm
+
+from torch_svm_seg.backbones.backbone import Backbone
+from torch_svm_seg.cli.options.backbone import TwoBackboneOptions
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.maps import MapOptions
+from torch_svm_seg.cli.options.option import group, option, recorded
+from torch_svm_seg.cli.options.run import WriteOptions, seed_option
+from torch_svm_seg.data.dataset import ImageDataset
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.expansion.fusion import fused_stages
+from torch_svm_seg.pipeline.run_folder import SPOILT, print_skipped, skip_reason
+from torch_svm_seg.pipeline.supervision import CamFiles
+from torch_svm_seg.pixel_classifier.classifier import METHOD, PixelClassifier
+from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, draw_samples
+from torch_svm_seg.training.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
+from torch_svm_seg.training.distributed import gathered
+from torch_svm_seg.training.run import CHECKPOINT_FILE
+
+HELP = "fit one classifier to the confident pixels of all images"
+DESCRIPTION = (
+    "What other images know about the classes of an image: a linear one-vs-rest classifier on a backbone's features, "
+    "fitted to the pixels that class activation maps are confident of, in all images together, and again to those that "
+    "it is confident of itself. Reads each image once. Writes DIR/checkpoint.pt, for train.py posterior."
+)
+
+
+@dataclass(frozen=True)
+class PixelFeatureOptions(TwoBackboneOptions):
+    """The features of the classifier."""
+
+    title: ClassVar = "features"
+
+    features: str = option(
+        "F4+F5", metavar="STAGES", help="stages of the networks, joined by +, on the grid of the finest"
+    )
+
+    def open(self) -> Backbone:
+        """Load the networks.
+
+        Raises:
+            InputError: They cannot be loaded, or have no such stages.
+        """
+        backbone = self.join(self.load())
+        stages = fused_stages(self.features)
+        if not set(stages) <= set(backbone.stage_names) or len(set(stages)) < len(stages):
+            raise InputError(f"--features: expected some of {' '.join(backbone.stage_names)}, got {self.features}")
+        return backbone
+
+
+@dataclass(frozen=True)
+class RoundOptions:
+    """The rounds of the fit."""
+
+    title: ClassVar = "fit"
+
+    rounds: int = option(3, metavar="N", at_least=1, help="fits, each to the confident pixels of the one before")
+    share: float = option(
+        0.7, metavar="S", help="share of each image's and class's pixels that train, those most confident of"
+    )
+    ridge: float = option(0.5, metavar="R", help="penalty of the squared weights")
+    samples_per_image: int = option(
+        200, metavar="N", at_least=1, help="cells of the features' grid drawn from each image, kept in memory"
+    )
+    seed: int = seed_option("of the drawn cells")
+
+    def open(self) -> Rounds:
+        """Return the rule.
+
+        Raises:
+            InputError: A value is out of its range.
+        """
+        if not 0 < self.share <= 1:
+            raise InputError(f"--share: expected more than 0 and at most 1, got {self.share}")
+        if not self.ridge > 0:
+            raise InputError(f"--ridge: expected more than 0, got {self.ridge}")
+        return Rounds(self.rounds, self.share, self.ridge)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the command."""
+
+    data: DataOptions = group()
+    maps: MapOptions = group()
+    network: PixelFeatureOptions = group()
+    fit: RoundOptions = group()
+    run: WriteOptions = group(out=Path("out/pixels"))
+
+
+def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+    """Fit a pixel classifier; return the exit code."""
+    dataset, rounds, path = settings.data.open(), settings.fit.open(), settings.run.out / CHECKPOINT_FILE
+    record = recorded(settings) | {"method": METHOD, "limit": settings.data.limit, "number": len(dataset)}
+    if path.is_file() and not settings.run.overwrite:
+        if changes := record.changes(read_checkpoint(path).settings):
+            raise InputError(f"{path}: fitted with other settings ({changes}); give another --out, or --overwrite")
+        if rank == 0:
+            print(f"{path} is there already")
+        return 0
+    stages = fused_stages(settings.network.features)
+    classifier = PixelClassifier(settings.network.open(), stages, len(dataset.class_names)).eval()
+    classifier.to(settings.run.choose_device())
+    samples, skipped = _draw(settings, dataset, classifier, rank, number)
+    if not sum(gathered(len(samples))):
+        raise InputError("--cams: no image has maps that can be used")
+    rounds.fit(classifier, samples, lambda round, changed: _print_round(round, changed, rank))
+    if rank == 0:
+        model = {"model": classifier.state_dict()}
+        save_checkpoint(path, Checkpoint(dict(record.values), dataset.class_names, model))
+        print_skipped(skipped)
+        print(f"{len(dataset) - len(skipped)} images, {len(skipped)} skipped; the classifier is {path}")
+    return 1 if skipped else 0
+
+
+def _draw(
+    settings: Settings, dataset: ImageDataset, classifier: PixelClassifier, rank: int, number: int
+) -> tuple[list[GridSamples], dict[str, str]]:
+    """Return the samples of this process's images, and the images that all processes skipped, with the reasons."""
+    cams, fit = settings.maps.open(), settings.fit
+    samples: list[GridSamples] = []
+    skipped: dict[str, str] = {}
+    for index in tqdm(range(rank, len(dataset), number), unit="image", disable=None if rank == 0 else True):
+        try:
+            samples.append(_draw_from(cams, dataset, index, classifier, fit.samples_per_image, fit.seed + index))
+        except SPOILT as error:
+            skipped[dataset.ids[index]] = skip_reason(error)
+    return samples, {id: reason for part in gathered(skipped) for id, reason in part.items()}
+
+
+def _draw_from(
+    cams: CamFiles, dataset: ImageDataset, index: int, classifier: PixelClassifier, number: int, seed: int
+) -> GridSamples:
+    _, image, activation = cams.read(dataset, index)
+    return draw_samples(classifier, image, activation, number, seed)
+
+
+def _print_round(round: int, changed: float, rank: int) -> None:
+    if rank == 0:
+        print(f"round {round}: {changed:.1%} of the cells have another class than before")

@@ -1,0 +1,53 @@
+"""train.py posterior: class activation maps times what a pixel classifier knows from all images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from torch_svm_seg.cam.io import cam_path, save_cams
+from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.maps import MapOptions
+from torch_svm_seg.cli.options.option import group, option, recorded
+from torch_svm_seg.cli.options.run import WriteOptions
+from torch_svm_seg.pipeline.runner import for_each
+from torch_svm_seg.pixel_classifier.classifier import load_pixel_classifier
+
+HELP = "multiply class activation maps by the probabilities of a pixel classifier"
+DESCRIPTION = (
+    "Write the posterior of each image's classes, from maps and a classifier of train.py pixels, to DIR/ID.npz, with a "
+    "background of its own, for expand.py --cams DIR. The same command continues an interrupted run."
+)
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """The pixel classifier."""
+
+    title: ClassVar = "classifier"
+
+    pixels: Path = option(metavar="FILE", content=True, help="checkpoint of train.py pixels")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the command."""
+
+    data: DataOptions = group(affects_results=False)
+    maps: MapOptions = group()
+    classifier: PixelOptions = group()
+    run: WriteOptions = group(out=Path("out/posterior"))
+
+
+def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+    """Write the posterior of each image's classes; return the exit code."""
+    dataset, out = settings.data.open(), settings.run.out
+    classifier = load_pixel_classifier(settings.classifier.pixels, dataset.class_names)
+    classifier.to(settings.run.choose_device())
+    cams = settings.maps.open()
+    paths = [cam_path(out, id) for id in dataset.ids]
+
+    def write(index: int) -> None:
+        _, image, activation = cams.read(dataset, index)
+        save_cams(paths[index], classifier(image, activation), dataset.class_names)
+
+    return for_each(dataset, write, paths, out, recorded(settings), settings.run.overwrite, rank, number)

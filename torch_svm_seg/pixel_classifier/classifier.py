@@ -1,0 +1,153 @@
+"""A linear classifier of pixels, shared by all images, and the class activation maps that it improves."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torch_svm_seg.backbones.backbone import Backbone
+from torch_svm_seg.backbones.builder import RANDOM, load_backbone
+from torch_svm_seg.backbones.several import TwoBackbones
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import PathLike
+from torch_svm_seg.expansion.fusion import fused_stages
+from torch_svm_seg.expansion.labelling import present_classes
+from torch_svm_seg.svm.least_squares import LinearScores
+from torch_svm_seg.tensors import full_precision, resize
+from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint
+
+METHOD = "pixels"
+"""Name of the method in checkpoints."""
+
+SLOPE = 8.0
+"""Factor from scores, which estimate 0 or 1, to the logits of the classes."""
+
+_TINY = 1e-9
+
+
+class PixelClassifier(nn.Module):
+    """A linear classifier on a backbone's features that was fitted to the confident pixels of many images.
+
+    Args:
+        backbone: Gives the features.
+        stages: Its stages to use; the grid is that of the finest.
+        num_classes: Number of classes, background included.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=21)
+        >>> activation = torch.full((21, 64, 96), -torch.inf)
+        >>> activation[[0, 8]] = torch.rand(2, 64, 96)
+        >>> maps = classifier(torch.zeros(3, 64, 96), activation)
+        >>> maps.classes, maps.maps.shape
+        ((8,), torch.Size([1, 4, 6]))
+    """
+
+    weight: Tensor
+    intercept: Tensor
+
+    def __init__(self, backbone: Backbone, stages: Sequence[str], num_classes: int) -> None:
+        super().__init__()
+        self.backbone, self.stages = backbone.requires_grad_(False), tuple(stages)
+        self.channels = sum(backbone.channels[stage] for stage in self.stages)
+        self.register_buffer("weight", torch.zeros(self.channels, num_classes))
+        self.register_buffer("intercept", torch.zeros(num_classes))
+
+    def extra_repr(self) -> str:
+        """Return the parameters for the module's representation."""
+        return f"stages={self.stages}, num_classes={len(self.intercept)}"
+
+    def set(self, scores: LinearScores) -> None:
+        """Take over a decision function."""
+        self.weight.copy_(scores.weight)
+        self.intercept.copy_(scores.intercept)
+
+    @torch.no_grad()
+    def features(self, image: Tensor) -> Tensor:
+        """Return the joined features (h, w, D) of an image (3, H, W) on the grid of the finest stage."""
+        stages = self.backbone.stages(image[None].to(self.weight.device), self.stages)
+        size = max((maps.shape[2:] for maps in stages.values()), key=lambda grid: grid[0] * grid[1])
+        return torch.cat([resize(maps, size) for maps in stages.values()], 1)[0].permute(1, 2, 0).float()
+
+    def posterior(self, features: Tensor, prior: Tensor) -> Tensor:
+        """Return the probability of each class, (..., K), from features (..., D) and a prior (..., K).
+
+        A class whose prior is 0 has probability 0, and where no class has any, all are 0.
+        """
+        with full_precision(features.device):
+            scores = SLOPE * LinearScores(self.weight, self.intercept)(features)
+        return normalize(scores.masked_fill(prior <= 0, -torch.inf).softmax(-1).nan_to_num(0) * prior)
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, activation: Tensor) -> ActivationMaps:
+        """Return the posterior of an image's classes as maps, with a background of their own.
+
+        Args:
+            image: RGB image from 0 to 255, (3, H, W).
+            activation: Activation by class id, background included, (K, H, W), at least 0; -inf for absent classes.
+                As probabilities, it is the prior.
+        """
+        features = self.features(image)
+        classes = present_classes(activation)
+        prior = prior_on_grid(activation, (features.shape[0], features.shape[1])).to(features.device)
+        maps = self.posterior(features, prior)[..., classes.to(features.device)].permute(2, 0, 1)
+        size = (image.shape[1], image.shape[2])
+        return ActivationMaps(tuple(classes[1:].tolist()), maps[1:], size, maps[0])
+
+
+def load_pixel_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> PixelClassifier:
+    """Load a pixel classifier from its checkpoint, in evaluation mode on the CPU.
+
+    Args:
+        path: Checkpoint of ``train.py pixels``.
+        class_names: The classes it must be of, background first; by default any.
+
+    Raises:
+        InputError: The file cannot be read, is no checkpoint of a pixel classifier, is of other classes, or the weights
+            do not fit the backbones that it names.
+
+    Example:
+        >>> load_pixel_classifier("runs/pixels/checkpoint.pt").stages  # doctest: +SKIP
+        ('F5', 'second.F5')
+    """
+    checkpoint = read_checkpoint(path)
+    settings = checkpoint.settings
+    if settings.get("method") != METHOD:
+        raise InputError(f"{path}: not a checkpoint of train.py pixels (its method is {settings.get('method')})")
+    check_classes(path, checkpoint, class_names)
+    names = [name for name in (settings["backbone"], settings.get("second_backbone")) if name]
+    networks = [load_backbone(name, RANDOM) for name in names]
+    backbone = networks[0] if len(networks) == 1 else TwoBackbones(*networks)
+    classifier = PixelClassifier(backbone, fused_stages(settings["features"]), len(checkpoint.class_names))
+    return load_network(path, checkpoint, classifier, " and ".join(names))
+
+
+def prior_on_grid(activation: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the activation of classes as probabilities on a grid.
+
+    Args:
+        activation: Activation by class id, (K, H, W); -inf for absent classes.
+        size: Height and width of the grid.
+
+    Returns:
+        Probabilities (h, w, K), 0 for absent classes; all are 0 in a cell without activation.
+
+    Example:
+        >>> activation = torch.full((3, 4, 4), -torch.inf)
+        >>> activation[0], activation[2] = 1.0, 3.0
+        >>> prior_on_grid(activation, (2, 2))[0, 0].tolist()
+        [0.25, 0.0, 0.75]
+    """
+    return normalize(F.adaptive_avg_pool2d(activation.clamp_min(0)[None], size)[0].permute(1, 2, 0).float())
+
+
+def normalize(values: Tensor) -> Tensor:
+    """Divide values (..., K), at least 0, by their sums; zeros stay zeros.
+
+    Example:
+        >>> normalize(torch.tensor([[1.0, 3.0], [0.0, 0.0]])).tolist()
+        [[0.25, 0.75], [0.0, 0.0]]
+    """
+    return values / values.sum(-1, keepdim=True).clamp_min(_TINY)

@@ -1,0 +1,106 @@
+"""One-vs-rest least-squares classifiers of any number of samples, from sums over them.
+
+The least-squares SVM (Suykens and Vandewalle, 1999) replaces the hinge by the squared distance to the target, 1 for the
+class and 0 for the rest. With a linear kernel its solution depends on the samples through their number, sum and second
+moment alone, class by class. These add up over blocks, images and processes, so that ten million samples need no more
+memory than ten, and every choice of class weights and regularisation is solved from one pass.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class LinearScores(NamedTuple):
+    """A linear decision function of K classes.
+
+    Attributes:
+        weight: One row per feature, one column per class, (D, K).
+        intercept: Intercept of each class, (K,); -inf for a class without samples.
+
+    Example:
+        >>> scores = LinearScores(torch.eye(2), torch.zeros(2))
+        >>> scores(torch.tensor([[3.0, 1.0]]))
+        tensor([[3., 1.]])
+    """
+
+    weight: Tensor
+    intercept: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the scores (..., K) of samples (..., D)."""
+        return x @ self.weight + self.intercept
+
+
+class ClassMoments(NamedTuple):
+    """Number, sum and second moment of the samples of each class, in double precision.
+
+    Attributes:
+        counts: Number of samples of each class, (K,).
+        sums: Their sums, (K, D).
+        products: Sums of their outer products, (K, D, D).
+
+    Example:
+        >>> moments = ClassMoments.zeros(num_classes=2, channels=3)
+        >>> moments.add(torch.rand(5, 3), torch.tensor([0, 0, 1, 1, 1]))
+        >>> moments.counts.tolist()
+        [2.0, 3.0]
+    """
+
+    counts: Tensor
+    sums: Tensor
+    products: Tensor
+
+    @classmethod
+    def zeros(cls, num_classes: int, channels: int) -> "ClassMoments":
+        """Return the moments of no samples."""
+        shape = (num_classes, channels)
+        return cls(*(torch.zeros(size, dtype=torch.float64) for size in (shape[:1], shape, (*shape, channels))))
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add samples.
+
+        Args:
+            x: Samples (N, D), floating point.
+            y: Their class ids (N,).
+
+        Raises:
+            ValueError: A sample is not finite.
+        """
+        if not bool(x.isfinite().all()):
+            raise ValueError("x: expected finite samples, got nan or inf")
+        for id in y.unique().tolist():
+            own = x[y == id]
+            self.counts[id] += len(own)
+            self.sums[id] += own.sum(0, dtype=torch.float64).cpu()
+            self.products[id] += (own.mT @ own).double().cpu()
+
+    def solve(self, ridge: float = 0.5, balance: float = 0.5) -> LinearScores:
+        """Return the classifiers with the least squared error and ridge penalty.
+
+        Args:
+            ridge: Penalty > 0 of the squared weights of channels scaled to variance 1, in parts of the samples' mean
+                loss.
+            balance: How far classes weigh the same: a sample weighs 1 / n^balance, of a class with n samples; 0 weighs
+                all samples the same, 1 all classes.
+
+        Raises:
+            ValueError: ``ridge`` is not positive, or there are no samples.
+        """
+        if not ridge > 0:
+            raise ValueError(f"ridge: expected more than 0, got {ridge}")
+        if not bool(self.counts.any()):
+            raise ValueError("moments: expected samples, got none")
+        weight = self.counts.clamp_min(1) ** -balance
+        weight = weight / (weight * self.counts).sum()
+        mean = weight @ self.sums
+        covariance = torch.einsum("k,kij->ij", weight, self.products) - mean[:, None] * mean
+        # The variance of a constant channel is a rounding error: any scale does.
+        scale = covariance.diagonal().clamp_min(1e-12).sqrt()
+        correlation = covariance / (scale[:, None] * scale) + ridge * torch.eye(len(mean), dtype=mean.dtype)
+        targets = weight[:, None] * (self.sums - self.counts[:, None] * mean)
+        solution = torch.linalg.solve(correlation, (targets / scale).mT) / scale[:, None]
+        intercept = weight * self.counts - mean @ solution
+        intercept = torch.where(self.counts > 0, intercept, -torch.inf)
+        return LinearScores(solution.float(), intercept.float())
