@@ -51,7 +51,9 @@ def data() -> list[tuple[Tensor, Tensor, Tensor]]:
 
 def fitted(data: list[tuple[Tensor, Tensor, Tensor]], **rule: float) -> PixelClassifier:
     classifier = classifier_of_colours()
-    samples = [draw_samples(classifier, image, activation, 200, seed) for seed, (image, activation, _) in enumerate(data)]
+    samples = [
+        draw_samples(classifier, image, activation, 200, seed) for seed, (image, activation, _) in enumerate(data)
+    ]
     Rounds(**rule).fit(classifier, samples)  # type: ignore[arg-type]
     return classifier
 

@@ -24,7 +24,9 @@ def samples() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("ridge", [1e-3, 0.5])
-def test_solution_is_that_of_ridge_regression(samples: tuple[torch.Tensor, torch.Tensor], balance: float, ridge: float) -> None:
+def test_solution_is_that_of_ridge_regression(
+    samples: tuple[torch.Tensor, torch.Tensor], balance: float, ridge: float
+) -> None:
     x, y = samples
     found = moments_of(x, y).solve(ridge, balance)
     weight = (torch.bincount(y).double() ** -balance)[y]
