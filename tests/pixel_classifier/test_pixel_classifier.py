@@ -31,12 +31,11 @@ def truth_of(classes: tuple[int, ...]) -> Tensor:
 
 def activation_of(truth: Tensor, classes: tuple[int, ...]) -> Tensor:
     """Right in the upper half of objects; the lower half is taken for background, a border of it for the object."""
-    activation = torch.full((3, *truth.shape), -torch.inf)
-    activation[0] = 0.5
-    for id in classes:
+    activation = torch.full((1 + len(classes), *truth.shape), 0.5)
+    for channel, id in enumerate(classes, 1):
         seen = truth == id
         seen[12:] = False
-        activation[id] = 0.1 + 0.8 * torch.nn.functional.max_pool2d(seen[None].float(), 3, 1, 1)[0]
+        activation[channel] = 0.1 + 0.8 * torch.nn.functional.max_pool2d(seen[None].float(), 3, 1, 1)[0]
     return activation
 
 
@@ -52,7 +51,8 @@ def data() -> list[tuple[Tensor, Tensor, Tensor]]:
 def fitted(data: list[tuple[Tensor, Tensor, Tensor]], **rule: float) -> PixelClassifier:
     classifier = classifier_of_colours()
     samples = [
-        draw_samples(classifier, image, activation, 200, seed) for seed, (image, activation, _) in enumerate(data)
+        draw_samples(classifier, image, activation, (0, *classes), 200, seed)
+        for seed, ((image, activation, _), classes) in enumerate(zip(data, CLASSES, strict=True))
     ]
     Rounds(**rule).fit(classifier, samples)  # type: ignore[arg-type]
     return classifier
@@ -65,19 +65,21 @@ def share_right(labels: Tensor, truth: Tensor) -> float:
 def test_other_images_mend_what_the_maps_miss(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
     classifier = fitted(data)
     for (image, activation, truth), classes in zip(data, CLASSES, strict=True):
-        maps = classifier(image, activation)
+        maps = classifier(image, activation, (0, *classes))
         assert maps.classes == classes and maps.background is not None
-        found = torch.tensor([0, *classes])[torch.cat([maps.background[None], maps.maps]).argmax(0)]
-        assert share_right(found, truth) > share_right(activation.argmax(0), truth) + 0.05
+        ids = torch.tensor([0, *classes])
+        found = ids[torch.cat([maps.background[None], maps.maps]).argmax(0)]
+        assert share_right(found, truth) > share_right(ids[activation.argmax(0)], truth) + 0.05
 
 
-def test_probabilities_sum_to_one_and_absent_classes_have_none(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+def test_probabilities_sum_to_one_and_follow_the_prior(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
     classifier = fitted(data, number=1)
     image, activation, _ = data[0]
-    posterior = classifier.posterior(classifier.features(image), prior_on_grid(activation, (24, 24)))
+    posterior = classifier.posterior(classifier.features(image), prior_on_grid(activation, (24, 24)), (0, 1))
     torch.testing.assert_close(posterior.sum(-1), torch.ones(24, 24))
-    assert bool((posterior[..., 2] == 0).all())
-    nothing = classifier.posterior(torch.rand(5, 3), torch.zeros(5, 3))
+    certain = torch.tensor([0.0, 1.0]).expand(5, 2)
+    torch.testing.assert_close(classifier.posterior(torch.rand(5, 3), certain, (0, 1)), certain)
+    nothing = classifier.posterior(torch.rand(5, 3), torch.zeros(5, 2), (0, 1))
     assert bool((nothing == 0).all())
 
 
@@ -85,13 +87,13 @@ def test_rounds_repeat_exactly_and_the_seed_matters(data: list[tuple[Tensor, Ten
     assert torch.equal(fitted(data).weight, fitted(data).weight)
     image, activation, _ = data[0]
     classifier = classifier_of_colours()
-    first, second = (draw_samples(classifier, image, activation, 50, seed) for seed in (0, 1))
+    first, second = (draw_samples(classifier, image, activation, (0, 1), 50, seed) for seed in (0, 1))
     assert not torch.equal(first.features, second.features)
 
 
 def test_samples_are_cells_of_the_image_each_once(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
     image, activation, _ = data[2]
-    samples = draw_samples(classifier_of_colours(), image, activation, 10**6)
+    samples = draw_samples(classifier_of_colours(), image, activation, (0, 1, 2), 10**6)
     assert samples.features.shape == (576, 3)
     cells = image.permute(1, 2, 0).flatten(0, 1).half()
     assert torch.equal(samples.features.unique(dim=0), cells.unique(dim=0))
@@ -106,10 +108,9 @@ def test_confident_cells_by_hand() -> None:
 def test_a_round_reports_how_many_cells_changed() -> None:
     classifier = classifier_of_colours()
     features = torch.tensor([[0.0, 0, 0]] * 8 + [[9.0, 0, 0]] * 8).half()
-    prior = torch.zeros(16, 3)
-    prior[:8, 0] = prior[9:, 1] = 0.9
-    prior[:8, 1] = prior[9:, 0] = 0.1
-    prior[8, 0], prior[8, 1] = 0.51, 0.49  # of class 1 by its features
+    prior = torch.tensor(
+        [[0.9, 0.1]] * 8 + [[0.51, 0.49]] + [[0.1, 0.9]] * 7
+    )  # the ninth is of class 2 by its features
     rounds: list[tuple[int, float]] = []
-    Rounds(number=2).fit(classifier, [GridSamples(features, prior.half())], lambda *round: rounds.append(round))
+    Rounds(number=2).fit(classifier, [GridSamples(features, prior.half(), (0, 2))], lambda *round: rounds.append(round))
     assert rounds == [(1, 1 / 16), (2, 0.0)]

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.cli.options.backbone import TwoBackboneOptions
-from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import MapOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions, seed_option
@@ -89,6 +89,7 @@ class Settings:
 
     data: DataOptions = group()
     maps: MapOptions = group()
+    labels: LabelOptions = group()
     network: PixelFeatureOptions = group()
     fit: RoundOptions = group()
     run: WriteOptions = group(out=Path("out/pixels"))
@@ -123,7 +124,7 @@ def _draw(
     settings: Settings, dataset: ImageDataset, classifier: PixelClassifier, rank: int, number: int
 ) -> tuple[list[GridSamples], dict[str, str]]:
     """Return the samples of this process's images, and the images that all processes skipped, with the reasons."""
-    cams, fit = settings.maps.open(), settings.fit
+    cams, fit = settings.maps.open(settings.data, settings.labels, dataset), settings.fit
     samples: list[GridSamples] = []
     skipped: dict[str, str] = {}
     for index in tqdm(range(rank, len(dataset), number), unit="image", disable=None if rank == 0 else True):
@@ -137,8 +138,8 @@ def _draw(
 def _draw_from(
     cams: CamFiles, dataset: ImageDataset, index: int, classifier: PixelClassifier, number: int, seed: int
 ) -> GridSamples:
-    _, image, activation = cams.read(dataset, index)
-    return draw_samples(classifier, image, activation, number, seed)
+    seed_of_image = cams.read(dataset, index)
+    return draw_samples(classifier, seed_of_image.image, seed_of_image.known, seed_of_image.classes or (), number, seed)
 
 
 def _print_round(round: int, changed: float, rank: int) -> None:

@@ -1,15 +1,16 @@
 """train.py posterior: class activation maps times what a pixel classifier knows from all images."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from torch_svm_seg.cam.io import cam_path, save_cams
-from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import MapOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
-from torch_svm_seg.pipeline.runner import for_each
+from torch_svm_seg.pipeline.runner import for_each, image_jobs
 from torch_svm_seg.pixel_classifier.classifier import load_pixel_classifier
 
 HELP = "multiply class activation maps by the probabilities of a pixel classifier"
@@ -34,6 +35,7 @@ class Settings:
 
     data: DataOptions = group(affects_results=False)
     maps: MapOptions = group()
+    labels: LabelOptions = group()
     classifier: PixelOptions = group()
     run: WriteOptions = group(out=Path("out/posterior"))
 
@@ -43,11 +45,12 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     dataset, out = settings.data.open(), settings.run.out
     classifier = load_pixel_classifier(settings.classifier.pixels, dataset.class_names)
     classifier.to(settings.run.choose_device())
-    cams = settings.maps.open()
+    cams = settings.maps.open(settings.data, settings.labels, dataset)
     paths = [cam_path(out, id) for id in dataset.ids]
 
     def write(index: int) -> None:
-        _, image, activation = cams.read(dataset, index)
-        save_cams(paths[index], classifier(image, activation), dataset.class_names)
+        seed = cams.read(dataset, index)
+        save_cams(paths[index], classifier(seed.image, seed.known, seed.classes or ()), dataset.class_names)
 
-    return for_each(dataset, write, paths, out, recorded(settings), settings.run.overwrite, rank, number)
+    jobs = image_jobs(dataset, paths, partial(cams.sources, dataset))
+    return for_each(dataset, jobs, write, out, recorded(settings), settings.run.overwrite, rank, number)

@@ -13,7 +13,6 @@ from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.expansion.fusion import fused_stages
-from torch_svm_seg.expansion.labelling import present_classes
 from torch_svm_seg.svm.least_squares import LinearScores
 from torch_svm_seg.tensors import full_precision, resize
 from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint
@@ -38,9 +37,7 @@ class PixelClassifier(nn.Module):
     Example:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=21)
-        >>> activation = torch.full((21, 64, 96), -torch.inf)
-        >>> activation[[0, 8]] = torch.rand(2, 64, 96)
-        >>> maps = classifier(torch.zeros(3, 64, 96), activation)
+        >>> maps = classifier(torch.zeros(3, 64, 96), torch.rand(2, 64, 96), classes=[0, 8])
         >>> maps.classes, maps.maps.shape
         ((8,), torch.Size([1, 4, 6]))
     """
@@ -71,30 +68,29 @@ class PixelClassifier(nn.Module):
         size = max((maps.shape[2:] for maps in stages.values()), key=lambda grid: grid[0] * grid[1])
         return torch.cat([resize(maps, size) for maps in stages.values()], 1)[0].permute(1, 2, 0).float()
 
-    def posterior(self, features: Tensor, prior: Tensor) -> Tensor:
-        """Return the probability of each class, (..., K), from features (..., D) and a prior (..., K).
+    def posterior(self, features: Tensor, prior: Tensor, classes: Sequence[int]) -> Tensor:
+        """Return the probability of some classes, (..., n), from features (..., D) and their prior (..., n).
 
         A class whose prior is 0 has probability 0, and where no class has any, all are 0.
         """
+        own = list(classes)
         with full_precision(features.device):
-            scores = SLOPE * LinearScores(self.weight, self.intercept)(features)
+            scores = SLOPE * LinearScores(self.weight[:, own], self.intercept[own])(features)
         return normalize(scores.masked_fill(prior <= 0, -torch.inf).softmax(-1).nan_to_num(0) * prior)
 
     @torch.no_grad()
-    def forward(self, image: Tensor, activation: Tensor) -> ActivationMaps:
+    def forward(self, image: Tensor, activation: Tensor, classes: Sequence[int]) -> ActivationMaps:
         """Return the posterior of an image's classes as maps, with a background of their own.
 
         Args:
             image: RGB image from 0 to 255, (3, H, W).
-            activation: Activation by class id, background included, (K, H, W), at least 0; -inf for absent classes.
-                As probabilities, it is the prior.
+            activation: Activation of the classes, at least 0, (n, H, W). As probabilities, it is the prior.
+            classes: Their ids, the background's 0 first.
         """
         features = self.features(image)
-        classes = present_classes(activation)
         prior = prior_on_grid(activation, (features.shape[0], features.shape[1])).to(features.device)
-        maps = self.posterior(features, prior)[..., classes.to(features.device)].permute(2, 0, 1)
-        size = (image.shape[1], image.shape[2])
-        return ActivationMaps(tuple(classes[1:].tolist()), maps[1:], size, maps[0])
+        maps = self.posterior(features, prior, classes).permute(2, 0, 1)
+        return ActivationMaps(tuple(classes[1:]), maps[1:], (image.shape[1], image.shape[2]), maps[0])
 
 
 def load_pixel_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> PixelClassifier:
@@ -128,17 +124,16 @@ def prior_on_grid(activation: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the activation of classes as probabilities on a grid.
 
     Args:
-        activation: Activation by class id, (K, H, W); -inf for absent classes.
+        activation: Activation of the classes, (n, H, W).
         size: Height and width of the grid.
 
     Returns:
-        Probabilities (h, w, K), 0 for absent classes; all are 0 in a cell without activation.
+        Probabilities (h, w, n); all are 0 in a cell without activation.
 
     Example:
-        >>> activation = torch.full((3, 4, 4), -torch.inf)
-        >>> activation[0], activation[2] = 1.0, 3.0
+        >>> activation = torch.tensor([1.0, 3.0])[:, None, None].expand(2, 4, 4)
         >>> prior_on_grid(activation, (2, 2))[0, 0].tolist()
-        [0.25, 0.0, 0.75]
+        [0.25, 0.75]
     """
     return normalize(F.adaptive_avg_pool2d(activation.clamp_min(0)[None], size)[0].permute(1, 2, 0).float())
 

@@ -20,36 +20,49 @@ class GridSamples:
 
     Attributes:
         features: Their features, half precision on the CPU, (n, D).
-        prior: Their classes' probabilities before any classifier, half precision, (n, K).
+        prior: Probabilities of the image's classes before any classifier, half precision, (n, classes).
+        classes: Ids of these classes, the background's 0 first.
     """
 
     features: Tensor
     prior: Tensor
+    classes: tuple[int, ...]
+
+    def posterior(self, classifier: PixelClassifier) -> Tensor:
+        """Return the classes' probabilities by a classifier, on the CPU, (n, classes)."""
+        features, prior = (values.float().to(classifier.weight.device) for values in (self.features, self.prior))
+        return classifier.posterior(features, prior, self.classes).cpu()
 
 
 def draw_samples(
-    classifier: PixelClassifier, image: Tensor, activation: Tensor, number: int, seed: int = 0
+    classifier: PixelClassifier,
+    image: Tensor,
+    activation: Tensor,
+    classes: Sequence[int],
+    number: int,
+    seed: int = 0,
 ) -> GridSamples:
     """Draw cells of an image, all of them where there are no more.
 
     Args:
         classifier: Gives the features.
         image: RGB image from 0 to 255, (3, H, W).
-        activation: Activation by class id, (K, H, W); -inf for absent classes.
+        activation: Activation of the image's classes, (n, H, W).
+        classes: Their ids, the background's 0 first.
         number: Cells to draw.
         seed: Seed of the choice.
 
     Example:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=3)
-        >>> samples = draw_samples(classifier, torch.zeros(3, 64, 96), torch.rand(3, 64, 96), number=10)
+        >>> samples = draw_samples(classifier, torch.zeros(3, 64, 96), torch.rand(2, 64, 96), [0, 2], number=10)
         >>> samples.features.shape, samples.prior.shape
-        (torch.Size([10, 256]), torch.Size([10, 3]))
+        (torch.Size([10, 256]), torch.Size([10, 2]))
     """
     features = classifier.features(image)
     prior = prior_on_grid(activation, (features.shape[0], features.shape[1])).flatten(0, 1)
     chosen = hash_integers(seed, torch.arange(len(prior))).argsort(stable=True)[:number]
-    return GridSamples(features.flatten(0, 1).cpu()[chosen].half(), prior[chosen].half())
+    return GridSamples(features.flatten(0, 1).cpu()[chosen].half(), prior[chosen].half(), tuple(classes))
 
 
 @dataclass(frozen=True)
@@ -94,23 +107,20 @@ class Rounds:
             moments = ClassMoments.zeros(classifier.intercept.shape[0], classifier.channels)
             for samples, posterior in zip(images, posteriors, strict=True):
                 labels = confident_cells(posterior, self.share)
-                moments.add(samples.features[labels != VOID].float(), labels[labels != VOID])
+                ids = torch.tensor(samples.classes)[labels[labels != VOID]]
+                moments.add(samples.features[labels != VOID].float(), ids)
             moments = ClassMoments(*(sum_over_processes(sums) for sums in moments))
             classifier.set(moments.solve(self.ridge))
-            device = classifier.weight.device
-            found = [
-                classifier.posterior(samples.features.float().to(device), samples.prior.float().to(device)).cpu()
-                for samples in images
-            ]
+            found = [samples.posterior(classifier) for samples in images]
             on_round(round, _changed(posteriors, found))
             posteriors = found
 
 
 def confident_cells(posterior: Tensor, share: float) -> Tensor:
-    """Return the labels (n,) of the share of each class's cells that lead the most; 255 for the others.
+    """Return the most likely class (n,) of the share of each class's cells that lead the most; 255 for the others.
 
     Args:
-        posterior: Probabilities (n, K); a cell of which all are 0 is never confident.
+        posterior: Probabilities (n, classes); a cell of which all are 0 is never confident.
         share: Share of cells to keep, more than 0 to 1.
 
     Example:
