@@ -14,7 +14,7 @@ from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions, seed_option
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.expansion.fusion import fused_stages
+from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.pipeline.run_folder import SPOILT, print_skipped, skip_reason
 from torch_svm_seg.pipeline.supervision import CamFiles
 from torch_svm_seg.pixel_classifier.classifier import METHOD, PixelClassifier

@@ -12,7 +12,7 @@ from torch_svm_seg.backbones.several import TwoBackbones
 from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
-from torch_svm_seg.expansion.fusion import fused_stages
+from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.svm.least_squares import LinearScores
 from torch_svm_seg.tensors import full_precision, resize
 from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint
