@@ -9,7 +9,13 @@ from torch.nn import functional as F
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Keeps autocast, if any is on, out of a block."""
+    """Keep autocast, if any is on, out of a block.
+
+    Example:
+        >>> with full_precision(torch.device("cpu")):
+        ...     print((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+        torch.float32
+    """
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
@@ -17,34 +23,62 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds PyTorch's generator of the CPU for a block, and leaves it as it was."""
+    """Seed PyTorch's generator of the CPU for a block, and leave it as it was.
+
+    Example:
+        >>> with seeded(3):
+        ...     first = torch.rand(2)
+        >>> with seeded(3):
+        ...     print(torch.equal(first, torch.rand(2)))
+        True
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def resize(values: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:
-    """Interpolate values (B, C, h, w) bilinearly to a size (H, W); ``antialias`` as of ``interpolate``."""
+    """Interpolate values (B, C, h, w) bilinearly to a size (H, W); ``antialias`` as in ``interpolate``.
+
+    Example:
+        >>> resize(torch.rand(1, 3, 4, 4), (8, 12)).shape
+        torch.Size([1, 3, 8, 12])
+    """
     if tuple(values.shape[-2:]) == tuple(size):
         return values
     return F.interpolate(values, tuple(size), mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
-    """Rows ``rows`` (B, n) of values (B, N, C), as (B, n, C)."""
+    """Return the rows ``rows`` (B, n) of values (B, N, C), as (B, n, C).
+
+    Example:
+        >>> take_rows(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[2, 0]])).tolist()
+        [[[3.0], [1.0]]]
+    """
     return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def spread_rows(values: Tensor, rows: Tensor, number: int) -> Tensor:
-    """Values (P, n) at places ``rows`` (P, n) of zeros (P, number), added where places repeat."""
+    """Add values (P, n) to zeros (P, number) at the indices ``rows`` (P, n).
+
+    Example:
+        >>> spread_rows(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0, 2, 2]]), 4).tolist()
+        [[1.0, 0.0, 5.0, 0.0]]
+    """
     return values.new_zeros(values.shape[0], number).scatter_add_(1, rows, values)
 
 
 def first_true(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a mask (..., N) is true along its last dimension, padded to the largest count (at least 1).
+    """Return the indices where a mask (..., N) is true along its last dimension, padded to the largest count.
 
     Returns:
-        Indices (..., A), ascending, padded by indices of entries that are false; and which of them are real, bool.
+        Indices (..., A), A at least 1, ascending, padded by indices of false entries; and which are valid, bool.
+
+    Example:
+        >>> indices, valid = first_true(torch.tensor([[False, True, True], [True, False, False]]))
+        >>> indices[valid].tolist(), valid.tolist()
+        ([1, 2, 0], [[True, True], [True, False]])
     """
     count = max(int(mask.sum(-1).max()), 1) if mask.numel() else 1
     indices = mask.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[..., :count]
@@ -52,9 +86,13 @@ def first_true(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hash_integers(*parts: Tensor | int) -> Tensor:
-    """Pseudo-random integers in [0, 2^32) from the broadcast integers ``parts``: the same on every device.
+    """Return pseudo-random integers in [0, 2^32) from the broadcast integers ``parts``: the same on every device.
 
     Each part is mixed in by the finaliser of MurmurHash3 (Appleby, 2011), on 32 bits of 64-bit integers.
+
+    Example:
+        >>> hash_integers(torch.arange(1000), 7).unique().shape
+        torch.Size([1000])
     """
     value = torch.tensor(0)
     for part in parts:
@@ -65,9 +103,13 @@ def hash_integers(*parts: Tensor | int) -> Tensor:
 
 
 def position_hash(valid: Tensor, seed: int = 0) -> Tensor:
-    """Pseudo-random numbers for choosing among the valid entries of (B, N); the others get a larger number.
+    """Return pseudo-random numbers for choosing among the valid entries of (B, N); the others get a larger number.
 
     A number depends on the seed and on the entry's rank among the valid ones alone: a choice made by it does not depend
     on the padding, on the other images of the batch or on the device.
+
+    Example:
+        >>> position_hash(torch.tensor([[True, True, False]])).argmax(1).tolist()
+        [2]
     """
     return torch.where(valid, hash_integers(seed, valid.long().cumsum(1)), 2**32)

@@ -26,6 +26,10 @@ class Certainty(IntEnum):
         POSSIBLE: Only if the image's labels or the user say so.
         LIKELY: Unless they say otherwise.
         SURE: The file itself shows it.
+
+    Example:
+        >>> Certainty.SURE > Certainty.LIKELY
+        True
     """
 
     POSSIBLE = 0
@@ -42,6 +46,10 @@ class Found:
         maps: Activation, float32 (classes, h, w).
         certainty: How certain it is that the file is of the form it was read in.
         are_logits: Whether the maps are scores of which a softmax makes probabilities.
+
+    Example:
+        >>> Found((0, 8), torch.zeros(2, 4, 6)).classes
+        frozenset({8})
     """
 
     ids: tuple[int, ...]
@@ -139,6 +147,10 @@ def integers(values: object) -> list[int]:
 
     Raises:
         TypeError: A value is none.
+
+    Example:
+        >>> integers(np.array([7, 14]))
+        [7, 14]
     """
     return [integer(value) for value in array(values).reshape(-1)]
 
@@ -148,6 +160,10 @@ def integer(value: Any) -> int:
 
     Raises:
         TypeError: It is none.
+
+    Example:
+        >>> integer(np.int64(7))
+        7
     """
     if isinstance(value, bool | np.bool_ | str | bytes) or not np.isfinite(value) or int(value) != value:
         raise TypeError(f"class {value!r}")
@@ -159,6 +175,10 @@ def array(values: object) -> NDArray[Any]:
 
     Raises:
         TypeError: It is neither an array, a tensor nor a list.
+
+    Example:
+        >>> array([1, 2]).shape
+        (2,)
     """
     if isinstance(values, Tensor):
         if values.layout != torch.strided or values.is_quantized:
@@ -172,7 +192,12 @@ def array(values: object) -> NDArray[Any]:
 
 
 def arrays(values: object) -> list[NDArray[Any]]:
-    """Return the maps, each (h, w), of an array (C, h, w), of a single map (h, w), or of a list of maps."""
+    """Return the maps, each (h, w), of an array (C, h, w), of a single map (h, w), or of a list of maps.
+
+    Example:
+        >>> len(arrays(np.zeros((2, 4, 6))))
+        2
+    """
     if isinstance(values, list | tuple):
         return [array(map) for map in values]
     found = array(values)
@@ -185,6 +210,10 @@ def stacked(maps: Sequence[NDArray[Any]]) -> Tensor:
 
     Raises:
         ValueError: There are none, or they are no maps of one size.
+
+    Example:
+        >>> stacked([np.zeros((4, 6)), np.ones((4, 6))]).shape
+        torch.Size([2, 4, 6])
     """
     if not maps:
         raise ValueError("no class in it")
@@ -195,5 +224,10 @@ def stacked(maps: Sequence[NDArray[Any]]) -> Tensor:
 
 
 def sum_to_one(maps: Tensor) -> bool:
-    """Whether maps (C, h, w) are probabilities: of at least two classes, not negative, with a sum of 1 everywhere."""
+    """Whether maps (C, h, w) are probabilities: of at least two classes, not negative, with a sum of 1 everywhere.
+
+    Example:
+        >>> sum_to_one(torch.full((2, 4, 6), 0.5))
+        True
+    """
     return len(maps) > 1 and bool(maps.min() >= 0) and bool(((maps.sum(0) - 1).abs() < _TOLERANCE).all())

@@ -62,6 +62,10 @@ def known_form(name: str) -> Form:
 
     Raises:
         InputError: There is none.
+
+    Example:
+        >>> known_form("irn").name
+        'irn'
     """
     if name not in FORMS:
         raise InputError(f"--cams-form: expected one of {', '.join(FORMS)}, got {name!r}")
@@ -73,6 +77,11 @@ def read_as(content: object, name: str) -> Choice:
 
     Raises:
         ValueError: It is of another form.
+
+    Example:
+        >>> import numpy as np
+        >>> read_as({7: np.zeros((4, 6), np.float32)}, "psa").found.ids
+        (8,)
     """
     chosen = known_form(name)
     found = chosen.read(content) if isinstance(content, Mapping) else None
@@ -95,6 +104,11 @@ def foreground(keys: Sequence[int], maps: Sequence[NDArray[Any]], certainty: Cer
 
     Raises:
         ValueError: There are not as many keys as maps.
+
+    Example:
+        >>> import numpy as np
+        >>> foreground([7], [np.zeros((4, 6))]).ids
+        (8,)
     """
     _check_number(keys, maps)
     return Found(tuple(key + 1 for key in keys), stacked(maps), certainty)
@@ -105,6 +119,11 @@ def with_background(ids: Sequence[int], maps: Sequence[NDArray[Any]]) -> Found:
 
     Raises:
         ValueError: There are not as many ids as maps.
+
+    Example:
+        >>> import numpy as np
+        >>> with_background([0, 8], [np.zeros((4, 6)), np.ones((4, 6))]).ids
+        (0, 8)
     """
     _check_number(ids, maps)
     values = stacked(maps)

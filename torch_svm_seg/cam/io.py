@@ -58,7 +58,12 @@ class ReadCams(NamedTuple):
 
 
 def cam_path(folder: PathLike, id: str) -> Path:
-    """Return where this project's file of an image lies."""
+    """Return where this project's file of an image lies.
+
+    Example:
+        >>> cam_path("cams", "2007_000032").as_posix()
+        'cams/2007_000032.npz'
+    """
     return Path(folder) / f"{id}.npz"
 
 
@@ -83,6 +88,14 @@ def save_cams(path: PathLike, maps: ActivationMaps, class_names: Sequence[str]) 
 
     Raises:
         OSError: The file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> maps = ActivationMaps((1,), torch.ones(1, 15, 20), (60, 80))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_cams(cam_path(folder, "a"), maps, ["background", "cat"])
+        ...     read_cams(folder, "a", (60, 80), ["background", "cat"]).classes
+        (1,)
     """
     arrays = {
         "classes": np.array(maps.classes, dtype=np.int64),
@@ -103,7 +116,16 @@ def read_cams(
     form: str | None = None,
     labels: Collection[int] | None = None,
 ) -> ActivationMaps:
-    """Read the maps of an image, see :func:`read_cam_files`."""
+    """Read the maps of an image, see :func:`read_cam_files`.
+
+    Example:
+        >>> import tempfile
+        >>> maps = ActivationMaps((1,), torch.ones(1, 15, 20), (60, 80))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_cams(cam_path(folder, "a"), maps, ["background", "cat"])
+        ...     read_cams(folder, "a", (60, 80), ["background", "cat"]).maps.shape
+        torch.Size([1, 15, 20])
+    """
     return read_cam_files(folder, id, size, class_names, form, labels).maps
 
 

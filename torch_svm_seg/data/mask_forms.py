@@ -144,7 +144,13 @@ def is_renumbered(mask: StoredMask, colours: Colours, number: int) -> bool:
 
 
 def used_values(values: Tensor) -> list[int]:
-    """Return the values that occur in a mask (H, W), ascending; quicker than sorting where they are small."""
+    """Return the values that occur in a mask (H, W), ascending; quicker than sorting where they are small.
+
+    Example:
+        >>> import torch
+        >>> used_values(torch.tensor([[255, 3], [0, 3]]))
+        [0, 3, 255]
+    """
     if values.min() < 0 or values.max() > 65535:
         used = values.unique()
     else:
@@ -153,7 +159,13 @@ def used_values(values: Tensor) -> list[int]:
 
 
 def only_0_and_255(values: Tensor) -> bool:
-    """Whether a mask holds no other values than 0 and 255."""
+    """Whether a mask holds no other values than 0 and 255.
+
+    Example:
+        >>> import torch
+        >>> only_0_and_255(torch.tensor([[0, 255], [0, 0]]))
+        True
+    """
     return bool(((values == 0) | (values == VOID)).all())
 
 

@@ -48,7 +48,12 @@ class Notes:
 
 
 def counted(counts: dict[str, int]) -> list[str]:
-    """Return notes with the number of images that each is about."""
+    """Return notes with the number of images that each is about.
+
+    Example:
+        >>> counted({"EXIF orientation ignored": 2})
+        ['EXIF orientation ignored: 2 images']
+    """
     return [f"{text}: {number} image{'' if number == 1 else 's'}" for text, number in counts.items()]
 
 

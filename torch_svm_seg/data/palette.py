@@ -34,6 +34,10 @@ def colorize(mask: Tensor) -> NDArray[np.uint8]:
     Raises:
         TypeError: The mask is not of an integer type.
         ValueError: The mask has another shape, is empty or holds other ids.
+
+    Example:
+        >>> colorize(torch.tensor([[0, 15]])).tolist()
+        [[[0, 0, 0], [192, 128, 128]]]
     """
     palette = np.array(voc_palette(), dtype=np.uint8).reshape(256, 3)
     return palette[as_bytes(mask)]
@@ -45,6 +49,10 @@ def as_bytes(mask: Tensor) -> NDArray[np.uint8]:
     Raises:
         TypeError: The mask is not of an integer type.
         ValueError: The mask has another shape, is empty or holds other ids than 0..255.
+
+    Example:
+        >>> as_bytes(torch.tensor([[0, 255]])).dtype
+        dtype('uint8')
     """
     if mask.is_floating_point() or mask.is_complex():
         raise TypeError(f"mask: expected class ids of an integer type, got {mask.dtype}")

@@ -52,6 +52,10 @@ def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, of an image that is not decoded yet; 1 is upright.
 
     Pillow itself turns TIFF upright, whose orientation is no tag for viewers but a part of the format.
+
+    Example:
+        >>> orientation(Image.new("RGB", (4, 3)))
+        1
     """
     if image.format == "TIFF":
         return 1
@@ -60,7 +64,12 @@ def orientation(image: Image.Image) -> int:
 
 
 def is_wide(image: Image.Image) -> bool:
-    """Whether the values of an image have more than 8 bits."""
+    """Whether the values of an image have more than 8 bits.
+
+    Example:
+        >>> is_wide(Image.new("I;16", (4, 3)))
+        True
+    """
     return image.mode.startswith("I")
 
 

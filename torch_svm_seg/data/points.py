@@ -35,6 +35,10 @@ class Point(NamedTuple):
         y: Pixels from the top, 0 to the height.
         class_id: Its class.
         certainty: How sure the label is, above 0 and at most 1.
+
+    Example:
+        >>> Point(3, 4, class_id=8)
+        Point(x=3, y=4, class_id=8, certainty=1.0)
     """
 
     x: float
@@ -50,6 +54,10 @@ class ImagePoints:
     Attributes:
         points: The points.
         size: Height and width of the image that they were set on, where the file tells them.
+
+    Example:
+        >>> ImagePoints((Point(3, 4, class_id=8),), size=(60, 80)).size
+        (60, 80)
     """
 
     points: tuple[Point, ...]

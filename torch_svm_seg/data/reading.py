@@ -56,6 +56,14 @@ def read_bytes(path: PathLike, most: int = LARGEST_FILE) -> bytes:
 
     Raises:
         InputError: The file is missing, larger or no regular file, or cannot be read.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "a")
+        ...     _ = path.write_bytes(b"cat")
+        ...     read_bytes(path)
+        b'cat'
     """
     with reading(path):
         # Opening a pipe that nobody writes to would wait.
@@ -70,10 +78,18 @@ def read_bytes(path: PathLike, most: int = LARGEST_FILE) -> bytes:
 
 
 def read_text(path: PathLike) -> str:
-    """Read a UTF-8 text file; a byte order mark, which Windows editors put in front, is left out.
+    r"""Read a UTF-8 text file; a byte order mark, which Windows editors put in front, is left out.
 
     Raises:
         InputError: The file cannot be read, or is no UTF-8 text.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "names.txt")
+        ...     _ = path.write_bytes(b"\xef\xbb\xbfcat")
+        ...     read_text(path)
+        'cat'
     """
     content = read_bytes(path, LARGEST_TEXT)
     try:
@@ -91,6 +107,14 @@ def read_arrays(path: PathLike, most: int) -> dict[str, NDArray[Any]]:
 
     Raises:
         InputError: The file is missing, damaged or no such archive, holds objects, or more than ``most`` bytes.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "a.npz")
+        ...     np.savez(path, maps=np.zeros((2, 3)))
+        ...     read_arrays(path, most=1000)["maps"].shape
+        (2, 3)
     """
     content = read_bytes(path)
     with reading(path), zipfile.ZipFile(io.BytesIO(content)) as archive:

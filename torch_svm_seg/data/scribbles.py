@@ -37,6 +37,10 @@ class Scribble:
     Attributes:
         corners: Its corners (x, y) in pixels.
         class_id: Its class.
+
+    Example:
+        >>> Scribble(((0.0, 0.0), (8.0, 3.0)), class_id=8).class_id
+        8
     """
 
     corners: tuple[tuple[float, float], ...]
@@ -126,6 +130,10 @@ def line_mask(corners: Sequence[tuple[float, float]], size: tuple[int, int], wid
         corners: Columns and rows (x, y) of its corners, the first pixel's being 0; a single one is a dot.
         size: Height and width of the image.
         width: Of the line, in pixels.
+
+    Example:
+        >>> line_mask([(0, 0), (3, 0)], (2, 5), width=1).int().tolist()
+        [[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
     """
     canvas = Image.new("1", (size[1], size[0]))
     draw, radius = ImageDraw.Draw(canvas), (width - 1) / 2

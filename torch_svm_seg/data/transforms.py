@@ -19,11 +19,11 @@ class Placement:
     """Where a square shows an image: resized, mirrored or not, and cut or padded.
 
     Attributes:
-        size: side of the square, in pixels.
-        resized: height and width that the image gets.
-        mirrored: whether left and right are exchanged.
-        shown: rows and columns of the resized image that are in the square.
-        place: rows and columns of the square where they are.
+        size: Side of the square, in pixels.
+        resized: Height and width that the image gets.
+        mirrored: Whether left and right are exchanged.
+        shown: Rows and columns of the resized image that are in the square.
+        place: Rows and columns of the square where they are.
     """
 
     size: int
@@ -33,12 +33,12 @@ class Placement:
     place: tuple[slice, slice]
 
     def apply(self, image: Tensor, fill: Tensor, nearest: bool = False) -> Tensor:
-        """Makes the square.
+        """Make the square.
 
         Args:
             image: (C, H, W).
-            fill: what the image does not cover, (C, 1, 1).
-            nearest: whether to resize to the nearest pixel's value, as labels must be.
+            fill: What the image does not cover, (C, 1, 1).
+            nearest: Whether to resize to the nearest pixel's value, as labels must be.
 
         Returns:
             (C, size, size), of the fill's type.
@@ -55,13 +55,17 @@ class Placement:
 def random_placement(
     image_size: Sequence[int], size: int, longest: tuple[float, float], generator: torch.Generator
 ) -> Placement:
-    """Resizes an image at random, mirrors it or not, and cuts a square at a random place.
+    """Choose at random how to resize an image, whether to mirror it, and where to cut a square.
 
     Args:
-        image_size: height and width of the image.
-        size: side of the square, in pixels.
-        longest: least and largest length of the image's longest side, in sides of the square.
-        generator: source of the choices.
+        image_size: Height and width of the image.
+        size: Side of the square, in pixels.
+        longest: Least and largest length of the image's longest side, in sides of the square.
+        generator: Source of the choices.
+
+    Example:
+        >>> random_placement((60, 80), 32, (1.0, 1.0), torch.Generator().manual_seed(0)).resized
+        (24, 32)
     """
     least, largest = longest
     factor = least + (largest - least) * float(torch.rand((), generator=generator))
@@ -72,19 +76,25 @@ def random_placement(
 
 
 def random_crop(image: Tensor, size: int, fill: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Shows an image in a square, at random, by the recipe of SIPE and of IRN's classifier.
+    """Show an image in a square, at random, by the recipe of SIPE and of IRN's classifier.
 
     What the image does not cover is padded. Filled with the mean that a network subtracts, it is zero after
     normalisation, as in the recipe.
 
     Args:
         image: RGB 0..255, uint8 of shape (3, H, W).
-        size: side of the square, in pixels; the image's longest side becomes 0.625 to 1.25 times as long.
-        fill: colour of the padding, (3, 1, 1).
-        generator: source of the choices.
+        size: Side of the square, in pixels; the image's longest side becomes 0.625 to 1.25 times as long.
+        fill: Colour of the padding, (3, 1, 1).
+        generator: Source of the choices.
 
     Returns:
         The crop, RGB 0..255, float32 of shape (3, size, size), and where it is not padding, bool (size, size).
+
+    Example:
+        >>> image, fill = torch.zeros(3, 60, 80, dtype=torch.uint8), torch.zeros(3, 1, 1)
+        >>> crop, shown = random_crop(image, 32, fill, torch.Generator().manual_seed(0))
+        >>> crop.shape, shown.shape
+        (torch.Size([3, 32, 32]), torch.Size([32, 32]))
     """
     placement = random_placement(image.shape[1:], size, _LONGEST, generator)
     valid = torch.zeros(size, size, dtype=torch.bool)
@@ -95,18 +105,25 @@ def random_crop(image: Tensor, size: int, fill: Tensor, generator: torch.Generat
 def random_masked_crop(
     image: Tensor, mask: Tensor, size: int, scales: tuple[float, float], fill: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Shows an image and its mask in a square, at random, by the recipe of DeepLab.
+    """Show an image and its mask in a square, at random, by the recipe of DeepLab.
 
     Args:
         image: RGB 0..255, uint8 of shape (3, H, W).
-        mask: class ids, int64 of shape (H, W).
-        size: side of the square, in pixels.
-        scales: smallest and largest factor on the image's size.
-        fill: colour of the padding, (3, 1, 1).
-        generator: source of the choices.
+        mask: Class ids, int64 of shape (H, W).
+        size: Side of the square, in pixels.
+        scales: Smallest and largest factor on the image's size.
+        fill: Colour of the padding, (3, 1, 1).
+        generator: Source of the choices.
 
     Returns:
         The crop, RGB 0..255, float32 of shape (3, size, size), and its class ids, int64 (size, size), 255 in padding.
+
+    Example:
+        >>> image, mask = torch.zeros(3, 60, 80, dtype=torch.uint8), torch.zeros(60, 80, dtype=torch.long)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> crop, labels = random_masked_crop(image, mask, 32, (0.5, 1.5), torch.zeros(3, 1, 1), generator)
+        >>> crop.shape, labels.shape
+        (torch.Size([3, 32, 32]), torch.Size([32, 32]))
     """
     longest = max(mask.shape) / size
     placement = random_placement(mask.shape, size, (scales[0] * longest, scales[1] * longest), generator)
@@ -115,7 +132,12 @@ def random_masked_crop(
 
 
 def resize_longest_side(image: Tensor, length: int, multiple: int = 1) -> Tensor:
-    """Resizes an image (3, H, W) so that its longest side has a length, and both sides are multiples of a number."""
+    """Resize an image (3, H, W) so that its longest side has a length, and both sides are multiples of a number.
+
+    Example:
+        >>> resize_longest_side(torch.zeros(3, 60, 80), 40).shape
+        torch.Size([3, 30, 40])
+    """
     resized: Tensor = transforms.resize(image, _longest_side(image.shape[1:], length, multiple), antialias=True)
     return resized
 

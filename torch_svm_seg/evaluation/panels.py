@@ -31,6 +31,10 @@ class PanelRow:
         predictions: A mask for each of the panel's columns.
         truth: Ground truth, if known.
         samples: Class of each pixel that trained the classifier and 255 at all others, if known.
+
+    Example:
+        >>> PanelRow(torch.zeros(3, 60, 80, dtype=torch.uint8), [torch.zeros(60, 80, dtype=torch.long)]).truth is None
+        True
     """
 
     image: Tensor
@@ -108,6 +112,10 @@ def draw_samples(image: Tensor, samples: Tensor) -> Image.Image:
     Args:
         image: The image, uint8 (3, H, W).
         samples: Class of each sampled pixel, 255 at all others, (H, W).
+
+    Example:
+        >>> draw_samples(torch.zeros(3, 60, 80, dtype=torch.uint8), torch.full((60, 80), 255)).size
+        (80, 60)
     """
     grey = _small(image).convert("L").convert("RGB")
     canvas = np.array(Image.blend(grey, Image.new("RGB", grey.size, WHITE), FADED))

@@ -22,7 +22,12 @@ _SHARES = (0.0, 0.25, 0.25, 0.5)
 
 
 class Pair(IntEnum):
-    """The kinds of pairs of cells, by their labels."""
+    """The kinds of pairs of cells, by their labels.
+
+    Example:
+        >>> [pair.name for pair in Pair]
+        ['UNSURE', 'BACKGROUND', 'OBJECT', 'DIFFERENT']
+    """
 
     UNSURE, BACKGROUND, OBJECT, DIFFERENT = range(4)
 

@@ -59,6 +59,12 @@ class Line:
         height: Height of the grid.
         width: Width of the grid.
         reach: The longest step along a row or a column.
+
+    Example:
+        >>> import torch
+        >>> line = Line.of(torch.zeros(3, 4), reach=2)
+        >>> line.height, line.width
+        (3, 4)
     """
 
     height: int

@@ -15,12 +15,24 @@ UNSURE_BELOW = 1.0
 
 
 def image_png(image: Tensor) -> bytes:
-    """Return an image, RGB uint8 (3, H, W), as a PNG: pixels as they were read, without tags that would turn them."""
+    """Return an image, RGB uint8 (3, H, W), as a PNG: pixels as they were read, without tags that would turn them.
+
+    Example:
+        >>> import torch
+        >>> image_png(torch.zeros(3, 4, 6, dtype=torch.uint8))[1:4]
+        b'PNG'
+    """
     return _png(Image.fromarray(image.permute(1, 2, 0).numpy()))
 
 
 def mask_png(mask: Tensor) -> str:
-    """Return a mask, class ids (H, W), as a data address of a PNG in VOC's colours, its background transparent."""
+    """Return a mask, class ids (H, W), as a data address of a PNG in VOC's colours, its background transparent.
+
+    Example:
+        >>> import torch
+        >>> mask_png(torch.zeros(4, 6, dtype=torch.long))[:22]
+        'data:image/png;base64,'
+    """
     shown = Image.fromarray(mask.to(torch.uint8).numpy())
     shown.putpalette(voc_palette())
     return _address(_png(shown, transparency=0))
@@ -31,6 +43,11 @@ def uncertainty_png(margin: Tensor) -> str:
 
     Args:
         margin: By how much the best score exceeds the second best, (H, W), at least 0.
+
+    Example:
+        >>> import torch
+        >>> uncertainty_png(torch.zeros(4, 6))[:22]
+        'data:image/png;base64,'
     """
     cover = Image.fromarray(((1 - margin / UNSURE_BELOW).clamp(min=0) * 255).to(torch.uint8).numpy())
     return _address(_png(Image.merge("LA", (Image.new("L", cover.size, 255), cover))))

@@ -28,6 +28,10 @@ class Stroke:
         class_id: Its class; 255 erases.
         corners: Its corners (x, y) in pixels; a single one is a click.
         width: Of the brush, in pixels.
+
+    Example:
+        >>> Stroke("a", 8, ((3.0, 4.0),), width=9).is_click
+        True
     """
 
     key: str

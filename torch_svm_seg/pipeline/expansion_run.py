@@ -35,7 +35,12 @@ _MOST_WAITING = 4
 
 
 def mask_path(out: Path, name: str, id: str) -> Path:
-    """Return where the mask of an image lies."""
+    """Return where the mask of an image lies.
+
+    Example:
+        >>> mask_path(Path("out"), "F4+crf", "2007_000032").as_posix()
+        'out/F4+crf/2007_000032.png'
+    """
     return out / name / f"{id}.png"
 
 

@@ -30,6 +30,10 @@ class ImageEntry:
         restored: Number of classes that each name's mask got back from the seed.
         unseeded: Number of classes that the image is labelled with and that no pixel of its seed has.
         notes: Notes on how its files were read.
+
+    Example:
+        >>> ImageEntry("2007_000032", sources="0f3a", seconds={"F4": 0.5}).unseeded
+        0
     """
 
     id: str
@@ -50,6 +54,14 @@ class ImageLog:
     Args:
         out: The folder.
         rank: Number of this process.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = ImageLog(pathlib.Path(folder))
+        ...     log.append(ImageEntry("a", sources="0f3a"))
+        ...     log.gather()["a"].sources
+        '0f3a'
     """
 
     def __init__(self, out: Path, rank: int = 0) -> None:
@@ -103,6 +115,10 @@ def numbers(values: Mapping[Any, Any]) -> dict[str, float]:
 
     Raises:
         ValueError: A value is none.
+
+    Example:
+        >>> numbers({"F4": 1.5})
+        {'F4': 1.5}
     """
     found = {str(name): float(value) for name, value in values.items()}
     if not all(abs(value) < 1e12 for value in found.values()):

@@ -22,6 +22,10 @@ class MarkKind:
         style: Its class in the style sheet.
         path: Its outline around (0, 0), as SVG.
         height: Its position in the row, so that marks of one value do not hide each other.
+
+    Example:
+        >>> MarkKind("mask", "M0 0h4v4h-4z").height
+        '50%'
     """
 
     style: str

@@ -31,6 +31,10 @@ class Figure:
         uri: A ``data:`` address that holds the image, or None.
         size: Width and height in pixels.
         miou: Score of a predicted mask, from 0 to 1.
+
+    Example:
+        >>> Figure("F4", alt="no mask of F4").uri is None
+        True
     """
 
     title: str

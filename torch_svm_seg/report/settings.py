@@ -18,6 +18,10 @@ class RecordedRun(NamedTuple):
     Attributes:
         steps: Names of the steps.
         settings: Pairs of a setting's dotted name and its value as text.
+
+    Example:
+        >>> RecordedRun(["F4"], [("svm.C", "1.0")]).steps
+        ['F4']
     """
 
     steps: list[str]

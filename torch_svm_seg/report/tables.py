@@ -17,6 +17,10 @@ class ClassCell(NamedTuple):
         value: IoU from 0 to 1; NaN where the class is absent.
         strength: Position between the table's smallest and largest value, from 0 to 100.
         best: Whether no step is better.
+
+    Example:
+        >>> ClassCell(value=0.5, strength=100.0, best=True).best
+        True
     """
 
     value: float
