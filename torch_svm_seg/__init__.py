@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from torch_svm_seg.cam.activation import class_activation_maps as class_activation_maps
     from torch_svm_seg.expansion.expander import Expansion as Expansion
     from torch_svm_seg.expansion.expander import SVMExpander as SVMExpander
+    from torch_svm_seg.refine.affinity_walk import AffinityWalk as AffinityWalk
     from torch_svm_seg.refine.dense_crf import DenseCRF as DenseCRF
     from torch_svm_seg.refine.pamr import PAMR as PAMR
     from torch_svm_seg.svm.approximations import Fourier as Fourier
@@ -19,6 +20,7 @@ __version__ = "0.2.0"
 _HOMES = {
     "PAMR": "refine.pamr",
     "SVM": "svm.svm",
+    "AffinityWalk": "refine.affinity_walk",
     "DenseCRF": "refine.dense_crf",
     "Fourier": "svm.approximations",
     "Nystroem": "svm.approximations",

@@ -9,10 +9,9 @@ import torch
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.backbones.several import TwoBackbones
-from torch_svm_seg.cam.activation import class_activation_maps
+from torch_svm_seg.cam.activation import class_activation_maps, spread_maps
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.io import read_cams
-from torch_svm_seg.cam.spreading import spread_maps
 from torch_svm_seg.cli import expand, train
 from torch_svm_seg.data.constants import VOC_CLASSES
 from torch_svm_seg.data.io import read_mask

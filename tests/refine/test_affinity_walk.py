@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_svm_seg.backbones.builder import load_backbone
-from torch_svm_seg.cam.activation import ActivationMaps
-from torch_svm_seg.cam.spreading import spread_maps
+from torch_svm_seg.cam.activation import ActivationMaps, spread_maps
 from torch_svm_seg.refine import AffinityWalk, FeatureWalk, affinity_walk
 from torch_svm_seg.refine.affinity_walk import boxes_above
 

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
 
 from torch_svm_seg.cam.classifier import Classifier
+from torch_svm_seg.refine.feature_walk import FeatureWalk
 from torch_svm_seg.tensors import resize
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
@@ -115,6 +116,36 @@ def class_activation_maps(
     total = total / total.amax((1, 2), keepdim=True).clamp_min(_EPSILON)
     background, maps = (total[0], total[1:]) if network.has_background else (None, total)
     return ActivationMaps(classes, maps, (height, width), background)
+
+
+@torch.no_grad()
+def spread_maps(walk: FeatureWalk, image: Tensor, maps: ActivationMaps) -> ActivationMaps:
+    """Spread the maps of an image by the similarity of features, and divide each class's by its maximum.
+
+    Class activation is high at what tells a class most; the walk brings it to what is alike to a network that no label
+    has trained. A background map walks along, and is not divided.
+
+    Args:
+        walk: Walk on any device.
+        image: RGB image from 0 to 255, (3, H, W).
+        maps: Its maps.
+
+    Returns:
+        Maps on the grid of the walk's features.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> walk = FeatureWalk(load_backbone("resnet18", "random"))
+        >>> maps = ActivationMaps((8, 15), torch.rand(2, 16, 24), size=(64, 96))
+        >>> spread_maps(walk, torch.zeros(3, 64, 96), maps).maps.shape
+        torch.Size([2, 4, 6])
+    """
+    device = next(walk.parameters()).device
+    given = maps.maps if maps.background is None else torch.cat([maps.maps, maps.background[None]])
+    spread = walk.spread(image[None].to(device), given[None].to(device))[0].clamp_min(0)
+    classes, background = spread[: len(maps.classes)], spread[len(maps.classes) :]
+    classes = classes / classes.amax((1, 2), keepdim=True).clamp_min(_EPSILON)
+    return replace(maps, maps=classes, background=background[0] if len(background) else None)
 
 
 def constant_background(maps: ActivationMaps, threshold: float) -> Tensor:

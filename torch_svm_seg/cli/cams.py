@@ -7,11 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from torch_svm_seg.cam.activation import SCALES, ActivationMaps, class_activation_maps
+from torch_svm_seg.cam.activation import SCALES, ActivationMaps, class_activation_maps, spread_maps
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cam.io import cam_path, save_cams
-from torch_svm_seg.cam.spreading import spread_maps
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, open_labelled
 from torch_svm_seg.cli.options.maps import check_scales
 from torch_svm_seg.cli.options.option import group, option, recorded

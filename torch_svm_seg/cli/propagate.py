@@ -8,9 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.activation import ActivationMaps, spread_maps
 from torch_svm_seg.cam.io import cam_path, save_cams
-from torch_svm_seg.cam.spreading import spread_maps
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import MapOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
