@@ -92,17 +92,16 @@ def ours(**options: Any) -> Callable[[Task], tuple[Seconds, Tensor]]:
     """The expander; the time of its fit is taken inside."""
 
     def run(task: Task) -> tuple[Seconds, Tensor]:
-        expander = SVMExpander(SVM(**options))
-        fit, clock = expander.svm.fit, [time.perf_counter()]
+        clock = [time.perf_counter()]
 
-        def timed(*arguments: Any) -> Any:
-            clock.append(time.perf_counter())
-            fitted = fit(*arguments)
-            clock.append(time.perf_counter())
-            return fitted
+        class Timed(SVM):
+            def fit(self, *arguments: Any) -> SVM:
+                clock.append(time.perf_counter())
+                fitted = super().fit(*arguments)
+                clock.append(time.perf_counter())
+                return fitted
 
-        expander.svm.fit = timed  # type: ignore[method-assign]
-        mask = expander(task.features[None], task.labels[None]).masks[0]
+        mask = SVMExpander(Timed(**options))(task.features[None], task.labels[None]).masks[0]
         clock.append(time.perf_counter())
         return _between(clock), mask
 

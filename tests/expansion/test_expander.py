@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -317,6 +318,8 @@ ONES = torch.ones(2, 12, 14)
     ("message", "arguments"),
     [
         (r"^features: .*\(B, C, h, w\), got .*\(3, 6, 7\)", (FEATURES[0], LABELS)),
+        (r"^features: .*\(B, C, h, w\), got .*\(0, 3, 6, 7\)", (FEATURES[:0], LABELS[:0])),
+        (r"^features: .*\(B, C, h, w\), got .*\(2, 0, 6, 7\)", (FEATURES[:, :0], LABELS)),
         (r"^features: .*int64", (FEATURES.long(), LABELS)),
         (r"^features: .*nan or inf in image\(s\) \[1\]", (NAN, LABELS)),
         (r"^features: .*nan or inf in image\(s\) \[0\]", (INFINITE, LABELS)),
@@ -416,7 +419,7 @@ def test_a_constant_channel_spoils_no_gradient(kernel: Any, device: str) -> None
 def test_an_expander_keeps_no_graph_between_images(device: str) -> None:
     features, labels, _ = toy_batch(device)
     expander = SVMExpander(SVM(tol=0.01), samples_per_class=30)
-    expander(features.requires_grad_(), labels)
+    expander.fit(features.requires_grad_(), labels)
     kept = [*expander.buffers(), expander.svm.objective_]
     assert kept and not any(tensor.requires_grad for tensor in kept)
 
@@ -428,6 +431,66 @@ def test_an_expander_under_no_grad_and_inference_mode_gives_the_same_masks(devic
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             assert torch.equal(expander(features, labels).masks, expected)
+
+
+# State
+
+
+def test_threads_share_an_expander(device: str) -> None:
+    """Each call's masks are those that it gives alone, however the calls overlap."""
+    features, labels, _ = toy_batch(device, noise=1.0)
+    expander = SVMExpander(SVM(tol=0.01), samples_per_class=30)
+    pairs = [(features[image : image + 1], labels[image : image + 1]) for image in range(3)] * 8
+    expected = [expander(*pair).masks for pair in pairs]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda pair: expander(*pair).masks, pairs))
+    assert all(torch.equal(*masks) for masks in zip(found, expected, strict=True))
+    assert not hasattr(expander.svm, "decision")
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("channels", [6, 200])
+def test_an_svm_fitted_to_an_image_labels_it_as_the_expansion_does(
+    channels: int, options: dict[str, Any], device: str
+) -> None:
+    features, labels, _ = toy_batch(device, channels, noise=0.1)
+    expander = SVMExpander(SVM(**options), samples_per_class=60).fit(features[1:2], labels[1:2])
+    expected = expander(features[1:2], labels[1:2])
+    found = expander.predict(features[1:2], (36, 48))
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-2)
+    assert float((found.masks == expected.masks).double().mean()) > 0.999
+    assert found.sample.positions.shape == (1, 0)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_fitted_expander_is_saved_loaded_and_applied_to_other_images(options: dict[str, Any], device: str) -> None:
+    features, labels, truth = toy_batch(device, noise=0.1)
+    maps = [features, features[..., ::2, ::2] + 1]
+    expander = SVMExpander(SVM(**options), samples_per_class=60, num_classes=12)
+    expander.fit([one[:2] for one in maps], labels[:2])
+    loaded = SVMExpander(SVM(**options), samples_per_class=60, num_classes=12).to(device)
+    loaded.load_state_dict(expander.state_dict())
+    expected, found = expander.predict(maps, (36, 48)), loaded.predict(maps, (36, 48))
+    torch.testing.assert_close(found.scores, expected.scores)
+    assert torch.equal(found.masks, expected.masks) and found.scores.shape == (3, 12, 36, 48)
+    assert iou(found.masks[1], truth[1]) > 0.8
+
+
+def test_predicting_before_fit_or_to_other_channels_says_so(device: str) -> None:
+    features, labels, _ = toy_batch(device)
+    expander = SVMExpander(samples_per_class=20)
+    with pytest.raises(RuntimeError, match="call fit first"):
+        expander.predict(features, (36, 48))
+    with pytest.raises(ValueError, match="features: expected 6 channels as in fit, got 5"):
+        expander.fit(features, labels).predict(features[:, :5], (36, 48))
+
+
+@pytest.mark.parametrize("scale", [2.0**100, 2.0**-100])
+def test_masks_do_not_depend_on_units_whose_squares_single_precision_cannot_hold(scale: float, device: str) -> None:
+    features, labels, _ = toy_batch(device)
+    features = features.float()
+    expander = SVMExpander(samples_per_class=30)
+    assert torch.equal(expander(features * scale, labels).scores, expander(features, labels).scores)
 
 
 # Documentation

@@ -655,6 +655,8 @@ BAD_X[1, 3, 2] = torch.nan
         (r"^x: .*\(6,\)", (X[0, :, 0], Y[0])),
         (r"^x: .*\(1, 2, 6, 3\)", (X[None], Y[None])),
         (r"^x: .*int64", (X.long(), Y)),
+        (r"^x: .*at least one image.*\(0, 6, 3\)", (X[:0], Y[:0])),
+        (r"^x: .*at least one .* channel.*\(2, 6, 0\)", (X[..., :0], Y)),
         (r"^x: .*nan or inf in image\(s\) \[1\]", (BAD_X, Y)),
         (r"^x: .*nan or inf in image\(s\) \[0\]", (BAD_X[1], Y[1])),
         (r"^y: .*\(2, 6\).*\(2, 5\)", (X, Y[:, :5])),
@@ -834,6 +836,27 @@ def test_copies_and_saved_svms_decide_alike(options: dict[str, Any], device: str
         assert torch.equal(twin.decision_function(x), svm.decision_function(x))
         assert torch.equal(twin.predict(x), svm.predict(x))
         assert torch.equal(twin.duality_gap_, svm.duality_gap_)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_the_state_of_a_fitted_svm_is_loaded_into_a_new_one(options: dict[str, Any], single: bool, device: str) -> None:
+    """Tensors alone, each in a piece of memory of its own, as safetensors asks for."""
+    x, y, weights = (part[0] if single else part for part in (one.to(device) for one in batch_of_blobs()))
+    svm = SVM(**options, gamma=0.5).fit(x, y, weights)
+    state = svm.state_dict()
+    assert all(tensor.is_contiguous() for tensor in state.values())
+    assert len({tensor.untyped_storage().data_ptr() for tensor in state.values()}) == len(state)
+    for other in (SVM(**options, gamma=0.5), SVM(**options, gamma=0.5).fit(x[..., :1], y)):
+        other.load_state_dict(state)
+        torch.testing.assert_close(other.decision_function(x), svm.decision_function(x))
+        assert torch.equal(other.predict(x), svm.predict(x)) and torch.equal(other.n_iter_, svm.n_iter_)
+
+
+def test_a_state_that_is_not_fitted_says_so() -> None:
+    assert SVM().state_dict() == {}
+    with pytest.raises(RuntimeError, match="Missing key"):
+        SVM().fit(X, Y).load_state_dict({})
 
 
 def test_the_example_in_the_documentation_runs() -> None:

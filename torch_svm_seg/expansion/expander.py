@@ -82,7 +82,9 @@ class SVMExpander(nn.Module):
         self.seed, self.every_pixel, self.normalize = seed, every_pixel, normalize
 
     def forward(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Expansion:
-        """Expand the labels of a batch of images of one size.
+        """Expand the labels of a batch of images of one size, each by an SVM of its own.
+
+        Nothing is kept: threads may share an expander.
 
         Args:
             features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
@@ -93,49 +95,98 @@ class SVMExpander(nn.Module):
             ValueError: Naming the argument, where shapes do not fit, ids reach ``num_classes``, features are not
                 finite, or an image has no labelled pixel.
         """
+        maps, labels = self._checked(features, labels, weights)
+        size = (labels.shape[1], labels.shape[2])
+        with full_precision(labels.device):
+            sample, sample_weight = self._sample(labels, weights)
+            x, products = read_pixels(maps, sample.positions, size), pixel_products(maps, sample.positions, size)
+            svm = self.svm.unfitted().fit(x, sample.classes, sample_weight, products)
+            return Expansion(*self._score(svm, maps, size), sample)
+
+    def fit(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> "SVMExpander":
+        """Fit one SVM to the labelled pixels of all images, to :meth:`predict` to others; it is part of the state.
+
+        Args:
+            features: See :meth:`forward`.
+            labels: See :meth:`forward`.
+            weights: See :meth:`forward`.
+
+        Example:
+            >>> expander = SVMExpander(SVM(kernel="linear"), samples_per_class=100)
+            >>> expander = expander.fit(torch.rand(2, 8, 12, 16), torch.randint(0, 3, (2, 48, 64)))
+            >>> expander.predict(torch.rand(5, 8, 12, 16), (30, 40)).masks.shape
+            torch.Size([5, 30, 40])
+        """
+        maps, labels = self._checked(features, labels, weights)
+        with full_precision(labels.device):
+            sample, sample_weight = self._sample(labels, weights)
+            x = read_pixels(maps, sample.positions, (labels.shape[1], labels.shape[2])).flatten(0, 1)
+            weight = None if sample_weight is None else sample_weight.flatten()
+            self.svm.fit(x, sample.classes.flatten(), weight)
+        self.svm.decision.detach_()
+        return self
+
+    def predict(self, features: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Expansion:
+        """Label all pixels of images by the SVM of :meth:`fit`; features are normalised image by image, as there.
+
+        Args:
+            features: (B, C, h, w), floating point, on any grid; or several such maps, as in ``fit``.
+            size: Size (H, W) of the images.
+
+        Returns:
+            Scores and masks; the sample is empty.
+
+        Raises:
+            RuntimeError: The SVM is not fitted.
+            ValueError: The features are not as above, or not of as many channels as in ``fit``.
+        """
+        if not hasattr(self.svm, "decision"):
+            raise RuntimeError("predict: call fit first")
+        maps = feature_maps(features)
+        _check_maps(maps)
+        channels = sum(one.shape[1] for one in maps)
+        if channels != self.svm.decision.channels:
+            raise ValueError(f"features: expected {self.svm.decision.channels} channels as in fit, got {channels}")
+        none = torch.zeros(len(maps[0]), 0, dtype=torch.long, device=maps[0].device)
+        with full_precision(maps[0].device):
+            return Expansion(*self._score(self.svm, self._normalized(maps), size), PixelSample(none, none))
+
+    def _checked(
+        self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the normalised maps and the labels, 255 where of no weight."""
         if not labels.dtype.is_floating_point:
             labels = labels.long()  # small types could not be compared with the void id
         maps = feature_maps(features)
-        self._check(maps, labels, weights)
-        with full_precision(labels.device):
-            return self._expand(maps, labels, weights)
-
-    def _expand(self, maps: list[Tensor], labels: Tensor, weights: Tensor | None) -> Expansion:
-        size = (labels.shape[1], labels.shape[2])
-        dtype = torch.float64 if any(features.dtype == torch.float64 for features in maps) else torch.float32
-        maps = [features.to(dtype) for features in maps]
-        if self.normalize:
-            maps = equalize_maps([z_score(features) for features in maps])
+        _check_maps(maps)
+        self._check_labels(labels, weights, len(maps[0]))
         if weights is not None:
             labels = torch.where(weights > 0, labels, VOID)
-            self._check_labelled(labels)
+            _check_labelled(labels)
+        with full_precision(labels.device):
+            return self._normalized(maps), labels
+
+    def _normalized(self, maps: list[Tensor]) -> list[Tensor]:
+        dtype = torch.float64 if any(features.dtype == torch.float64 for features in maps) else torch.float32
+        maps = [features.to(dtype) for features in maps]
+        return equalize_maps([z_score(features) for features in maps]) if self.normalize else maps
+
+    def _sample(self, labels: Tensor, weights: Tensor | None) -> tuple[PixelSample, Tensor | None]:
+        """Return the pixels that train, and their weights."""
         sample = sample_pixels(labels, self.samples_per_class, self.seed)
-        sample_weight = None if weights is None else weights.flatten(1).gather(1, sample.positions)
-        x, products = read_pixels(maps, sample.positions, size), pixel_products(maps, sample.positions, size)
-        self.svm.fit(x, sample.classes, sample_weight, products)
-        scores = score_pixels(PixelScorer(self.svm.decision, maps, size), self.every_pixel)
-        self.svm.decision.detach_()  # the scores hold the graph, as long as somebody needs it
-        masks = self.svm.classes_[scores.argmax(1)]
-        return Expansion(self._by_class_id(scores), masks, sample)
+        return sample, None if weights is None else weights.flatten(1).gather(1, sample.positions)
 
-    def _by_class_id(self, scores: Tensor) -> Tensor:
-        """Return the scores of the batch's classes as planes of all class ids."""
-        number = self.num_classes or int(self.svm.classes_[-1]) + 1
+    def _score(self, svm: SVM, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the scores, one plane per class id, and the masks."""
+        scores = score_pixels(PixelScorer(svm.decision, maps, size), self.every_pixel)
+        number = self.num_classes or int(svm.classes_[-1]) + 1
         planes = scores.new_full((scores.shape[0], number, *scores.shape[2:]), -torch.inf)
-        return planes.index_copy(1, self.svm.classes_, scores)
+        return planes.index_copy(1, svm.classes_, scores), svm.classes_[scores.argmax(1)]
 
-    def _check(self, maps: list[Tensor], labels: Tensor, weights: Tensor | None) -> None:
-        if not maps:
-            raise ValueError("features: expected at least one map, got none")
-        for features in maps:
-            if features.dim() != 4 or not features.dtype.is_floating_point or len(features) != len(maps[0]):
-                raise ValueError(
-                    "features: expected, with one B, floating point (B, C, h, w), got "
-                    + ", ".join(f"{found.dtype} {tuple(found.shape)}" for found in maps)
-                )
-        if labels.dim() != 3 or labels.dtype.is_floating_point or len(labels) != len(maps[0]):
+    def _check_labels(self, labels: Tensor, weights: Tensor | None, images: int) -> None:
+        if labels.dim() != 3 or labels.dtype.is_floating_point or len(labels) != images:
             raise ValueError(
-                f"labels: expected integer (B, H, W) with B = {len(maps[0])}, got {labels.dtype} {tuple(labels.shape)}"
+                f"labels: expected integer (B, H, W) with B = {images}, got {labels.dtype} {tuple(labels.shape)}"
             )
         if weights is not None:
             if weights.shape != labels.shape:
@@ -146,15 +197,28 @@ class SVMExpander(nn.Module):
         wrong = wrong[wrong != VOID].unique().tolist()
         if wrong:
             raise ValueError(f"labels: expected class ids below {self.num_classes or VOID} or {VOID}, got {wrong}")
-        finite = torch.stack([features.isfinite().flatten(1).all(1) for features in maps]).all(0)
-        if not bool(finite.all()):
-            raise ValueError(
-                f"features: expected finite values, got nan or inf in image(s) {(~finite).nonzero()[:, 0].tolist()}"
-            )
-        self._check_labelled(labels)
+        _check_labelled(labels)
 
-    def _check_labelled(self, labels: Tensor) -> None:
-        unlabelled = (labels == VOID).flatten(1).all(1)
-        if bool(unlabelled.any()):
-            images = unlabelled.nonzero()[:, 0].tolist()
-            raise ValueError(f"labels: expected a labelled pixel of weight > 0 in every image, got none in {images}")
+
+def _check_maps(maps: list[Tensor]) -> None:
+    if not maps:
+        raise ValueError("features: expected at least one map, got none")
+    shapes = [tuple(features.shape) for features in maps]
+    floating = all(features.dtype.is_floating_point for features in maps)
+    if not floating or any(len(shape) != 4 or 0 in shape or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(
+            "features: expected, with one B, floating point (B, C, h, w), got "
+            + ", ".join(f"{found.dtype} {tuple(found.shape)}" for found in maps)
+        )
+    finite = torch.stack([features.isfinite().flatten(1).all(1) for features in maps]).all(0)
+    if not bool(finite.all()):
+        raise ValueError(
+            f"features: expected finite values, got nan or inf in image(s) {(~finite).nonzero()[:, 0].tolist()}"
+        )
+
+
+def _check_labelled(labels: Tensor) -> None:
+    unlabelled = (labels == VOID).flatten(1).all(1)
+    if bool(unlabelled.any()):
+        images = unlabelled.nonzero()[:, 0].tolist()
+        raise ValueError(f"labels: expected a labelled pixel of weight > 0 in every image, got none in {images}")

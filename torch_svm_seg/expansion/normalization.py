@@ -28,6 +28,9 @@ def z_score(features: Tensor) -> Tensor:
         >>> z_score(torch.tensor([[[[1.0, 3.0]], [[7.0, 7.0]]]])).tolist()
         [[[[-1.0, 1.0]], [[0.0, 0.0]]]]
     """
+    largest = features.detach().abs().amax((2, 3), keepdim=True)
+    # Times a power of two: exact, and no square can over- or underflow.
+    features = torch.ldexp(features, -torch.frexp(largest).exponent)
     centred = features - features.mean((2, 3), keepdim=True)
     variance = centred.square().mean((2, 3), keepdim=True)
     # A constant channel's mean is rounded: what is left then is no signal.

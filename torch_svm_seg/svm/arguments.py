@@ -85,6 +85,8 @@ def _in_shape(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}")
     if x.dim() not in (2, 3) or not x.dtype.is_floating_point:
         raise ValueError(f"x: expected floating point (B, N, D) or (N, D), got {x.dtype} {tuple(x.shape)}")
+    if 0 in x.shape:
+        raise ValueError(f"x: expected at least one image, sample and channel, got {tuple(x.shape)}")
     if y.shape != x.shape[:-1] or y.dtype.is_floating_point or y.dtype.is_complex:
         raise ValueError(f"y: expected integer {tuple(x.shape[:-1])} to match x, got {y.dtype} {tuple(y.shape)}")
     if x.dtype not in (torch.float32, torch.float64):

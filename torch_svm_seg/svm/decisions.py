@@ -5,6 +5,9 @@ then *evaluates* the projections. So an image's features may be projected on the
 interpolated: the dense features of a whole image never need to exist.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,13 +29,35 @@ class DecisionFunction(nn.Module):
     def __init__(self, **fitted: Tensor) -> None:
         super().__init__()
         for name, tensor in fitted.items():
-            # A buffer follows the module to a device; what was fitted to an image is no part of a network's state.
-            self.register_buffer(name, tensor, persistent=False)
+            self.register_buffer(name, tensor)
+
+    @staticmethod
+    def of_state(state: Mapping[str, Tensor]) -> "DecisionFunction":
+        """Return a decision function of the kind and with the shapes of a saved state, yet to be loaded."""
+        kinds: dict[str, type[DecisionFunction]] = {
+            "weights": LinearDecision,
+            "centres": GaussianDecision,
+            "frequencies": FourierDecision,
+        }
+        kind = next(kinds[name] for name in kinds if name in state)
+        decision: DecisionFunction = kind.__new__(kind)
+        DecisionFunction.__init__(decision, **{name: torch.empty_like(tensor) for name, tensor in state.items()})
+        return decision
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Save tensors that share no memory and lie in one piece, as safetensors asks for."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.update({f"{prefix}{name}": destination[f"{prefix}{name}"].contiguous() for name in self._buffers})
 
     def detach_(self) -> None:
         """Let go of the graph that the fit has left."""
         for name, tensor in list(self.named_buffers()):
             setattr(self, name, tensor.detach())
+
+    @property
+    def channels(self) -> int:
+        """Number of channels D of the input."""
+        raise NotImplementedError
 
     @property
     def width(self) -> int:
@@ -72,6 +97,11 @@ class LinearDecision(DecisionFunction):
         super().__init__(weights=weights, intercept=intercept)
 
     @property
+    def channels(self) -> int:
+        """Number of channels D of the input."""
+        return self.weights.shape[1]
+
+    @property
     def width(self) -> int:
         """Number of classes K."""
         return self.weights.shape[2]
@@ -100,6 +130,7 @@ class GaussianDecision(DecisionFunction):
     gamma: Tensor  # (B, 1, 1)
     mean: Tensor  # of the centres, (B, 1, D)
     norms: Tensor  # of the centres about it, squared, (B, 1, P)
+    samples: Tensor | None = None  # that are the centres, by their indices (B, P); not part of the state
 
     def __init__(self, centres: Tensor, coefficients: Tensor, gamma: Tensor, intercept: Tensor) -> None:
         mean = centres.detach().mean(1, keepdim=True)
@@ -112,7 +143,14 @@ class GaussianDecision(DecisionFunction):
     def of_samples(cls, x: Tensor, coefficients: Tensor, gamma: Tensor, intercept: Tensor) -> "GaussianDecision":
         """Return the one whose centres are the samples x (B, N, D) with a coefficient (B, N, K) other than 0."""
         carrying, valid = first_true((coefficients != 0).any(2))
-        return cls(take_rows(x, carrying), take_rows(coefficients, carrying) * valid[..., None], gamma, intercept)
+        decision = cls(take_rows(x, carrying), take_rows(coefficients, carrying) * valid[..., None], gamma, intercept)
+        decision.samples = carrying
+        return decision
+
+    @property
+    def channels(self) -> int:
+        """Number of channels D of the input."""
+        return self.centres.shape[2]
 
     @property
     def width(self) -> int:
@@ -153,6 +191,11 @@ class FourierDecision(DecisionFunction):
 
     def __init__(self, frequencies: Tensor, phases: Tensor, coefficients: Tensor, intercept: Tensor) -> None:
         super().__init__(frequencies=frequencies, phases=phases, coefficients=coefficients, intercept=intercept)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels D of the input."""
+        return self.frequencies.shape[1]
 
     @property
     def width(self) -> int:

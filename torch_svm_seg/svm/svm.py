@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from torch_svm_seg.tensors import full_precision, take_rows
 Kernel = Literal["linear", "rbf"]
 Loss = Literal["hinge", "squared_hinge"]
 Gradient = Literal["implicit", "unrolled"]
+
+FACTS = ("classes_", "objective_", "duality_gap_", "n_iter_")
+"""Buffers that a fit leaves, besides the decision function."""
 
 # Linear problems of more channels are solved quicker in their samples' coefficients than in their channels' weights,
 # unless there are so many samples that their kernel matrix would be large.
@@ -55,6 +58,8 @@ class SVM(nn.Module):
             solution (``torch_svm_seg.svm.implicit_diff``); ``"unrolled"`` by recording all steps of the solver, which
             needs memory for each of them. Both are as exact as the solution: give a small ``tol``. A hinge's free
             samples change abruptly; the squared hinge's gradients are continuous.
+
+    A fitted SVM is saved by its ``state_dict``, tensors alone, and loaded into one of the same settings.
 
     Attributes (after ``fit``):
         classes_: Ascending class ids of the whole batch, (K,).
@@ -100,11 +105,18 @@ class SVM(nn.Module):
         check_count("max_iter", max_iter)
         self.kernel, self.C, self.gamma, self.loss = kernel, C, gamma, loss
         self.approximation, self.tol, self.max_iter, self.gradient = approximation, tol, max_iter, gradient
-        self.register_buffer("classes_", None, persistent=False)
+        for name in FACTS:
+            self.register_buffer(name, None)
 
     def extra_repr(self) -> str:
         """Return the settings for ``repr``."""
         return f"kernel={self.kernel!r}, C={self.C}, gamma={self.gamma!r}, loss={self.loss!r}"
+
+    def unfitted(self) -> "SVM":
+        """Return an SVM of the same settings that is not fitted."""
+        return type(self)(
+            self.kernel, self.C, self.gamma, self.loss, self.approximation, self.tol, self.max_iter, self.gradient
+        )
 
     def fit(
         self,
@@ -128,12 +140,11 @@ class SVM(nn.Module):
                 finite, or where an image has no sample at all.
         """
         x, y, weight = checked_samples(x, y, sample_weight)
-        self._single = x.dim() == 2
-        if self._single:
+        single = x.dim() == 2
+        if single:
             x, y, weight = x[None], y[None], weight[None]
-        self._images, self._channels = x.shape[0], x.shape[2]
         with torch.set_grad_enabled(self.gradient is not None and torch.is_grad_enabled()), full_precision(x.device):
-            self._fit(x, y, weight, products)
+            self._fit(x, y, weight, products, single)
         return self
 
     def decision_function(self, x: Tensor) -> Tensor:
@@ -147,14 +158,15 @@ class SVM(nn.Module):
         """
         if not hasattr(self, "decision"):
             raise RuntimeError("decision_function: call fit first")
-        images = () if self._single else (self._images,)
-        if x.dim() < 2 or x.shape[:-2] != images or x.shape[-1] != self._channels:
-            expected = ", ".join(map(str, (*images, "M", self._channels)))
+        single, channels = self.objective_.dim() == 1, self.decision.channels
+        images = () if single else (len(self.decision.intercept),)
+        if x.dim() < 2 or x.shape[:-2] != images or x.shape[-1] != channels:
+            expected = ", ".join(map(str, (*images, "M", channels)))
             raise ValueError(f"x: expected ({expected}) as in fit, got {tuple(x.shape)}")
         x = x.to(self.decision.intercept.dtype)
         with full_precision(x.device):
-            scores: Tensor = self.decision(x[None] if self._single else x)
-        return scores[0] if self._single else scores
+            scores: Tensor = self.decision(x[None] if single else x)
+        return scores[0] if single else scores
 
     def predict(self, x: Tensor) -> Tensor:
         """Return the class ids (B, M), or (M,), of the largest decision values; among equals, the lowest id."""
@@ -164,7 +176,19 @@ class SVM(nn.Module):
         """Return :meth:`decision_function` of x."""
         return self.decision_function(x)
 
-    def _fit(self, x: Tensor, y: Tensor, weight: Tensor, products: Callable[[], InnerProducts] | None) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
+        """Make room for a fit of any size and kind before it is loaded."""
+        start = f"{prefix}decision."
+        fitted = {name.removeprefix(start): value for name, value in state_dict.items() if name.startswith(start)}
+        if fitted:
+            self.decision = DecisionFunction.of_state(fitted)
+            for name in FACTS:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def _fit(
+        self, x: Tensor, y: Tensor, weight: Tensor, products: Callable[[], InnerProducts] | None, single: bool
+    ) -> None:
         valid = (y >= 0) & (weight > 0)
         # Padding may hold anything, and must not reach a product: it becomes the image's first sample, of weight 0.
         first = take_rows(x, valid.long().argmax(1, keepdim=True))
@@ -177,7 +201,7 @@ class SVM(nn.Module):
         model = self._model(x, valid, weight, products)
         solution = self._solve(model, problems.image, problem)
         self.decision = model.decision(*problems.planes(solution.element.to(x.dtype), solution.intercept.to(x.dtype)))
-        self._report(solution, problems)
+        self._report(solution, problems, single)
 
     def _model(self, x: Tensor, valid: Tensor, weight: Tensor, products: Callable[[], InnerProducts] | None) -> Model:
         """Return where the problems are solved: by explicit features, samples, or their inner products."""
@@ -215,12 +239,12 @@ class SVM(nn.Module):
         # Constant samples: any width does.
         return 1 / torch.where(variance > 0, x.shape[-1] * variance, 1)
 
-    def _report(self, solution: Solution, problems: OneVsRest) -> None:
+    def _report(self, solution: Solution, problems: OneVsRest, single: bool) -> None:
         """Keep how good the solutions are, and warn of those that ended before they were good enough."""
         facts = problems.facts(solution.objective.detach()), problems.facts(solution.gap.detach())
         iterations = problems.by_class(solution.iterations[:, None])[..., 0]
         self.objective_, self.duality_gap_, self.n_iter_ = (
-            fact[0] if self._single else fact for fact in (*facts, iterations)
+            fact[0] if single else fact for fact in (*facts, iterations)
         )
         unfinished = solution.unfinished(self.tol)
         if bool(unfinished.any()):
