@@ -83,7 +83,7 @@ def kinds() -> list[Kind]:
         Kind("CVAT's label map", "map.txt", _text(_LABEL_MAP), read_class_names),
         Kind("record of a run", "run.json", _write_record, _open_run),
         Kind("log of a run", "images.jsonl", _write_log, lambda path: ImageLog(path.parent).gather()),
-        Kind("checkpoint", "n.pt", _write_checkpoint, read_checkpoint),
+        Kind("checkpoint", "n.pt", _write_checkpoint, read_checkpoint, is_checked=True),
     ]
 
 

@@ -34,6 +34,8 @@ _logger = logging.getLogger(__name__)
 # names and shapes agree in two thirds of the tensors.
 _LEAST_SHARE = 0.75
 
+_HUBS = ("hf-hub", "hf_hub", "local-dir")
+
 
 @dataclass(frozen=True)
 class WeightReport:
@@ -152,6 +154,18 @@ def _read_safetensors(file: PathLike) -> object:
         raise InputError(f"{file}: {one_line(error)}") from error
     except Exception as error:  # SafetensorError, and others of damaged headers
         raise InputError(f"{file}: not a safetensors file, or a damaged one") from error
+
+
+def refuse_hub(name: str) -> None:
+    """Raise InputError for a network that only a hub describes: its name, which a file may hold, would be fetched.
+
+    Example:
+        >>> refuse_hub("smp:Unet:tu-hf-hub:someone/network")
+        Traceback (most recent call last):
+        torch_svm_seg.data.errors.InputError: smp:Unet:tu-hf-hub:someone/network: a network of a hub is never fetched
+    """
+    if any(word in name for word in _HUBS):
+        raise InputError(f"{name}: a network of a hub is never fetched")
 
 
 def one_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cam.sipe import SIPE
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
-from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint
+from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint, setting
 
 METHODS: dict[str, type[Classifier]] = {"cam": Classifier, "sipe": SIPE}
 """The ways to train a classifier by name: plain, or with SIPE's prototypes."""
@@ -29,10 +29,10 @@ def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) ->
         20
     """
     checkpoint = read_checkpoint(path)
-    method = checkpoint.settings.get("method")
+    method = setting(path, checkpoint, "method")
     if method not in METHODS:
         raise InputError(f"{path}: not a checkpoint of train.py classify (its method is {method})")
     check_classes(path, checkpoint, class_names)
-    name = checkpoint.settings["backbone"]
+    name = setting(path, checkpoint, "backbone")
     network = METHODS[method](load_backbone(name, RANDOM), len(checkpoint.class_names) - 1)
     return load_network(path, checkpoint, network, name)

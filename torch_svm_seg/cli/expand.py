@@ -43,7 +43,7 @@ from torch_svm_seg.pipeline.image_log import Report
 from torch_svm_seg.pipeline.run_folder import Progress
 from torch_svm_seg.pipeline.runner import Job, run_shares
 from torch_svm_seg.pipeline.supervision import GroundTruth, Supervision
-from torch_svm_seg.training.checkpoints import read_checkpoint
+from torch_svm_seg.training.checkpoints import read_checkpoint, setting
 
 STUDY_FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
 SEED_FEATURES = ("F4",)
@@ -190,7 +190,7 @@ class Settings:
         if checkpoint is None:
             return record
         if not self.features.backbone:
-            return record | {"backbone": str(read_checkpoint(checkpoint).settings["backbone"])}
+            return record | {"backbone": setting(checkpoint, read_checkpoint(checkpoint), "backbone")}
         return record if self.features.weights else record | {"weights": "ImageNet"}
 
 

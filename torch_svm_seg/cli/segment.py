@@ -41,6 +41,8 @@ class Recipe(NamedTuple):
 RECIPES = {"lite": Recipe(400, 8, 1e-3, 256), "deeplabv2": Recipe(20_000, 10, 2.5e-4, 321)}
 OTHER_RECIPE = Recipe(20_000, 10, 1e-3, 321)
 
+_LARGEST_SCALE = 16
+
 
 def _from_recipe(field: str, help: str, **declaration: Any) -> Any:
     values = [getattr(recipe, field) for recipe in (*RECIPES.values(), OTHER_RECIPE)]
@@ -106,8 +108,11 @@ class StepOptions(SGDOptions):
             InputError: The range of scales is not one.
         """
         low, high = self.scale_range
-        if not 0 < low <= high:
-            raise InputError(f"--scale-range: expected positive numbers, the smaller one first, got {low} {high}")
+        if not 0 < low <= high <= _LARGEST_SCALE:
+            raise InputError(
+                f"--scale-range: expected positive numbers, at most {_LARGEST_SCALE}, the smaller one first, "
+                f"got {low} {high}"
+            )
         missing = {name: value for name, value in recipe._asdict().items() if getattr(self, name) is None}
         found = replace(self, **missing)
         return replace(found, check_every=found.check_every or max(1, (found.steps or 0) // 10))

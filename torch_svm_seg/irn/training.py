@@ -17,7 +17,7 @@ from torch_svm_seg.irn.network import STRIDE, IRNet
 from torch_svm_seg.irn.refinement import IRNRefinement
 from torch_svm_seg.refine import DenseCRF
 from torch_svm_seg.refine.probabilities import label_probabilities
-from torch_svm_seg.training.checkpoints import load_network, read_checkpoint
+from torch_svm_seg.training.checkpoints import load_network, read_checkpoint, setting
 from torch_svm_seg.training.trainable import Crops
 
 # Longest side of an image, in sides of a crop: 0.5 to 1.5 times VOC's 500 pixels in crops of 512.
@@ -143,9 +143,9 @@ def load_irn(path: PathLike, **parameters: Any) -> IRNRefinement:
         >>> load_irn("runs/irn/checkpoint.pt", exponent=1.0)  # doctest: +SKIP
     """
     checkpoint = read_checkpoint(path)
-    method = checkpoint.settings.get("method")
+    method = setting(path, checkpoint, "method")
     if method != METHOD:
         raise InputError(f"{path}: not a checkpoint of train.py irn (its method is {method})")
-    name = checkpoint.settings["backbone"]
+    name = setting(path, checkpoint, "backbone")
     network = load_network(path, checkpoint, IRNet(load_backbone(name, RANDOM)), name)
     return IRNRefinement(network, **parameters).eval()

@@ -74,6 +74,6 @@ def background_rule(text: str) -> Background:
     except (KeyError, ValueError) as error:
         raise ValueError(f"expected auto, own, power:EXPONENT or constant:THRESHOLD, got {text!r}") from error
     # Out of its range it would spoil every image.
-    if not bool(rule(ActivationMaps((1,), torch.zeros(1, 1, 1), (1, 1))).isfinite()):
-        raise ValueError(f"expected a finite number, got {text!r}")
+    if not bool(rule(ActivationMaps((1,), torch.tensor([[[0.0, 1.0]]]), (1, 2))).isfinite().all()):
+        raise ValueError(f"expected finite activation from 0 to 1, as powers from 0 on make it, got {text!r}")
     return rule

@@ -180,8 +180,14 @@ def spoils_one_image(error: Exception) -> bool:
 
     Any other error, such as a full disk or a device that fails, ends the run.
     """
-    is_memory = isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
-    return isinstance(error, SPOILT) or is_memory
+    return isinstance(error, SPOILT) or is_out_of_memory(error)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is no memory left; on the CPU, PyTorch raises a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+    )
 
 
 def _json(path: Path) -> Any:

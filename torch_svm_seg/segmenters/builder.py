@@ -12,7 +12,7 @@ from torch_svm_seg.segmenters.lite import LiteSegmenter
 from torch_svm_seg.segmenters.packaged import PackagedSegmenter, smp_segmenter, torchvision_segmenter
 from torch_svm_seg.segmenters.segmenter import Segmenter
 from torch_svm_seg.tensors import seeded
-from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint
+from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint, setting
 
 METHOD = "segment"
 """Name of the method in checkpoints."""
@@ -88,10 +88,10 @@ def load_segmenter(path: PathLike, class_names: Sequence[str] | None = None) -> 
         21
     """
     checkpoint = read_checkpoint(path)
-    method = checkpoint.settings.get("method")
+    method = setting(path, checkpoint, "method")
     if method != METHOD:
         raise InputError(f"{path}: not a checkpoint of train.py segment (its method is {method})")
     check_classes(path, checkpoint, class_names)
-    name = checkpoint.settings["network"]
+    name = setting(path, checkpoint, "network")
     network = build_segmenter(name, len(checkpoint.class_names), RANDOM)
     return load_network(path, checkpoint, network, name)

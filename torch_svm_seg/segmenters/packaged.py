@@ -12,7 +12,7 @@ from torchvision.models import get_model  # type: ignore[import-untyped]
 
 from torch_svm_seg.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 from torch_svm_seg.backbones.builder import RANDOM
-from torch_svm_seg.backbones.weights import load_weights, one_line
+from torch_svm_seg.backbones.weights import load_weights, one_line, refuse_hub
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.segmenters.segmenter import Segmenter
@@ -114,6 +114,8 @@ def smp_segmenter(name: str, num_classes: int, weights: PathLike | None) -> Pack
     except ImportError as error:
         raise InputError(f"{name}: {one_line(error)}; run: pip install segmentation-models-pytorch") from error
     architecture, _, encoder = name.removeprefix("smp:").partition(":")
+    if weights == RANDOM:  # which is how checkpoints are loaded, too
+        refuse_hub(name)
     source = "imagenet" if weights is None else None
     try:
         network = package.create_model(architecture, encoder, source, classes=num_classes)

@@ -1,15 +1,19 @@
 """Checkpoints of trainings: enough to continue them, and to build their networks again."""
 
+import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torch_svm_seg.backbones.weights import why_unreadable
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike, write_atomically
+from torch_svm_seg.data.notes import first_few
+from torch_svm_seg.data.reading import read_bytes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -61,8 +65,10 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     Example:
         >>> read_checkpoint("runs/sipe/checkpoint.pt").class_names  # doctest: +SKIP
     """
+    file = read_bytes(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(file)
+        content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # damaged files make the unpickler raise nearly anything
@@ -70,8 +76,33 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     missing = [key for key in _NEEDED if key not in content] if isinstance(content, dict) else list(_NEEDED)
     if missing:
         raise InputError(f"{path}: not a checkpoint of train.py (without {', '.join(missing)})")
+    settings, names, best = content["settings"], content["class_names"], content.get("best")
+    wrong = {
+        "model": not _is_state_dict(content["model"]),
+        "settings": not isinstance(settings, dict),
+        "class_names": not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)),
+        "best": not isinstance(best, float | int | None),
+    }
+    if any(wrong.values()):
+        raise InputError(f"{path}: not a checkpoint of train.py (its {first_few(n for n in wrong if wrong[n])})")
     state = {key: value for key, value in content.items() if key not in _OWN}
-    return Checkpoint(content["settings"], tuple(content["class_names"]), state, content.get("best"))
+    return Checkpoint(settings, tuple(names), state, best)
+
+
+def setting(path: PathLike, checkpoint: Checkpoint, name: str) -> str:
+    """Return a setting of a checkpoint that is a text, such as the name of its backbone.
+
+    Raises:
+        InputError: It is missing, or no text.
+
+    Example:
+        >>> setting("a.pt", Checkpoint({"backbone": "resnet18"}, (), {}), "backbone")
+        'resnet18'
+    """
+    value = checkpoint.settings.get(name)
+    if not isinstance(value, str):
+        raise InputError(f"{path}: not a checkpoint of train.py (without the name of its {name})")
+    return value
 
 
 def check_classes(path: PathLike, checkpoint: Checkpoint, class_names: Sequence[str] | None) -> None:
@@ -84,9 +115,11 @@ def check_classes(path: PathLike, checkpoint: Checkpoint, class_names: Sequence[
         torch_svm_seg.data.errors.InputError: a.pt: trained on 1 classes (cat), but the data set has 1 (dog)
     """
     own = checkpoint.class_names
+    if class_names is None and len(own) < 2:
+        raise InputError(f"{path}: not a checkpoint of train.py (trained on no class)")
     if class_names is not None and own != tuple(class_names):
         raise InputError(
-            f"{path}: trained on {len(own) - 1} classes ({_some(own[1:])}), but the data set has "
+            f"{path}: trained on {max(len(own) - 1, 0)} classes ({_some(own[1:])}), but the data set has "
             f"{len(class_names) - 1} ({_some(class_names[1:])})"
         )
 
@@ -111,9 +144,26 @@ def load_network(path: PathLike, checkpoint: Checkpoint, network: Network, name:
     """
     try:
         network.load_state_dict(checkpoint.state["model"])
-    except RuntimeError as error:
+    except Exception as error:  # damaged state dicts make modules raise nearly anything
         raise InputError(f"{path}: does not fit {name}: {str(error).split(':')[0]}") from error
     return network.eval()
+
+
+def _check_archive(content: bytes) -> None:
+    """Raise BadZipFile where a part of an archive fails its checksum, which PyTorch does not look at."""
+    if content.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"{damaged} fails its checksum")
+
+
+def _is_state_dict(value: object) -> bool:
+    """Whether a value holds dense tensors by name, and no other kind of tensor that networks could not take."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and not (isinstance(part, Tensor) and (part.layout != torch.strided or part.is_quantized))
+        for name, part in value.items()
+    )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -122,9 +122,12 @@ def choose_device(name: str) -> torch.device:
     """
     if name not in ("auto", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
         try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:
+            device = torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
+        if device.type == "meta":
+            raise InputError("--device meta: holds no values to compute with")
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device("cpu")

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.errors import InputError, reason_of
 from torch_svm_seg.data.io import write_text_atomically
 from torch_svm_seg.data.provenance import RunSettings
+from torch_svm_seg.data.reading import read_text, reading
 from torch_svm_seg.training.checkpoints import Checkpoint, check_classes, read_checkpoint, save_checkpoint
 from torch_svm_seg.training.distributed import gathered
 from torch_svm_seg.training.trainer import Step, Training
@@ -87,8 +88,11 @@ class TrainingRun:
             raise InputError(f"{path}: holds a network but not the state of its training, as {BEST_FILE} does")
         try:
             self.training.load_state_dict(checkpoint.state)
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"{path}: a run of another version cannot be continued; give another --out") from error
+        except Exception as error:  # damaged states make optimizers raise nearly anything
+            raise InputError(
+                f"{path}: a run of another version cannot be continued, nor a damaged one ({reason_of(error)}); give "
+                "another --out"
+            ) from error
         self.best = checkpoint.best
 
     def train(self, on_step: Callable[[Step], object], writes: bool = True) -> None:
@@ -184,9 +188,9 @@ class CsvLog:
             stream.write(text)
 
     def _rows(self) -> list[list[str]]:
-        with open(self._path, encoding="utf-8", newline="") as stream:
-            header, *rows = list(csv.reader(stream)) or [[]]
-        if header != self._columns or any(not row or not row[0].isdigit() for row in rows):
+        with reading(self._path):
+            header, *rows = list(csv.reader(read_text(self._path).splitlines())) or [[]]
+        if header != self._columns or any(not row or not row[0].isdecimal() for row in rows):
             raise InputError(f"{self._path}: not a log of the columns {', '.join(self._columns)}")
         return rows
 

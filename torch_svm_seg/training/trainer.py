@@ -156,7 +156,14 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the result of :meth:`state_dict` of a run of the same settings."""
+        """Continue from the result of :meth:`state_dict` of a run of the same settings.
+
+        Raises:
+            ValueError: The state is of no step of this run.
+        """
+        step = state["schedule"]["last_epoch"]
+        if not isinstance(step, int) or not 0 <= step <= self.steps:
+            raise ValueError(f"step {step} of {self.steps}")
         self.network.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])

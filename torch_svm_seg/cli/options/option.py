@@ -22,6 +22,8 @@ from torch_svm_seg.pipeline.run_folder import folder_digest
 
 Settings = TypeVar("Settings")
 
+_LARGEST_INTEGER = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class _Declaration:
@@ -68,7 +70,7 @@ def option(
         metavar: Name of the value in the help.
         choices: Allowed values.
         parse: Function that makes the value from the text; by default the annotated type.
-        at_least: Smallest allowed number.
+        at_least: Smallest allowed number; integers that are not parsed must fit into 32 bits.
         affects_results: Whether what a run writes depends on the value.
         content: Whether the value is the path of a file or folder whose content matters, not its name.
 
@@ -123,7 +125,7 @@ def read_options(options: type[Settings], arguments: argparse.Namespace) -> Sett
     """Return the values of the options that :func:`add_options` added, as their dataclass.
 
     Raises:
-        InputError: A number is smaller than the option allows.
+        InputError: A number is smaller or larger than the option allows.
     """
     hints, values = get_type_hints(options), {}
     for declared in fields(options):  # type: ignore[arg-type]
@@ -131,9 +133,7 @@ def read_options(options: type[Settings], arguments: argparse.Namespace) -> Sett
             values[declared.name] = read_options(hints[declared.name], arguments)
             continue
         value = getattr(arguments, declared.name)
-        least = declared.metadata["option"].at_least
-        if least is not None and value is not None and not value >= least:
-            raise InputError(f"{flag(declared.name)}: expected at least {least}, got {value}")
+        _check_range(flag(declared.name), value, declared.metadata["option"])
         values[declared.name] = tuple(value) if isinstance(value, list) else value
     return options(**values)
 
@@ -180,6 +180,15 @@ def flag(name: str) -> str:
         '--samples-per-class'
     """
     return f"--{name.replace('_', '-')}"
+
+
+def _check_range(name: str, value: Any, declaration: _Declaration) -> None:
+    """Raise InputError where a number is out of its range."""
+    least = declaration.at_least
+    if value is not None and least is not None and not value >= least:
+        raise InputError(f"{name}: expected at least {least}, got {value}")
+    if isinstance(value, int) and declaration.parse is None and value > _LARGEST_INTEGER:
+        raise InputError(f"{name}: expected at most {_LARGEST_INTEGER}, got {value}")
 
 
 def _values(settings: Any) -> Iterator[tuple[str, Any, _Declaration]]:

@@ -11,6 +11,8 @@ from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.svm.approximations import Approximation, Fourier, Nystroem
 from torch_svm_seg.svm.svm import SVM
 
+_MOST_COMPONENTS = 100_000
+
 
 @dataclass(frozen=True)
 class SampleOptions:
@@ -39,6 +41,13 @@ def _gamma(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"expected a number > 0, or scale, got {text!r}") from None
 
 
+def _components(text: str) -> int:
+    components = int(text)
+    if not 1 <= components <= _MOST_COMPONENTS:
+        raise argparse.ArgumentTypeError(f"expected 1 to {_MOST_COMPONENTS}, got {text}")
+    return components
+
+
 @dataclass(frozen=True)
 class SVMOptions:
     """The SVM itself."""
@@ -55,7 +64,7 @@ class SVMOptions:
     approximation: Literal["auto", "exact", "nystroem", "fourier"] = option(
         "auto", help="of the RBF kernel: auto is exact, but uses the kernel's low rank on RGB"
     )
-    components: int = option(1024, help="explicit features of --approximation nystroem and fourier")
+    components: int = option(1024, parse=_components, help="explicit features of --approximation nystroem and fourier")
 
     def expander(self, samples: SampleOptions, num_classes: int) -> SVMExpander:
         """Build the expander.

@@ -11,7 +11,7 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.training.trainer import TrainingSettings
 
-CROP_SIZE, LITE_CROP_SIZE = 512, 320
+CROP_SIZE, LITE_CROP_SIZE, _LARGEST_CROP = 512, 320, 4096
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ def training_settings(
     chosen = {name: getattr(training, name) for name in names}
     if not chosen["learning_rate"] > 0 or training.momentum >= 1:
         raise InputError("--learning-rate and --momentum: expected a positive number, and one below 1")
+    if chosen["crop_size"] > _LARGEST_CROP:
+        raise InputError(f"--crop-size: expected at most {_LARGEST_CROP}, got {chosen['crop_size']}")
     return TrainingSettings(epochs=epochs, steps=steps, amp=run.amp, workers=run.workers, **chosen)
 
 
