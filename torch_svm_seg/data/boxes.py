@@ -52,6 +52,15 @@ def read_boxes(path: PathLike, ids: Iterable[str], class_names: Sequence[str]) -
 
     Raises:
         InputError: A file cannot be read or has another form, or a box an unknown class or no area.
+
+    Example:
+        >>> import tempfile
+        >>> sides = "<xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>2</ymax>"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = f"<a><object><name>cat</name><bndbox>{sides}</bndbox></object></a>"
+        ...     _ = Path(folder, "img.xml").write_text(text)
+        ...     read_boxes(folder, ["img"], ["background", "cat"])
+        {'img': (Box(left=0.0, top=0.0, right=4.0, bottom=2.0, class_id=1),)}
     """
     if Path(path).is_dir():
         files = {id: Path(path) / f"{id}.xml" for id in ids}

@@ -53,6 +53,11 @@ def coco(
 
     Raises:
         InputError: A folder or file is missing or damaged, or the list names an image that the split lacks.
+
+    Example:
+        >>> dataset = coco("/data/coco", "val2017")  # doctest: +SKIP
+        >>> len(dataset), len(dataset.class_names)  # doctest: +SKIP
+        (5000, 81)
     """
     split = split or next((name for name in SPLITS if _images_of(Path(root), name).is_dir()), SPLITS[0])
     images = _images_of(Path(root), split)
@@ -86,6 +91,14 @@ def read_annotations(path: PathLike) -> tuple[tuple[str, ...], dict[str, Annotat
 
     Raises:
         InputError: The file is missing, damaged or not of COCO's form.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "instances_val.json")
+        ...     _ = path.write_text('{"images": [], "annotations": [], "categories": [{"id": 17, "name": "cat"}]}')
+        ...     read_annotations(path)
+        (('background', 'cat'), {})
     """
     with reading(path):
         content = json.loads(read_bytes(path, LARGEST_TEXT))
@@ -153,6 +166,11 @@ def semantic_mask(image: AnnotatedImage, paint: Rasterize) -> Tensor:
 
     Raises:
         ValueError: An outline is none, or lies outside the image.
+
+    Example:
+        >>> image = AnnotatedImage("a", (2, 3), [Instance(8, False, 2.0, {"size": [2, 3], "counts": [2, 2, 2]})])
+        >>> semantic_mask(image, lambda polygons, height, width: np.zeros((height, width), np.uint8)).tolist()
+        [[0, 8, 0], [0, 8, 0]]
     """
     height, width = image.size
     if image.problem is not None:

@@ -102,6 +102,15 @@ def annotated_images(content: Mapping[str, Any]) -> dict[str, AnnotatedImage]:
     """Return the images by name, with their objects.
 
     What is wrong with the objects of one image is noted there, so that the others can be used.
+
+    Example:
+        >>> content = {
+        ...     "categories": [{"id": 17, "name": "cat"}],
+        ...     "images": [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 6}],
+        ...     "annotations": [{"image_id": 1, "category_id": 17, "segmentation": [[0, 0, 4, 0, 4, 3]]}],
+        ... }
+        >>> annotated_images(content)["a"].size, annotated_images(content)["a"].instances[0].class_id
+        ((4, 6), 1)
     """
     class_ids = {category["id"]: number for number, category in enumerate(_by_id(content["categories"]), 1)}
     by_number: dict[Any, AnnotatedImage] = {}
@@ -124,6 +133,15 @@ def image_labels(content: Mapping[str, Any], class_names: Sequence[str]) -> Iter
 
     Raises:
         ValueError: An object's category is none of the classes.
+
+    Example:
+        >>> content = {
+        ...     "categories": [{"id": 17, "name": "cat"}],
+        ...     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+        ...     "annotations": [{"image_id": 1, "category_id": 17}],
+        ... }
+        >>> list(image_labels(content, ["background", "cat"]))
+        [('a.jpg', (1,)), ('b.jpg', ())]
     """
     names = {category["id"]: str(category["name"]) for category in content["categories"]}
     known = {name: id for id, name in enumerate(class_names) if id > 0}

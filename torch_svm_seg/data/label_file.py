@@ -24,6 +24,11 @@ class LabelFile(NamedTuple):
         content: What a ``.json`` holds.
         rows: Cells of the lines of any other text, split at commas, or at white space where no line has a comma.
         notes: Takes notes on what was taken for granted.
+
+    Example:
+        >>> file = LabelFile(Path("labels.csv"), ("background", "cat", "dog"), None, [["a", "dog"]], notes=[])
+        >>> file.number, file.ids(["dog"])
+        (2, (2,))
     """
 
     path: Path
@@ -48,10 +53,17 @@ class LabelFile(NamedTuple):
 
 
 def opened(path: PathLike, class_names: Sequence[str]) -> LabelFile:
-    """Read as much of a file of labels as it takes to recognise its form.
+    r"""Read as much of a file of labels as it takes to recognise its form.
 
     Raises:
         InputError: The file is missing, or no text where it should be.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "labels.csv").write_text("a,cat,dog\nb,cat\n")
+        ...     opened(Path(folder, "labels.csv"), ["background", "cat", "dog"]).rows
+        [['a', 'cat', 'dog'], ['b', 'cat']]
     """
     path, content, rows = Path(path), None, []
     suffix = path.suffix.lower()
@@ -72,6 +84,13 @@ def read_annotation(path: Path) -> list[str]:
 
     Raises:
         InputError: The file is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
+        ...     read_annotation(Path(folder, "a.xml"))
+        ['cat']
     """
     content = read_bytes(path, _LARGEST_ANNOTATION)
     try:
@@ -91,6 +110,10 @@ def class_ids(names: Iterable[str], class_names: Sequence[str], source: PathLike
 
     Raises:
         InputError: A name is unknown, or the background's.
+
+    Example:
+        >>> class_ids(["dog", "cat", "dog"], ["background", "cat", "dog"], "labels.csv")
+        (1, 2)
     """
     known = {name: id for id, name in enumerate(class_names) if id > 0}
     wanted = set(names)

@@ -31,6 +31,10 @@ class LabelForm(NamedTuple):
         description: The form in a few words.
         fits: Whether a file is of this form.
         read: Its reader.
+
+    Example:
+        >>> LABEL_FORMS["csv"].description
+        'lines NAME,cat,sofa, one or more per image'
     """
 
     description: str
@@ -221,7 +225,12 @@ LABEL_FORMS: Mapping[str, LabelForm] = {
 
 
 def entries_by_id(entries: Entries) -> dict[str, tuple[int, ...]]:
-    """Return the classes of each image, of all entries under its name, with or without its suffix."""
+    """Return the classes of each image, of all entries under its name, with or without its suffix.
+
+    Example:
+        >>> entries_by_id([("a.jpg", [8]), ("a", [3]), ("b", [])])
+        {'a': (3, 8), 'b': ()}
+    """
     found: dict[str, set[int]] = {}
     for name, classes in entries:
         found.setdefault(without_image_suffix(name), set()).update(classes)

@@ -22,16 +22,24 @@ _FILES = re.compile(r"(\S*/\S+)\s+(\S*/\S+)")
 
 
 def read_lines(path: PathLike) -> list[str]:
-    """Read the lines of a text file that are not blank, without the white space around them.
+    r"""Read the lines of a text file that are not blank, without the white space around them.
 
     Raises:
         InputError: The file is missing, or no UTF-8 text.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "list.txt")
+        ...     _ = path.write_text("a\n\n  b \n")
+        ...     read_lines(path)
+        ['a', 'b']
     """
     return [line.strip() for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_list(path: PathLike, has: Callable[[str], bool], flat: bool = True) -> tuple[list[str], list[str]]:
-    """Read the ids of a list of images.
+    r"""Read the ids of a list of images.
 
     Args:
         path: The list.
@@ -43,6 +51,14 @@ def read_list(path: PathLike, has: Callable[[str], bool], flat: bool = True) -> 
 
     Raises:
         InputError: The file is missing, or no UTF-8 text.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "cat_train.txt")
+        ...     _ = path.write_text("a 1\nb -1\nc 0\n")
+        ...     read_list(path, has=lambda id: id in ("a", "b", "c"))
+        (['a', 'c'], ['cat_train.txt: 1 images, marked -1 as not showing its class, are left out'])
     """
     lines = read_lines(path)
     whole = [without_image_suffix(line) for line in lines]

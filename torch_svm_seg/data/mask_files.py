@@ -40,6 +40,14 @@ class MaskFiles:
 
     Raises:
         InputError: There is no such form.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from torch_svm_seg.data.io import save_mask
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_mask(Path(folder, "a.png"), torch.tensor([[0, 1], [255, 2]]))
+        ...     MaskFiles(folder, ["background", "cat", "dog"], ids=["a"]).read("a").tolist()
+        [[0, 1], [255, 2]]
     """
 
     def __init__(

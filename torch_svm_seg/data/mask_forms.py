@@ -50,6 +50,11 @@ class StoredMask(NamedTuple):
             more than the values.
         in_colour: Whether the file is an image in colour, without ids.
         mode: Pillow's name of the kind of pixels.
+
+    Example:
+        >>> mask = StoredMask("a.png", torch.tensor([[0, 255]]), colours={}, in_colour=False, mode="L")
+        >>> mask.values.shape
+        torch.Size([1, 2])
     """
 
     path: PathLike
@@ -84,6 +89,11 @@ def as_ids(mask: StoredMask, colours: Colours, number: int) -> Tensor:
 
     Raises:
         InputError: The file is an image in colour.
+
+    Example:
+        >>> mask = StoredMask("a.png", torch.tensor([[0, 8, 255]]), colours={}, in_colour=False, mode="L")
+        >>> as_ids(mask, voc_colours(), 21).tolist()
+        [[0, 8, 255]]
     """
     if mask.in_colour:
         raise InputError(
@@ -98,6 +108,11 @@ def as_binary(mask: StoredMask, colours: Colours, number: int) -> Tensor:
 
     Raises:
         InputError: Other values than 0 and 255 are stored, or there are more than two classes.
+
+    Example:
+        >>> mask = StoredMask("a.png", torch.tensor([[0, 255]]), colours={}, in_colour=False, mode="L")
+        >>> as_binary(mask, {}, 2).tolist()
+        [[0, 1]]
     """
     if number != 2:
         raise InputError(f"{mask.path}: masks of 0 and 255 are of two classes, but there are {number}")
@@ -111,6 +126,12 @@ def as_colours(mask: StoredMask, colours: Colours, number: int) -> Tensor:
 
     Raises:
         InputError: A colour is none of the palette, or of a class that the data set lacks.
+
+    Example:
+        >>> colours = {0: (0, 0, 0), 1: (64, 0, 0)}
+        >>> mask = StoredMask("a.png", torch.tensor([[0, 1]]), colours, in_colour=True, mode="RGB")
+        >>> as_colours(mask, voc_colours(), 21).tolist()
+        [[0, 8]]
     """
     ids = {value: colours.get(colour, -1) for value, colour in mask.colours.items()}
     strange = next((value for value, id in ids.items() if not (0 <= id < number or id == VOID)), None)
@@ -135,7 +156,14 @@ MASK_FORMS: dict[str, Callable[[StoredMask, Colours, int], Tensor]] = {
 
 
 def is_renumbered(mask: StoredMask, colours: Colours, number: int) -> bool:
-    """Whether a palette image stores, for the ids it uses, distinct known colours that belong to other ids."""
+    """Whether a palette image stores, for the ids it uses, distinct known colours that belong to other ids.
+
+    Example:
+        >>> colours = {0: (0, 0, 0), 1: (64, 0, 0)}  # the second is that of class 8
+        >>> mask = StoredMask("a.png", torch.tensor([[0, 1]]), colours, in_colour=False, mode="P")
+        >>> is_renumbered(mask, voc_colours(), 21)
+        True
+    """
     if mask.in_colour or not mask.colours or len(mask.colours) < len(used_values(mask.values)):
         return False
     meant = [colours.get(colour, -1) for colour in mask.colours.values()]

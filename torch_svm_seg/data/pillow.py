@@ -34,6 +34,14 @@ def open_image(path: PathLike) -> Iterator[ImageFile.ImageFile]:
 
     Raises:
         InputError: The file is missing, damaged, too large, not an image or of another format.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     Image.new("RGB", (6, 4)).save(file.name)
+        ...     with open_image(file.name) as image:
+        ...         image.size
+        (6, 4)
     """
     with reading(path):
         content = read_bytes(path)
@@ -78,6 +86,10 @@ def wide_values(image: Image.Image, path: PathLike) -> NDArray[np.int64]:
 
     Raises:
         InputError: They are negative or exceed 16 bits, so that their range is not known.
+
+    Example:
+        >>> wide_values(Image.new("I;16", (3, 2), color=700), "a.png").tolist()
+        [[700, 700, 700], [700, 700, 700]]
     """
     values = np.array(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:

@@ -92,7 +92,12 @@ def read_points(path: PathLike, class_names: Sequence[str]) -> dict[str, ImagePo
 
 
 def points_as_json(points: Mapping[str, ImagePoints]) -> dict[str, Any]:
-    """Return points in the form with ``fg``, ``bg`` and ``size`` that :func:`read_points` reads."""
+    """Return points in the form with ``fg``, ``bg`` and ``size`` that :func:`read_points` reads.
+
+    Example:
+        >>> points_as_json({"a": ImagePoints((Point(3, 4, class_id=8),), size=(60, 80))})
+        {'a': {'size': [80, 60], 'fg': [{'x': 3, 'y': 4, 'cls': 8}], 'bg': []}}
+    """
     return {id: _image_as_json(annotated) for id, annotated in points.items()}
 
 
@@ -196,6 +201,11 @@ class DrawnPoints(NamedTuple):
         certainty: How sure each label is, float32 (H, W), 0 away from the points.
         outside: Number of points outside the image, which are left out.
         contradicted: Number of points that share their pixel with one of another class, and are left out.
+
+    Example:
+        >>> drawn = draw_points([Point(1.5, 0.2, 7), Point(9, 9, 3)], (2, 3))
+        >>> drawn.labels.tolist(), drawn.outside
+        ([[255, 7, 255], [255, 255, 255]], 1)
     """
 
     labels: Tensor

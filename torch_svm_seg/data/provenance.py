@@ -76,6 +76,11 @@ def read_with_digest(read: Callable[[], Value], sources: Callable[[], Iterable[S
 
     Raises:
         InputError: A file cannot be read; by the reader's own words if it fails as well.
+
+    Example:
+        >>> labels, digest = read_with_digest(lambda: [8, 15], lambda: ["labels [8, 15]"])
+        >>> labels, digest == digest_of(["labels [8, 15]"])
+        ([8, 15], True)
     """
     try:
         digest = digest_of(sources())
@@ -90,6 +95,12 @@ def digest_of_images(dataset: ImageDataset, with_masks: bool) -> str:
 
     Raises:
         InputError: A file cannot be read.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> sample = embedded_sample()
+        >>> digest_of_images(sample, with_masks=True) == digest_of_images(sample, with_masks=False)
+        False
     """
 
     def one(index: int) -> str:

@@ -44,6 +44,13 @@ def read_pickled_array(path: PathLike) -> object:
 
     Raises:
         InputError: The file is missing, damaged, not of that form, or holds anything else, which is named.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        ...     np.save(file.name, {"keys": np.array([7]), "cam": np.zeros((1, 4, 6))})
+        ...     read_pickled_array(file.name)["cam"].shape
+        (1, 4, 6)
     """
     content = read_bytes(path)
     try:

@@ -64,6 +64,14 @@ def read_scribbles(
 
     Raises:
         InputError: There is no such file or there are both, it is damaged or of another size, or has unknown classes.
+
+    Example:
+        >>> import tempfile
+        >>> corners = "<point><X>0</X><Y>1</Y></point><point><X>2</X><Y>1</Y></point>"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.xml").write_text(f"<a><polygon><tag>cat</tag>{corners}</polygon></a>")
+        ...     read_scribbles(folder, "a", (2, 4), ["background", "cat"], width=1).tolist()
+        [[255, 255, 255, 255], [1, 1, 1, 255]]
     """
     mask, lines = Path(folder) / f"{id}.png", Path(folder) / f"{id}.xml"
     if mask.is_file() == lines.is_file():
@@ -90,6 +98,14 @@ def read_scribble_lines(
 
     Raises:
         InputError: The file is damaged or of another form, or has an unknown class.
+
+    Example:
+        >>> import tempfile
+        >>> corners = "<point><X>0</X><Y>1</Y></point><point><X>2</X><Y>1</Y></point>"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.xml").write_text(f"<a><polygon><tag>cat</tag>{corners}</polygon></a>")
+        ...     read_scribble_lines(Path(folder, "a.xml"), ["background", "cat"])
+        ((Scribble(corners=((0.0, 1.0), (2.0, 1.0)), class_id=1),), None)
     """
     tree = read_xml(path)
     lines = tuple(_line(polygon, class_names, path) for polygon in tree.iterfind("polygon"))

@@ -24,6 +24,12 @@ class Placement:
         mirrored: Whether left and right are exchanged.
         shown: Rows and columns of the resized image that are in the square.
         place: Rows and columns of the square where they are.
+
+    Example:
+        >>> shown, place = (slice(0, 2), slice(0, 4)), (slice(1, 3), slice(0, 4))
+        >>> placement = Placement(4, resized=(2, 4), mirrored=True, shown=shown, place=place)
+        >>> placement.apply(torch.zeros(1, 4, 8), fill=torch.ones(1, 1, 1)).mean((0, 2))
+        tensor([1., 0., 0., 1.])
     """
 
     size: int

@@ -54,6 +54,11 @@ def voc2012(
     Raises:
         InputError: The folder or list is not there (the available splits are listed), the list is empty, or
             downloading failed.
+
+    Example:
+        >>> dataset = voc2012("/data", "val")  # doctest: +SKIP
+        >>> len(dataset), len(dataset.class_names)  # doctest: +SKIP
+        (1449, 21)
     """
     voc = Path(root) / "VOCdevkit" / "VOC2012"
     if download and not _is_whole(voc):
