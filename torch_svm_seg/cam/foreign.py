@@ -43,6 +43,13 @@ def read_foreign(
     Raises:
         InputError: The content is of no known form, of an image of another size or of other classes, or holds values
             that are not finite numbers.
+
+    Example:
+        >>> content = {"keys": [7], "high_res": np.full((1, 4, 6), 0.5)}
+        >>> names = ["background", *"abcdefgh"]
+        >>> maps, form, is_doubtful, notes = read_foreign(Path("a.npy"), content, (4, 6), names, form=None, labels=None)
+        >>> maps.classes, maps.maps.shape, form
+        ((8,), torch.Size([1, 4, 6]), 'irn')
     """
     try:
         choice = choose(content, FORMS, labels) if form is None else read_as(content, form)
@@ -83,7 +90,17 @@ def _probabilities(found: Found, labels: Collection[int] | None) -> Found:
 
 
 def read_image_per_class(paths: Sequence[Path]) -> Mapping[int, NDArray[np.float32]]:
-    """Read greyscale images ``ID_CLASS.png`` of activation from 0 to the largest value of their type, by class."""
+    """Read greyscale images ``ID_CLASS.png`` of activation from 0 to the largest value of their type, by class.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (6, 4), color=255).save(Path(folder, "a_7.png"))
+        ...     maps = read_image_per_class([Path(folder, "a_7.png")])
+        >>> maps[7].shape, float(maps[7].max())
+        ((4, 6), 1.0)
+    """
     return {int(path.stem.rpartition("_")[2]): _read_map(path) for path in paths}
 
 
@@ -97,13 +114,25 @@ def _read_map(path: Path) -> NDArray[np.float32]:
 def checked(
     path: PathLike, ids: tuple[int, ...], maps: Tensor, size: tuple[int, int], background: Tensor | None
 ) -> ActivationMaps:
-    """Return the maps of an image, or raise InputError where they do not fit together."""
+    """Return the maps of an image, or raise InputError where they do not fit together.
+
+    Example:
+        >>> import torch
+        >>> checked("a.npz", (8,), torch.zeros(1, 15, 20), (60, 80), background=None).size
+        (60, 80)
+    """
     with reading(path):
         return ActivationMaps(ids, maps, (size[0], size[1]), background)
 
 
 def check_classes(path: PathLike, ids: Sequence[int], class_names: Sequence[str]) -> None:
-    """Raise InputError unless ids are different ones of classes."""
+    """Raise InputError unless ids are different ones of classes.
+
+    Example:
+        >>> check_classes("a.npy", [0, 2], ["background", "cat"])
+        Traceback (most recent call last):
+        torch_svm_seg.data.errors.InputError: a.npy: class ids 0, 2; expected different ones up to 1
+    """
     strange = [id for id in ids if not 0 <= id < len(class_names)]
     if strange or len(set(ids)) != len(ids):
         raise InputError(
@@ -112,7 +141,14 @@ def check_classes(path: PathLike, ids: Sequence[int], class_names: Sequence[str]
 
 
 def check_finite(path: PathLike, maps: Tensor) -> None:
-    """Raise InputError where a value is not a finite number."""
+    """Raise InputError where a value is not a finite number.
+
+    Example:
+        >>> import torch
+        >>> check_finite("a.npy", torch.tensor([[[0.5, torch.nan]]]))
+        Traceback (most recent call last):
+        torch_svm_seg.data.errors.InputError: a.npy: activation that is not a finite number
+    """
     if not maps.isfinite().all():
         raise InputError(f"{path}: activation that is not a finite number")
 

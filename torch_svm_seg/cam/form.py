@@ -72,6 +72,11 @@ class Form(NamedTuple):
         writers: Methods whose code writes it.
         read: Returns the maps; None where the content is of another form. Raises ValueError or TypeError where it is of
             this form but makes no sense.
+
+    Example:
+        >>> form = Form("heat", "{ids, heat}", "NewMethod", lambda content: None)
+        >>> form.read({"cam": 1}) is None
+        True
     """
 
     name: str
@@ -87,6 +92,11 @@ class Choice(NamedTuple):
         form: The form.
         found: The maps.
         is_doubtful: Whether the file could be of another form, in which its maps are of other classes.
+
+    Example:
+        >>> form = Form("heat", "{ids, heat}", "NewMethod", lambda content: None)
+        >>> Choice(form, Found((8,), torch.zeros(1, 4, 6))).is_doubtful
+        False
     """
 
     form: Form
@@ -106,6 +116,12 @@ def choose(content: object, forms: Mapping[str, Form], labels: Collection[int] |
         ValueError: The content is of no known form, makes no sense, or is of other classes than the labels in each
             form that it can be of.
         TypeError: It makes no sense.
+
+    Example:
+        >>> from torch_svm_seg.cam.forms import FORMS
+        >>> choice = choose({"keys": np.array([7]), "high_res": np.zeros((1, 4, 6))}, FORMS)
+        >>> choice.form.name, choice.found.ids
+        ('irn', (8,))
     """
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"holds a {type(content).__name__}")

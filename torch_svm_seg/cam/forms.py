@@ -95,6 +95,10 @@ def numbers_of(content: Content) -> list[int]:
 
     Raises:
         TypeError: They are none.
+
+    Example:
+        >>> numbers_of({"keys": [7, 14]}), numbers_of({7: None, 14: None})
+        ([7, 14], [7, 14])
     """
     return integers(content["keys"]) if "keys" in content else [integer(key) for key in content]
 

@@ -49,6 +49,10 @@ class ReadCams(NamedTuple):
         form: Name of the form, see :mod:`~torch_svm_seg.cam.forms`.
         is_doubtful: Whether the file could be of another form, in which its maps are of other classes.
         notes: What was taken for granted.
+
+    Example:
+        >>> ReadCams(ActivationMaps((8,), torch.zeros(1, 15, 20), (60, 80)), form="irn").maps.classes
+        (8,)
     """
 
     maps: ActivationMaps
@@ -68,7 +72,16 @@ def cam_path(folder: PathLike, id: str) -> Path:
 
 
 def cam_files(folder: PathLike, id: str, number: int) -> tuple[Path, ...]:
-    """Return the files of an image's maps: ``ID.npz``, else ``ID.npy``, else ``ID_CLASS.png`` of ``number`` classes."""
+    """Return the files of an image's maps: ``ID.npz``, else ``ID.npy``, else ``ID_CLASS.png`` of ``number`` classes.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("a_7.png", "a_14.png", "b.npy"):
+        ...         Path(folder, name).touch()
+        ...     [path.name for id in ("a", "b", "c") for path in cam_files(folder, id, 20)]
+        ['a_7.png', 'a_14.png', 'b.npy', 'c.npz']
+    """
     own, pickled = cam_path(folder, id), Path(folder) / f"{id}.npy"
     if own.exists() or not (pickled.exists() or Path(folder).is_dir()):
         return (own,)
@@ -152,6 +165,14 @@ def read_cam_files(
     Raises:
         InputError: There is no file, it is damaged, of no known form, of an image of another size or of other classes,
             or holds values that are not finite numbers.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/a.npy", {"keys": np.array([0]), "high_res": np.full((1, 4, 6), 0.5)})
+        ...     read = read_cam_files(folder, "a", (4, 6), ["background", "cat"], labels=[1])
+        >>> read.maps.classes, read.form
+        ((1,), 'irn')
     """
     paths = cam_files(folder, id, len(class_names) - 1)
     path = paths[0]
@@ -177,6 +198,14 @@ def number_0_is_everywhere(folder: PathLike, ids: Iterable[str], number: int) ->
 
     Returns:
         Whether all of them have a 0, and how many there are.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for id, numbers in {"a": [0, 7], "b": [0, 14]}.items():
+        ...         np.save(f"{folder}/{id}.npy", {"keys": np.array(numbers), "cam": np.zeros((2, 4, 6))})
+        ...     number_0_is_everywhere(folder, ["a", "b"], 21)
+        (True, 2)
     """
     looked_at = 0
     for id in ids:

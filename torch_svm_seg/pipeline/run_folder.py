@@ -42,6 +42,11 @@ class Progress:
         skipped: Image id -> why it could not be done.
         unseeded: Number of classes that images are labelled with and that no pixel of their seed has.
         notes: Number of images that each note on how files were read is about.
+
+    Example:
+        >>> progress = Progress.of([ImageEntry("a", "0f3a", {"F4": 0.5}), ImageEntry("b", "9c21", {"F4": 1.5})])
+        >>> progress.images, progress.seconds_per_image()
+        (2, {'F4': 1.0})
     """
 
     images: int = 0
@@ -89,6 +94,13 @@ def open_run(out: Path, settings: RunSettings, overwrite: bool, files: Iterable[
     Raises:
         InputError: The folder holds files of other settings, or of unknown ones, that this run would take for its own
             or leave beside its own.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     progress = open_run(Path(folder), RunSettings({"C": 1.0}), False, [Path(folder, "a.png")])
+        ...     progress.images, Path(folder, SETTINGS_FILE).is_file()
+        (0, True)
     """
     own = set(files)
     record = _read_record(out / SETTINGS_FILE, overwrite)
@@ -111,7 +123,16 @@ def open_run(out: Path, settings: RunSettings, overwrite: bool, files: Iterable[
 
 
 def write_record(out: Path, settings: RunSettings, progress: Progress, finished: bool) -> None:
-    """Write ``run.json``."""
+    """Write ``run.json``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_record(Path(folder), RunSettings({"C": 1.0}), Progress(images=2), finished=True)
+        ...     record = json.loads(Path(folder, SETTINGS_FILE).read_text())
+        >>> record["settings"], record["images"], record["finished"]
+        ({'C': 1.0}, 2, True)
+    """
     record = {
         "settings": dict(settings.values),
         "versions": {
@@ -138,6 +159,10 @@ def folder_digest(folder: PathLike | None) -> str | None:
     A folder without a record, or with one that cannot be read, is returned as it is. What lies in the folder may
     change: the files that an image is made from have a digest of their own, see
     :class:`~torch_svm_seg.pipeline.image_log.ImageEntry`.
+
+    Example:
+        >>> folder_digest("folder without a record"), folder_digest(None)
+        ('folder without a record', None)
     """
     if folder is None:
         return None
@@ -157,13 +182,25 @@ def _remove_unfinished(folders: Iterable[Path]) -> None:
 
 
 def print_notes(general: Iterable[str], notes: dict[str, int]) -> None:
-    """Print how files were read where their form left it open."""
+    """Print how files were read where their form left it open.
+
+    Example:
+        >>> print_notes(["2 files are no images"], {"mask read by its colours": 3})
+        note: 2 files are no images
+        note: mask read by its colours: 3 images
+    """
     for line in [*general, *counted(notes)]:
         print(f"note: {one_line(line)}")
 
 
 def print_skipped(skipped: dict[str, str], most: int = 20) -> None:
-    """Print the first of the images that could not be done, and why."""
+    """Print the first of the images that could not be done, and why.
+
+    Example:
+        >>> print_skipped({"a": "truncated PNG", "b": "no mask", "c": "no mask"}, most=1)
+        skipped a: truncated PNG
+        skipped 2 more, which run.json lists
+    """
     for id, reason in list(skipped.items())[:most]:
         print(f"skipped {id}: {reason}")
     if len(skipped) > most:
@@ -171,7 +208,12 @@ def print_skipped(skipped: dict[str, str], most: int = 20) -> None:
 
 
 def skip_reason(error: Exception) -> str:
-    """Return in one line why an image was skipped."""
+    """Return in one line why an image was skipped.
+
+    Example:
+        >>> skip_reason(MemoryError())
+        'not enough memory'
+    """
     return one_line(str(error)) if isinstance(error, ValueError) else reason_of(error)
 
 

