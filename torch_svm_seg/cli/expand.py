@@ -249,7 +249,7 @@ def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
     walk = partial(settings.masks.open_walk, backbone)
     return ExpansionRun(
         backbone,
-        _labeller(settings, len(dataset.class_names)).to(device),
+        _labeller(settings).to(device),
         _supervision(settings, dataset, classifier),
         settings.features.features or (),
         {name: BASELINES[name]().to(device) for name in settings.seeds.baselines},
@@ -273,8 +273,8 @@ def _supervision(settings: Settings, dataset: ImageDataset, classifier: Classifi
     return GroundTruth()
 
 
-def _labeller(settings: Settings, num_classes: int) -> StudyLabeller | SelfTraining:
-    expander = settings.svm.expander(settings.samples, num_classes)
+def _labeller(settings: Settings) -> StudyLabeller | SelfTraining:
+    expander = settings.svm.expander(settings.samples)
     return (
         settings.seeds.self_training(expander, settings.masks.crf) if settings.from_seeds else StudyLabeller(expander)
     )

@@ -66,8 +66,8 @@ class SVMOptions:
     )
     components: int = option(1024, parse=_components, help="explicit features of --approximation nystroem and fourier")
 
-    def expander(self, samples: SampleOptions, num_classes: int) -> SVMExpander:
-        """Build the expander.
+    def expander(self, samples: SampleOptions) -> SVMExpander:
+        """Build the expander, of as many classes as the images that it is given show.
 
         Raises:
             InputError: A value is out of its range.
@@ -76,7 +76,6 @@ class SVMOptions:
             return SVMExpander(
                 SVM(self.kernel, self.C, self.gamma, approximation=self._approximation(samples.seed)),
                 samples_per_class=samples.samples_per_class or 0,
-                num_classes=num_classes,
                 seed=samples.seed,
             )
         except ValueError as error:
