@@ -24,6 +24,7 @@ FOLDERS = {
     "refine": "Refinement of probabilities",
     "cam": "Class activation maps",
     "irn": "Class boundaries learned from maps",
+    "pixel_classifier": "One classifier of the pixels of all images",
     "segmenters": "Segmentation networks",
     "backbones": "Feature maps of networks",
     "evaluation": "Scores",

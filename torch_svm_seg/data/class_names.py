@@ -64,12 +64,12 @@ def read_class_names(path: PathLike) -> ClassNames:
 
 
 def _checked(path: PathLike, names: tuple[str, ...], colours: dict[Colour, int] | None) -> ClassNames:
-    places = [index for index, name in enumerate(names) if name.lower() in BACKGROUND_NAMES]
-    if places and places[0] != 0:
+    indices = [index for index, name in enumerate(names) if name.lower() in BACKGROUND_NAMES]
+    if indices and indices[0] != 0:
         raise InputError(
-            f"{path}: {names[places[0]]} is class {places[0]}, but id 0 is the background; put it first, "
+            f"{path}: {names[indices[0]]} is class {indices[0]}, but id 0 is the background; put it first, "
             "and number masks so"
         )
-    if not places and names:
+    if not indices and names:
         return ClassNames(names, colours, f"class 0, {names[0]!r}, is taken for the background (--class-names)")
     return ClassNames(("background", *names[1:]) if names[:1] == ("_background_",) else names, colours)

@@ -121,18 +121,18 @@ def stored_ids(image: ImageFile.ImageFile, path: PathLike) -> Tensor:
 
 
 def save_mask(path: PathLike, mask: Tensor) -> None:
-    """Writes a mask as a palette PNG in the colours of PASCAL VOC, so that viewers show more than black.
+    """Write a mask as a palette PNG in the colours of PASCAL VOC, so that viewers show more than black.
 
     The file appears whole or not at all, see :func:`write_atomically`.
 
     Args:
-        path: the PNG to write; missing parent folders are created.
-        mask: class ids 0..255, of an integer type and shape (H, W).
+        path: The PNG to write; missing parent folders are created.
+        mask: Class ids 0..255, of an integer type and shape (H, W).
 
     Raises:
         TypeError: the mask is not of an integer type.
         ValueError: the mask has another shape, is empty or holds other ids.
-        OSError: the file cannot be written.
+        OSError: The file cannot be written.
     """
     picture = Image.fromarray(as_bytes(mask))
     picture.putpalette(voc_palette())
@@ -140,18 +140,18 @@ def save_mask(path: PathLike, mask: Tensor) -> None:
 
 
 def write_atomically(path: PathLike, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file that appears whole or not at all.
+    """Write a file that appears whole or not at all.
 
     The bytes go to a temporary file in the same folder, reach the disk, and only then take the name. Whatever
     interrupts the writing, the temporary file is removed and a file that stood there before is untouched. After a
     kill or a power cut a leftover can remain; its name matches :data:`TEMPORARY_PATTERN`.
 
     Args:
-        path: the file to write or replace; missing parent folders are created.
-        write: writes the content to the binary stream it is given.
+        path: The file to write or replace; missing parent folders are created.
+        write: Writes the content to the binary stream it is given.
 
     Raises:
-        OSError: the file cannot be written, for example since the disk is full; its ``filename`` is `path`.
+        OSError: The file cannot be written, for example since the disk is full; its ``filename`` is `path`.
     """
     path = Path(path)
     temporary = path.parent / TEMPORARY_PATTERN.replace("*", secrets.token_hex(8))
@@ -171,18 +171,18 @@ def write_atomically(path: PathLike, write: Callable[[BinaryIO], object]) -> Non
 
 
 def write_text_atomically(path: PathLike, text: str) -> None:
-    """Writes a UTF-8 text file that appears whole or not at all, see :func:`write_atomically`."""
+    """Write a UTF-8 text file that appears whole or not at all, see :func:`write_atomically`."""
     write_atomically(path, lambda stream: stream.write(text.encode()))
 
 
 def safe_id(id: str) -> str:
-    """Returns an image id unchanged if a file named after it cannot leave its folder.
+    """Return an image id unchanged if a file named after it cannot leave its folder.
 
     Ids come from lists that others wrote, and become names of files that are written. An id is a file name without
     suffix, or several joined by ``/`` for a file in a sub-folder.
 
     Raises:
-        InputError: the id is empty or absolute, has an empty, ``.`` or ``..`` part, or a character that is not
+        InputError: The id is empty or absolute, has an empty, ``.`` or ``..`` part, or a character that is not
             printable or that some file system forbids.
 
     >>> safe_id("birds/2007_000063")
@@ -197,7 +197,7 @@ def safe_id(id: str) -> str:
 
 
 def size_text(size: Sequence[int]) -> str:
-    """Gives the size (H, W) of an image as messages state it, width first.
+    """Return the size (H, W) of an image as messages state it, width first.
 
     >>> size_text((375, 500))
     '500x375'
@@ -220,7 +220,7 @@ def _to_rgb(image: Image.Image, path: PathLike, bits: int) -> Image.Image:
 
 
 def _grey_step(image: ImageFile.ImageFile) -> int:
-    """Gives the factor between the stored values and Pillow's, of an image that is not decoded yet."""
+    """Return the factor between the stored values and Pillow's, of an image that is not decoded yet."""
     raw_mode = image.tile[0][3] if image.format == "PNG" and image.tile else None
     return _GREY_STEP.get(raw_mode, 1)
 

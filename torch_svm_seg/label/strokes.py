@@ -41,7 +41,7 @@ class Stroke:
 
     @property
     def is_click(self) -> bool:
-        """Whether it labels a single place."""
+        """Whether it labels a single pixel."""
         return len(self.corners) == 1 and self.class_id != VOID
 
     def as_json(self) -> dict[str, Any]:

@@ -268,8 +268,8 @@ class _Readings(Dataset[Reading | tuple[str, str]]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> Reading | tuple[str, str]:
-        index = self.indices[place]
+    def __getitem__(self, number: int) -> Reading | tuple[str, str]:
+        index = self.indices[number]
         try:
             read = partial(self.supervision.read, self.dataset, index)
             return Reading(*read_with_digest(read, partial(self.supervision.sources, self.dataset, index)))

@@ -37,7 +37,7 @@ class Progress:
 
     Attributes:
         images: Images done.
-        seconds: Time that each name's masks took, from features and knowledge on: fit, prediction, refinement.
+        seconds: Time that each name's masks took, from features and supervision on: fit, prediction, refinement.
         restored: Number of objects that had vanished from each name's masks and were given their seed back.
         skipped: Image id -> why it could not be done.
         unseeded: Number of classes that images are labelled with and that no pixel of their seed has.
