@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch_svm_seg.refine.pamr import PAMR as PAMR
     from torch_svm_seg.svm.approximations import Fourier as Fourier
     from torch_svm_seg.svm.approximations import Nystroem as Nystroem
+    from torch_svm_seg.svm.classifier import SVMClassifier as SVMClassifier
     from torch_svm_seg.svm.svm import SVM as SVM
 
 __version__ = "0.2.0"
@@ -25,6 +26,7 @@ _HOMES = {
     "Fourier": "svm.approximations",
     "Nystroem": "svm.approximations",
     "Expansion": "expansion.expander",
+    "SVMClassifier": "svm.classifier",
     "SVMExpander": "expansion.expander",
     "class_activation_maps": "cam.activation",
     "load_backbone": "backbones.builder",

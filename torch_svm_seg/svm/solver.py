@@ -19,6 +19,8 @@ solution takes 10 to 40 cheap steps, and ``theta`` is a feasible dual point at e
 known, and is what the solver stops by. ``solve`` runs this on a growing working set of samples (Joachims, 1999):
 only samples that can carry weight in the solution ever meet each other in a kernel matrix.
 
+The derivation, a table of symbols and the sources: ``docs/solver.md``.
+
 Problems come in batches: P problems with N samples each are solved at once, and one that is done stands still.
 """
 
