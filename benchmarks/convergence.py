@@ -2,7 +2,7 @@
 
     python -m benchmarks.convergence --out docs/solver.png
 
-Pixels of three stages, 1,000 of the objects and 1,000 of the background, RBF, C = 1, in double precision. The gap
+Pixels of a stage, 1,000 of the objects and 1,000 of the background, RBF, C = 1, in double precision. The gap
 after n steps is that of a fit that stops there.
 """
 
@@ -22,7 +22,6 @@ from torch_svm_seg.expansion.normalization import z_score
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.svm.svm import SVM
 
-FEATURES = ("F1", "F3", "F4")
 TOLERANCE = 1e-6
 
 
@@ -41,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draw the figure and print the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/solver.png"))
+    parser.add_argument("--features", nargs="+", default=["F1"], help="stages of the backbone")
     parser.add_argument("--samples", type=int, default=1000, help="pixels of each class")
     parser.add_argument("--steps", type=int, default=60, help="steps at most")
     args = parser.parse_args(argv)
@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = embedded_sample()
     image, labels = dataset[0].image, dataset.mask(0)
     with torch.inference_mode():
-        stages = load_backbone("efficientnet_lite0").stages(image[None], FEATURES)
+        stages = load_backbone("efficientnet_lite0").stages(image[None], args.features)
     sample = sample_pixels(torch.where(labels == VOID, VOID, labels.long().clamp(max=1))[None], args.samples)
     figure, axes = pyplot.subplots(figsize=(6.5, 3.6), layout="constrained")
-    for feature in FEATURES:
+    for feature in args.features:
         x = read_pixels(z_score(stages[feature].double()), sample.positions, (labels.shape[0], labels.shape[1]))
         found = gaps(x[0], sample.classes[0], args.steps)
         print(
