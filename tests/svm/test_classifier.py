@@ -24,8 +24,6 @@ from torch_svm_seg import Fourier, Nystroem, SVMClassifier
         SVMClassifier(),
         SVMClassifier(kernel="linear"),
         SVMClassifier(gamma=0.5, class_weight="balanced"),
-        SVMClassifier(approximation=None, probability=True),
-        SVMClassifier(kernel="linear", C=10.0, solver={"loss": "squared_hinge", "tol": 1e-4}),
     ]
 )
 def test_scikit_learns_checks(estimator: Any, check: Any) -> None:
