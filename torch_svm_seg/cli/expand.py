@@ -5,6 +5,7 @@ How to run:
     python expand.py                                     one image, a minute, nothing to prepare
     python expand.py --root /data --out runs/voc         the study of the paper's Table 1 on VOC 2012 train
     python expand.py --images photos --masks masks       a custom folder
+    python expand.py --root /data --supervision points --points clicks.json
     python expand.py --root /data --supervision seed --checkpoint runs/sipe/checkpoint.pt --features F4 --refine crf
     torchrun --nproc-per-node 4 expand.py --root /data   on four GPUs
 
@@ -18,25 +19,25 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from torch_svm_seg.backbones.backbone import Backbone
-from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.expansion_summary import summarize
-from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE, TwoBackboneOptions
+from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
+from torch_svm_seg.cli.options.features import FeatureOptions
 from torch_svm_seg.cli.options.option import add_options, changed_flags, flag, group, option, read_options, recorded
 from torch_svm_seg.cli.options.refinement import RefinementOptions
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
+from torch_svm_seg.cli.options.sparse import FORMS, SparseOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.provenance import RunSettings, Source
+from torch_svm_seg.expansion.box_labeller import BoxLabeller
 from torch_svm_seg.expansion.labelling import StudyLabeller
-from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path
 from torch_svm_seg.pipeline.image_log import Report
@@ -45,6 +46,7 @@ from torch_svm_seg.pipeline.runner import Job, run_shares
 from torch_svm_seg.pipeline.supervision import GroundTruth, Supervision
 from torch_svm_seg.training.checkpoints import read_checkpoint, setting
 
+FEW_LABELS_FEATURES = ("F3+F4+F5",)
 STUDY_FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
 SEED_FEATURES = ("F4",)
 STUDY_SAMPLES, SEED_SAMPLES = 2500, 500
@@ -52,50 +54,6 @@ EXIT_CODES = (
     "exit code: 0 if every image has its masks; 1 if some were skipped, which the summary lists; 2 if the arguments or"
     " the data cannot be used, or writing failed; 130 if interrupted: the same command continues where it stopped"
 )
-
-
-@dataclass(frozen=True)
-class FeatureOptions(TwoBackboneOptions):
-    """The networks, and the features to compare."""
-
-    title: ClassVar = "features"
-
-    features: tuple[str, ...] | None = option(
-        None,
-        metavar="STAGE",
-        help="stages to compare, one SVM per image each: img is the RGB image, F1 to F5 the backbone's stages from "
-        "fine and shallow to coarse and deep; F1+F3+F4 is one SVM on these three, each with equal weight; none is only "
-        "--baselines (default: all six; F4 with seeds)",
-    )
-    input_scale: float = option(
-        1.0, metavar="S", help="factor on the image's size at --backbone's input: larger makes its stages finer"
-    )
-    patch_stride: int | None = option(
-        None, metavar="N", help="pixels from patch to patch of a plain transformer as --backbone (default: no overlap)"
-    )
-
-    def load(self) -> Backbone:
-        """Load the first network, in evaluation mode on the CPU."""
-        return load_backbone(self.backbone, self.weights, self.input_scale, self.patch_stride)
-
-    def open(self, first: Backbone) -> Backbone:
-        """Join the first network with the second one, if there is one, and check that they have the stages.
-
-        Raises:
-            InputError: The second network cannot be loaded, or there is no such stage.
-        """
-        joined = self.join(first)
-        self.check(joined)
-        return joined
-
-    def check(self, backbone: Backbone) -> None:
-        """Raise InputError unless the backbone has the stages."""
-        for name in self.features or ():
-            stages = fused_stages(name)
-            if not set(stages) <= set(backbone.stage_names):
-                raise InputError(f"--features: there are {' '.join(backbone.stage_names)}, got {name}")
-            if len(set(stages)) < len(stages):
-                raise InputError(f"--features: expected each stage once in a fusion, got {name}")
 
 
 @dataclass(frozen=True)
@@ -137,6 +95,7 @@ class Settings:
     samples: SampleOptions = group()
     seeds: SeedOptions = group()
     labels: LabelOptions = group()
+    sparse: SparseOptions = group()
     svm: SVMOptions = group()
     masks: MaskOptions = group()
     run: ExpansionRunOptions = group(out=Path("out/expand"))
@@ -145,6 +104,11 @@ class Settings:
     def from_seeds(self) -> bool:
         """Whether labels come from seeds and not from the ground truth."""
         return self.samples.supervision == "seed"
+
+    @property
+    def from_few_labels(self) -> bool:
+        """Whether labels are points, scribbles or boxes."""
+        return self.samples.supervision in FORMS
 
     def checked(self) -> "Settings":
         """Return the settings with what depends on others filled in.
@@ -156,9 +120,10 @@ class Settings:
             self.seeds.check()
         elif given := [*changed_flags(self.seeds), *changed_flags(self.labels)]:
             raise InputError(f"{' and '.join(given)}: only with --supervision seed")
+        self.sparse.check(self.samples.supervision)
         if not 0 <= self.masks.ignore_below <= 1:
             raise InputError(f"--ignore-below: expected 0 to 1, got {self.masks.ignore_below}")
-        features = self.features.features or (SEED_FEATURES if self.from_seeds else STUDY_FEATURES)
+        features = self.features.features or self._default_features
         features = () if features == ("none",) else tuple(dict.fromkeys(features))
         if not features and not self.seeds.baselines:
             raise InputError("--features none: needs --baselines, or nothing is written")
@@ -168,7 +133,14 @@ class Settings:
             self,
             features=replace(self.features, features=features, backbone=self._backbone),
             samples=replace(self.samples, samples_per_class=number),
+            svm=self.svm.suited_to(self.from_few_labels),
         )
+
+    @property
+    def _default_features(self) -> tuple[str, ...]:
+        if self.from_few_labels:
+            return FEW_LABELS_FEATURES
+        return SEED_FEATURES if self.from_seeds else STUDY_FEATURES
 
     @property
     def _backbone(self) -> str:
@@ -268,13 +240,17 @@ def _supervision(settings: Settings, dataset: ImageDataset, classifier: Classifi
                 "--workers: cannot read ahead while --checkpoint computes the maps; write them with `train.py cams`"
             )
         return settings.seeds.open_seeds(settings.data, settings.labels, dataset, classifier)
+    if settings.from_few_labels:
+        return settings.sparse.open(dataset)
     if not dataset.has_masks:
         raise InputError("--supervision ground-truth: needs masks; give --masks DIR with --images")
     return GroundTruth()
 
 
-def _labeller(settings: Settings) -> StudyLabeller | SelfTraining:
+def _labeller(settings: Settings) -> StudyLabeller | SelfTraining | BoxLabeller:
     expander = settings.svm.expander(settings.samples)
-    return (
-        settings.seeds.self_training(expander, settings.masks.crf) if settings.from_seeds else StudyLabeller(expander)
-    )
+    if settings.samples.supervision == "boxes":
+        return BoxLabeller(expander, settings.sparse.box_rounds)
+    if settings.from_seeds:
+        return settings.seeds.self_training(expander, settings.masks.crf)
+    return StudyLabeller(expander)

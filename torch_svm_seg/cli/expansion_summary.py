@@ -11,6 +11,7 @@ from torch_svm_seg.data.notes import first_few
 from torch_svm_seg.evaluation.panels import PanelRow, panel
 from torch_svm_seg.evaluation.scoring import is_readable, score_readable
 from torch_svm_seg.evaluation.tables import Row, text_table
+from torch_svm_seg.expansion.box_labeller import BoxLabeller
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
@@ -80,7 +81,9 @@ def _overview_rows(dataset: ImageDataset, run: ExpansionRun) -> list[PanelRow]:
     return rows
 
 
-def _samples(labeller: StudyLabeller | SelfTraining, supervised: Supervised, device: torch.device) -> Tensor:
+def _samples(
+    labeller: StudyLabeller | SelfTraining | BoxLabeller, supervised: Supervised, device: torch.device
+) -> Tensor:
     """Return the class of each pixel that trained the SVM, and 255 at all others, (H, W)."""
     with torch.inference_mode():
         labels = labeller.training_labels(supervised.image[None].to(device), supervised.known[None].to(device))

@@ -56,22 +56,37 @@ class Baseline(Protocol):
 
 
 class StudyLabeller(nn.Module):
-    """The expansion of true labels: the paper's study of the upper bound (section 3.1).
+    """The expansion of true labels, few or many; with many, the paper's study of the upper bound (section 3.1).
+
+    Args:
+        expander: Trains and applies the SVMs.
 
     Example:
-        >>> images, labels = torch.zeros(1, 3, 48, 64), torch.randint(0, 3, (1, 48, 64))
-        >>> labeller = StudyLabeller(SVMExpander(samples_per_class=100))
-        >>> labeller(images, torch.rand(1, 8, 12, 16), labels).masks.shape
-        torch.Size([1, 48, 64])
+        >>> images, features, labels = torch.zeros(1, 3, 8, 8), torch.rand(1, 4, 4, 4), torch.randint(0, 2, (1, 8, 8))
+        >>> StudyLabeller(SVMExpander(samples_per_class=10))(images, features, labels).masks.shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, expander: SVMExpander) -> None:
         super().__init__()
         self.expander = expander
 
-    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], labels: Tensor) -> Labelling:
-        """Label the pixels by SVMs trained on labels (B, H, W); see :class:`Labeller`."""
-        expansion: Expansion = self.expander(features, labels)
+    def forward(
+        self,
+        images: Tensor,
+        features: Tensor | Sequence[Tensor],
+        labels: Tensor,
+        certainty: Tensor | None = None,
+    ) -> Labelling:
+        """Expand the labels of a batch of images of one size.
+
+        Args:
+            images: RGB 0..255, (B, 3, H, W).
+            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
+            labels: Class ids (B, H, W), 255 where there is none.
+            certainty: Weight of each label in the loss, (B, H, W); 1 by default.
+        """
+        expansion: Expansion = self.expander(features, labels, certainty)
         return Labelling(expansion.masks, calibrated(expansion.scores, expansion.sample))
 
     def training_labels(self, images: Tensor, labels: Tensor) -> Tensor:

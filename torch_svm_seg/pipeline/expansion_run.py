@@ -21,6 +21,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.mask_forms import used_values
 from torch_svm_seg.data.provenance import read_with_digest
+from torch_svm_seg.expansion.box_labeller import BoxLabeller
 from torch_svm_seg.expansion.labelling import Baseline, Labelling, StudyLabeller, label, seeds_of
 from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.expansion.seed_expander import SelfTraining
@@ -80,7 +81,7 @@ class ExpansionRun:
     """
 
     backbone: Backbone
-    labeller: StudyLabeller | SelfTraining
+    labeller: StudyLabeller | SelfTraining | BoxLabeller
     supervision: Supervision
     features: Sequence[str]
     baselines: Mapping[str, Baseline]
@@ -160,7 +161,8 @@ class ExpansionRun:
         stages = self.backbone.stages(images, wanted) if wanted else {}
         for name in self.features:
             maps = [stages[stage] for stage in fused_stages(name)]
-            self._label(name, partial(self.labeller, images, maps, known), images, known, ids, entries)
+            labelled = partial(self.labeller, images, maps, known, **_certainty(group, self.device))
+            self._label(name, labelled, images, known, ids, entries)
         return entries
 
     def _label(
@@ -243,6 +245,14 @@ def _of_classes_present(group: Sequence[Supervised]) -> tuple[Tensor, Tensor]:
     for planes, one in zip(activation, group, strict=True):
         planes[[classes.index(id) for id in one.classes or ()]] = one.known.to(planes)
     return activation, ids
+
+
+def _certainty(group: Sequence[Reading], device: torch.device) -> dict[str, Tensor]:
+    """Return the argument ``certainty`` of a labeller, where it is known of some image."""
+    if all(one.known.certainty is None for one in group):
+        return {}
+    given = [torch.ones(one.known.known.shape) if one.known.certainty is None else one.known.certainty for one in group]
+    return {"certainty": torch.stack(given).to(device)}
 
 
 def _unseeded(known: Tensor) -> list[int]:

@@ -37,6 +37,7 @@ class Supervised(NamedTuple):
         known: Class ids (H, W); or the activation of some classes, (n, H, W).
         classes: Ids of the classes with activation, the background first; None for class ids.
         notes: Notes on how the files were read.
+        certainty: Weight of each class id in the loss, (H, W); None if all weigh alike.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Supervised(NamedTuple):
     known: Tensor
     classes: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    certainty: Tensor | None = None
 
     def class_ids(self, channels: Tensor) -> Tensor:
         """Return the class ids of channels of the activation, by their number; 255 stays.

@@ -1,7 +1,7 @@
 """Options of the SVM and of the pixels that train it."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from torch_svm_seg.cli.options.option import option
@@ -20,10 +20,11 @@ class SampleOptions:
 
     title: ClassVar = "samples"
 
-    supervision: Literal["ground-truth", "seed"] = option(
+    supervision: Literal["ground-truth", "seed", "points", "scribbles", "boxes"] = option(
         "ground-truth",
         help="where the labels of sampled pixels come from: the ground truth is the paper's study of the upper bound; "
-        "seed takes confident pixels of a seed that needs no ground truth",
+        "seed takes confident pixels of a seed that needs no ground truth; points, scribbles and boxes are what people "
+        "draw",
     )
     samples_per_class: int | None = option(
         None,
@@ -54,8 +55,10 @@ class SVMOptions:
 
     title: ClassVar = "SVM"
 
-    kernel: Literal["rbf", "linear"] = option(
-        "rbf", help="rbf is better on shallow features, linear faster and as good on deep ones"
+    kernel: Literal["rbf", "linear"] | None = option(
+        None,
+        help="rbf is better on shallow features, linear faster and as good on deep ones, and better where labels are "
+        "few (default: rbf; linear with points, scribbles or boxes)",
     )
     C: float = option(1.0, help="weight of the loss; larger trusts samples more")
     gamma: float | Literal["scale"] = option(
@@ -66,6 +69,10 @@ class SVMOptions:
     )
     components: int = option(1024, parse=_components, help="explicit features of --approximation nystroem and fourier")
 
+    def suited_to(self, few_labels: bool) -> "SVMOptions":
+        """Return the options with the kernel that suits few or many labels, where none is given."""
+        return replace(self, kernel=self.kernel or ("linear" if few_labels else "rbf"))
+
     def expander(self, samples: SampleOptions) -> SVMExpander:
         """Build the expander, of as many classes as the images that it is given show.
 
@@ -74,7 +81,7 @@ class SVMOptions:
         """
         try:
             return SVMExpander(
-                SVM(self.kernel, self.C, self.gamma, approximation=self._approximation(samples.seed)),
+                SVM(self.kernel or "rbf", self.C, self.gamma, approximation=self._approximation(samples.seed)),
                 samples_per_class=samples.samples_per_class or 0,
                 seed=samples.seed,
             )

@@ -1,0 +1,69 @@
+"""Options of expansion from a few labelled pixels, or from boxes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from torch_svm_seg.cli.options.option import flag, option
+from torch_svm_seg.data.boxes import read_boxes
+from torch_svm_seg.data.dataset import ImageDataset
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.points import read_points
+from torch_svm_seg.pipeline.sparse_labels import BoxLabels, PointLabels, ScribbleLabels
+from torch_svm_seg.pipeline.supervision import Supervision
+
+FORMS = ("points", "scribbles", "boxes")
+"""Values of ``--supervision`` that these options belong to; each is also the flag of its files."""
+
+
+@dataclass(frozen=True)
+class SparseOptions:
+    """Points, scribbles or boxes."""
+
+    title: ClassVar = "points, scribbles, boxes"
+    description: ClassVar = "For --supervision points, scribbles or boxes. docs/sparse_labels.md describes the files."
+
+    points: Path | None = option(
+        None, metavar="FILE", content=True, help="clicks by image, .json or .csv: x, y, class, and certainty if known"
+    )
+    radius: float = option(2.0, metavar="R", help="pixels around a point that have its label too")
+    scribbles: Path | None = option(
+        None, metavar="DIR", content=True, help="ID.png, 255 off the scribbles, or ID.xml of ScribbleSup"
+    )
+    scribble_width: int = option(3, metavar="N", at_least=1, help="width of the lines of ID.xml, in pixels")
+    boxes: Path | None = option(
+        None, metavar="PATH", content=True, help="folder of VOC's ID.xml, or a .json of COCO's instances"
+    )
+    box_rounds: int = option(
+        3, metavar="N", at_least=1, help="SVMs in a row, each trained on the last one's masks in the boxes"
+    )
+
+    def check(self, supervision: str) -> None:
+        """Raise InputError unless the files of the supervision, and no others, are given."""
+        for name in FORMS:
+            given = getattr(self, name) is not None
+            if given != (name == supervision):
+                raise InputError(
+                    f"{flag(name)}: only with --supervision {name}"
+                    if given
+                    else f"--supervision {name}: needs {flag(name)}"
+                )
+        if not 0 <= self.radius <= 1000:
+            raise InputError(f"--radius: expected 0 to 1000 pixels, got {self.radius}")
+
+    def open(self, dataset: ImageDataset) -> Supervision:
+        """Open what is given.
+
+        Raises:
+            InputError: A file is missing or damaged.
+        """
+        if self.points is not None:
+            return PointLabels(read_points(self.points, dataset.class_names), self.radius)
+        if self.scribbles is not None:
+            if not self.scribbles.is_dir():
+                raise InputError(f"--scribbles: {self.scribbles}: not a folder")
+            return ScribbleLabels(self.scribbles, self.scribble_width)
+        assert self.boxes is not None
+        if not self.boxes.exists():
+            raise InputError(f"--boxes: {self.boxes}: no such file or folder")
+        return BoxLabels(read_boxes(self.boxes, dataset.ids, dataset.class_names))

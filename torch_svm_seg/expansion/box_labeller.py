@@ -1,0 +1,71 @@
+"""The expansion of boxes: rounds of SVMs, as GrabCut (Rother et al., SIGGRAPH 2004) has rounds of mixtures."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from torch_svm_seg.expansion.calibration import calibrated
+from torch_svm_seg.expansion.expander import Expansion, SVMExpander
+from torch_svm_seg.expansion.labelling import Labelling, label, seeds_of
+
+
+class BoxLabeller(nn.Module):
+    """Labels the pixels in boxes by SVMs, each trained on the masks of the one before it.
+
+    The first SVM learns the boxes as if they were filled: those of their pixels that look like what is outside of all
+    boxes become background, and the next one learns without them. No class gets pixels outside of its boxes. A class
+    that would lose all its pixels keeps its boxes.
+
+    Args:
+        expander: Trains and applies the SVMs.
+        rounds: SVMs to train at most; fewer if masks stop changing.
+
+    Example:
+        >>> images, features = torch.zeros(1, 3, 8, 8), torch.rand(1, 4, 4, 4)
+        >>> activation = torch.zeros(1, 2, 8, 8)
+        >>> activation[0, 1] = -torch.inf
+        >>> activation[0, 1, 2:6, 2:6] = 1  # a box of class 1
+        >>> BoxLabeller(SVMExpander(samples_per_class=10))(images, features, activation).masks.shape
+        torch.Size([1, 8, 8])
+    """
+
+    def __init__(self, expander: SVMExpander, rounds: int = 3) -> None:
+        super().__init__()
+        if rounds < 1:
+            raise ValueError(f"rounds: expected at least 1, got {rounds}")
+        self.expander, self.rounds = expander, rounds
+
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
+        """Label the pixels of a batch of images of one size.
+
+        Args:
+            images: RGB 0..255, (B, 3, H, W).
+            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
+            activation: Of the classes by id, background included, (B, K, H, W); -inf where a class cannot be. Its
+                largest is the label that the first SVM learns.
+        """
+        filled, possible = seeds_of(activation), activation > -torch.inf
+        labels, labelling = filled, None
+        for _ in range(self.rounds):
+            expansion: Expansion = self.expander(features, labels)
+            planes = expansion.scores.new_full(activation.shape, -torch.inf)
+            planes[:, : expansion.scores.shape[1]] = expansion.scores[:, : activation.shape[1]]
+            labelling = label(_as_shares(calibrated(planes, expansion.sample) * possible), filled)
+            if torch.equal(labelling.masks, labels):
+                break
+            labels = labelling.masks
+        assert labelling is not None
+        return labelling
+
+    def training_labels(self, images: Tensor, activation: Tensor) -> Tensor:
+        """Return the labels that the first SVM learns, class ids (B, H, W): the boxes, filled."""
+        return seeds_of(activation)
+
+
+def _as_shares(probabilities: Tensor) -> Tensor:
+    """Return probabilities (B, K, H, W) divided by their sum; the background's is 1 where all are 0."""
+    total = probabilities.sum(1, keepdim=True)
+    rest = torch.zeros_like(probabilities)
+    rest[:, 0] = 1
+    return torch.where(total > 0, probabilities / total.clamp_min(torch.finfo(total.dtype).tiny), rest)
