@@ -21,7 +21,7 @@ class SparseOptions:
     """Points, scribbles or boxes."""
 
     title: ClassVar = "points, scribbles, boxes"
-    description: ClassVar = "For --supervision points, scribbles or boxes. docs/sparse_labels.md describes the files."
+    description: ClassVar = "For --supervision points, scribbles or boxes."
 
     points: Path | None = option(
         None, metavar="FILE", content=True, help="clicks by image, .json or .csv: x, y, class, and certainty if known"
