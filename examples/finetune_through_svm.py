@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = build_parser().parse_args(argv)
     dataset, unseen = voc2012(args.root, args.split), voc2012(args.root, args.val_split)
-    seeds = None if args.cams is None else read_options(MapOptions, args).open()
+    seeds = None if args.cams is None else read_options(MapOptions, args).files()
     lessons, tests = read_lessons(dataset, args.limit, seeds), read_lessons(unseen, args.val_limit, seeds)
     backbone = read_options(BackboneOptions, args).load()
     model = LearnedFusion(backbone, fused_stages(args.features))

@@ -218,8 +218,8 @@ def _check_same_network(file: PathLike, network: nn.Module, found: Sequence[str]
     left_in_file, left_in_network = ([n for n in names if n not in set(fitting)] for names in (found, wanted))
     raise InputError(
         f"{file}: a checkpoint of another network: {len(fitting)} tensors fit, of {len(found)} in the file "
-        f"and {len(wanted)} in the network; without a match in the file: {_some(left_in_file)}; "
-        f"in the network: {_some(left_in_network)}"
+        f"and {len(wanted)} in the network; without a match in the file: {_some(left_in_file, shown=2)}; "
+        f"in the network: {_some(left_in_network, shown=2)}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,9 +48,17 @@ class MapOptions:
         Raises:
             InputError: There is no such folder, no such rule of the background, or the labels cannot be read.
         """
+        return replace(self.files(), labels=labels.read(dataset), annotations=annotations_of(data))
+
+    def files(self) -> CamFiles:
+        """Return the maps in the folder as they are, whatever the images' labels.
+
+        Raises:
+            InputError: There is no such folder, or no such rule of the background.
+        """
         if self.cams is None or not self.cams.is_dir():
             raise InputError(f"--cams: {self.cams}: not a folder")
-        return CamFiles(self.cams, self.background_rule(), self.cams_form, labels.read(dataset), annotations_of(data))
+        return CamFiles(self.cams, self.background_rule(), self.cams_form)
 
     def background_rule(self) -> Background:
         """Return the rule that --background names.
