@@ -139,10 +139,6 @@ def _from_main_folder(file: LabelFile) -> Entries:
             yield from _shown_in_list(each, shown)
 
 
-def _holds_xml(file: LabelFile) -> bool:
-    return file.path.is_dir() and any(file.path.glob("*.xml"))
-
-
 def _from_annotations(file: LabelFile) -> Entries:
     for path in sorted(file.path.glob("*.xml")):
         yield path.stem, file._replace(path=path).ids(read_annotation(path))

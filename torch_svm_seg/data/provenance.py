@@ -3,12 +3,10 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.reading import read_bytes
 
@@ -16,8 +14,6 @@ Value = TypeVar("Value")
 
 Source = Path | str
 """A file, or anything else that a result comes from, as text."""
-
-_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -88,24 +84,3 @@ def read_with_digest(read: Callable[[], Value], sources: Callable[[], Iterable[S
         read()
         raise
     return read(), digest
-
-
-def digest_of_images(dataset: ImageDataset, with_masks: bool) -> str:
-    """Return a digest of all images of a data set, with or without their masks.
-
-    Raises:
-        InputError: A file cannot be read.
-
-    Example:
-        >>> from torch_svm_seg.data.embedded import embedded_sample
-        >>> sample = embedded_sample()
-        >>> digest_of_images(sample, with_masks=True) == digest_of_images(sample, with_masks=False)
-        False
-    """
-
-    def one(index: int) -> str:
-        masks = dataset.mask_sources(index) if with_masks else ()
-        return digest_of((*dataset.image_sources(index), *masks))
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return digest_of(pool.map(one, range(len(dataset))))

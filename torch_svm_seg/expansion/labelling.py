@@ -30,19 +30,6 @@ class Labelling(NamedTuple):
     restored: tuple[int, ...] = ()
 
 
-class Labeller(Protocol):
-    """Labels the pixels of a batch of images of one size."""
-
-    def __call__(self, images: Tensor, features: Tensor | Sequence[Tensor], supervision: Tensor) -> Labelling:
-        """Label all pixels.
-
-        Args:
-            images: RGB 0..255, (B, 3, H, W).
-            features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
-            supervision: Class ids (B, H, W), or the activation of classes by id, (B, K, H, W).
-        """
-
-
 class Baseline(Protocol):
     """Labels the pixels of a batch of images of one size without features, for comparison."""
 
