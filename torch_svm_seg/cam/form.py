@@ -130,7 +130,7 @@ def choose(content: object, forms: Mapping[str, Form], labels: Collection[int] |
         if "keys" in content and not len(content["keys"]):
             raise ValueError("no class in it")
         keys = first_few(map(repr, content), 8)
-        raise ValueError(f"by key or class {keys}; expected one of the forms {', '.join(forms)}")
+        raise ValueError(f"by key or class {keys}; expected one of the forms of docs/files.md")
     best = max(fitting, key=lambda choice: choice.found.certainty)
     if labels is not None:
         return _of_labels([best, *fitting], frozenset(labels))

@@ -141,7 +141,8 @@ def _train_aug(voc: Path, sbd: Path, list_file: PathLike | None, conventions: Co
         if not (sbd / "cls").is_dir():
             if listed:
                 return _opened(voc, None, source, conventions)
-            raise InputError(f"train_aug: none of {source}, {masks} and {sbd / 'cls'} exists")
+            own = f"{source.relative_to(voc)}, {masks.name}"
+            raise InputError(f"{voc}: for train_aug, none of {own} and {sbd / 'cls'} exists")
         import_optional("scipy.io", f"reading SBD's masks needs it; pip install scipy, or provide {masks}")
         masks = voc / "SegmentationClass"
     if listed:
