@@ -18,7 +18,7 @@ from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.walk import MapWalkOptions
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.provenance import Source
-from torch_svm_seg.pipeline.runner import for_each, image_jobs
+from torch_svm_seg.pipeline.image_run import ImageRun
 from torch_svm_seg.segmenters import Segmenter, load_segmenter, probability_maps
 from torch_svm_seg.segmenters.builder import METHOD
 from torch_svm_seg.training.checkpoints import read_checkpoint
@@ -100,5 +100,5 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     def sources(index: int) -> Sequence[Source]:
         return (*data.dataset.image_sources(index), f"labels {data.classes(index)}")
 
-    jobs = image_jobs(data.dataset, paths, sources)
-    return for_each(data.dataset, jobs, write, out, recorded(settings), settings.run.overwrite, rank, number)
+    image_run = ImageRun(data.dataset, out, recorded(settings), settings.run.overwrite, rank, number)
+    return image_run.write_each(paths, write, sources)

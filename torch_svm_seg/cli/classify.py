@@ -14,7 +14,6 @@ from torch_svm_seg.cli.options.run import TrainingRunOptions
 from torch_svm_seg.cli.options.training import EpochOptions, crop_size_for, training_record, training_settings
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.image_labels import LabelledImages
-from torch_svm_seg.pipeline.runner import train
 from torch_svm_seg.training.run import CHECKPOINT_FILE, TrainingRun
 from torch_svm_seg.training.trainer import Training
 
@@ -103,7 +102,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     training = Training(network, crops, how, rank, number)
     record = training_record(settings, how, settings.data, len(data))
     measured = ("val_average_precision", "val_f1")
-    train(TrainingRun(out, training, record, class_names, measured, score), settings.run.resume, rank)
+    TrainingRun(out, training, record, class_names, measured, score).run(settings.run.resume, rank)
     if rank == 0:
         print(f"{len(data)} images, {training.step} steps; the classifier is {out / CHECKPOINT_FILE}")
     return 0

@@ -22,7 +22,6 @@ from typing import ClassVar
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cli.command import exit_code_of
-from torch_svm_seg.cli.expansion_summary import summarize
 from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.features import FeatureOptions
@@ -35,14 +34,15 @@ from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.provenance import RunSettings, Source
+from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.expansion.box_labeller import BoxLabeller
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.seed_expander import SelfTraining
-from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path
+from torch_svm_seg.pipeline.expansion_run import ExpansionRun
+from torch_svm_seg.pipeline.expansion_summary import summarize
 from torch_svm_seg.pipeline.image_log import Report
+from torch_svm_seg.pipeline.image_run import ImageRun
 from torch_svm_seg.pipeline.run_folder import Progress
-from torch_svm_seg.pipeline.runner import Job, run_shares
 from torch_svm_seg.pipeline.supervision import GroundTruth, Supervision
 from torch_svm_seg.training.checkpoints import read_checkpoint, setting
 
@@ -190,25 +190,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def expand(settings: Settings, rank: int = 0, number: int = 1) -> int:
     """Expand this process's share of the images and report on all of them; return the exit code."""
-    dataset = settings.data.open()
+    dataset, options = settings.data.open(), settings.run
+    record = settings.record() | {"classes": list(dataset.class_names)}
     run = _open_run(settings, dataset)
-    options = settings.run
 
     def work(share: Sequence[int], progress: Progress, report: Report) -> None:
         run.run(dataset, share, progress, options.batch_size, options.workers, report)
 
-    def sources(index: int) -> Sequence[Source]:
-        return run.supervision.sources(dataset, index)
-
-    record = settings.record() | {"classes": list(dataset.class_names)}
-    jobs = [
-        Job(id, tuple(mask_path(options.out, name, id) for name in run.names), partial(sources, index))
-        for index, id in enumerate(dataset.ids)
-    ]
-    outcome = run_shares(options.out, record, jobs, work, options.overwrite, rank, number)
-    if rank != 0:
-        return 0
-    summarize(dataset, run, outcome)
+    outcome = ImageRun(dataset, options.out, record, options.overwrite, rank, number).do(run.jobs(dataset), work)
+    if rank == 0:
+        summarize(dataset, run, outcome)
     return 1 if outcome.now.skipped else 0
 
 

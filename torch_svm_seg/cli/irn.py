@@ -16,7 +16,7 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.irn import IRNet
 from torch_svm_seg.irn.training import METHOD, SureCrops, label_by_activation, label_path
-from torch_svm_seg.pipeline.runner import for_each, image_jobs, train
+from torch_svm_seg.pipeline.image_run import ImageRun
 from torch_svm_seg.training.run import CHECKPOINT_FILE, TrainingRun, refuse_to_restart
 from torch_svm_seg.training.trainer import Training
 
@@ -96,7 +96,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     crops = SureCrops(dataset, folder, crop_size, backbone.mean.cpu(), how.seed)
     training = Training(network, crops, how, rank, number)
     record = training_record(settings, how, settings.data, len(dataset)) | {"method": METHOD}
-    train(TrainingRun(out, training, record), resume, rank)
+    TrainingRun(out, training, record).run(resume, rank)
     if rank == 0:
         print(f"{len(dataset)} images, {training.step} steps; the network is {out / CHECKPOINT_FILE}")
     return code
@@ -113,5 +113,5 @@ def _write_sure_labels(settings: Settings, dataset: ImageDataset, folder: Path, 
         save_mask(paths[index], seed.class_ids(labels).cpu())
 
     record, overwrite = recorded(settings.labels), not settings.run.resume
-    jobs = image_jobs(dataset, paths, partial(cams.sources, dataset))
-    return for_each(dataset, jobs, write, folder, record, overwrite, rank, number)
+    image_run = ImageRun(dataset, folder, record, overwrite, rank, number)
+    return image_run.write_each(paths, write, partial(cams.sources, dataset))

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from torch_svm_seg.cli.options.backbone import BackboneOptions
 from torch_svm_seg.cli.options.option import add_options, group, option, read_options
+from torch_svm_seg.cli.options.run import choose_device
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.folder import folder
 from torch_svm_seg.data.lists import read_lines
@@ -28,7 +29,6 @@ from torch_svm_seg.label.labeller import FeatureCache, InteractiveLabeller
 from torch_svm_seg.label.server import LabelServer
 from torch_svm_seg.label.session import Session
 from torch_svm_seg.svm.svm import SVM
-from torch_svm_seg.training.distributed import choose_device
 
 DEFAULT_CLASSES = ("background", "object")
 DEFAULT_FEATURES = "F3+F4+F5"

@@ -10,7 +10,7 @@ from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import MapOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
-from torch_svm_seg.pipeline.runner import for_each, image_jobs
+from torch_svm_seg.pipeline.image_run import ImageRun
 from torch_svm_seg.pixel_classifier.classifier import load_pixel_classifier
 
 HELP = "multiply class activation maps by the probabilities of a pixel classifier"
@@ -52,5 +52,5 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         seed = cams.read(dataset, index)
         save_cams(paths[index], classifier(seed.image, seed.known, seed.classes or ()), dataset.class_names)
 
-    jobs = image_jobs(dataset, paths, partial(cams.sources, dataset))
-    return for_each(dataset, jobs, write, out, recorded(settings), settings.run.overwrite, rank, number)
+    image_run = ImageRun(dataset, out, recorded(settings), settings.run.overwrite, rank, number)
+    return image_run.write_each(paths, write, partial(cams.sources, dataset))

@@ -12,7 +12,7 @@ from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.evaluation.voc_archive import check_voc_archive, write_voc_archive
-from torch_svm_seg.pipeline.runner import for_each, image_jobs
+from torch_svm_seg.pipeline.image_run import ImageRun
 from torch_svm_seg.refine import refine
 from torch_svm_seg.segmenters import class_probabilities, load_segmenter
 
@@ -79,8 +79,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
 
     record = recorded(settings) | {"image_level_labels": False}
     overwrite = settings.run.overwrite
-    jobs = image_jobs(dataset, paths, dataset.image_sources)
-    code = for_each(dataset, jobs, write, out, record, overwrite, rank, number)
+    image_run = ImageRun(dataset, out, record, overwrite, rank, number)
+    code = image_run.write_each(paths, write, dataset.image_sources)
     if rank == 0:
         print("The masks are predicted without image-level labels.")
         if masks.voc_archive is not None:

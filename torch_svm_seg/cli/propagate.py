@@ -19,7 +19,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.irn import IRNRefinement, load_irn
 from torch_svm_seg.irn.refinement import refine_activation
-from torch_svm_seg.pipeline.runner import for_each, image_jobs
+from torch_svm_seg.pipeline.image_run import ImageRun
 from torch_svm_seg.pipeline.supervision import CamFiles
 from torch_svm_seg.refine import FeatureWalk
 
@@ -94,8 +94,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     def write(index: int) -> None:
         save_cams(paths[index], refined(index), dataset.class_names)
 
-    jobs = image_jobs(dataset, paths, partial(cams.sources, dataset))
-    return for_each(dataset, jobs, write, out, recorded(settings), settings.run.overwrite, rank, number)
+    image_run = ImageRun(dataset, out, recorded(settings), settings.run.overwrite, rank, number)
+    return image_run.write_each(paths, write, partial(cams.sources, dataset))
 
 
 def _between_boundaries(walk: IRNRefinement, cams: CamFiles, dataset: ImageDataset, index: int) -> ActivationMaps:

@@ -13,13 +13,13 @@ from torch_svm_seg.cli.options.run import TrainingRunOptions
 from torch_svm_seg.cli.options.training import SGDOptions, training_record, training_settings
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.pipeline.runner import train
 from torch_svm_seg.segmenters import build_segmenter
 from torch_svm_seg.segmenters.builder import METHOD
+from torch_svm_seg.segmenters.segmenter import Segmenter
 from torch_svm_seg.segmenters.training import MaskedCrops, survey_masks
 from torch_svm_seg.segmenters.training import validate as validate_segmenter
 from torch_svm_seg.training.run import BEST_FILE, CHECKPOINT_FILE, TrainingRun
-from torch_svm_seg.training.trainer import Training
+from torch_svm_seg.training.trainer import Training, TrainingSettings
 
 HELP = "train a segmentation network on masks"
 DESCRIPTION = (
@@ -176,11 +176,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     data = _with_masks(settings.data.open(), rank)
     validation = settings.validation.open(settings.data, data.ids, rank)
     how = training_settings(settings.training, settings.run, steps=settings.training.steps)
-    name, out = settings.network.network, settings.run.out
-    network = build_segmenter(name, len(data.class_names), settings.network.weights, how.seed)
-    if network.uses_batch_statistics and min(how.batch_size, len(data)) < 2 * number:
-        raise InputError(f"--batch-size: {name} has BatchNorm and needs at least 2 images a process")
-    network.to(settings.run.choose_device())
+    network = _network(settings, data, how, number)
     crops = MaskedCrops(data, how.crop_size, settings.training.scale_range, network.fill.cpu(), how.seed)
 
     def score() -> dict[str, float]:
@@ -189,10 +185,9 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         result = validate_segmenter(network, validation, rank, number)
         return {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
 
-    training = Training(network, crops, how, rank, number)
-    whole = TrainingRun(
-        out,
-        training,
+    training_run = TrainingRun(
+        settings.run.out,
+        Training(network, crops, how, rank, number),
         training_record(settings, how, settings.data, len(data)) | {"method": METHOD},
         data.class_names,
         measured=("val_miou", "val_pixel_accuracy"),
@@ -201,15 +196,28 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         unit_steps=settings.training.check_every,
         chosen_by="val_miou",
     )
-    train(whole, settings.run.resume, rank)
+    training_run.run(settings.run.resume, rank)
     if rank == 0:
-        print(f"{len(data)} images, {training.step} steps; the network is {out / CHECKPOINT_FILE}")
-        if whole.best is not None:
-            print(
-                f"{out / BEST_FILE} has the best mean IoU of all checks, {100 * whole.best:.2f}, chosen by the "
-                "ground truth of the validation images"
-            )
+        _summarize(training_run, len(data))
     return 0
+
+
+def _network(settings: Settings, data: ImageDataset, how: TrainingSettings, number: int) -> Segmenter:
+    """Return the network to train, on its device."""
+    name = settings.network.network
+    network = build_segmenter(name, len(data.class_names), settings.network.weights, how.seed)
+    if network.uses_batch_statistics and min(how.batch_size, len(data)) < 2 * number:
+        raise InputError(f"--batch-size: {name} has BatchNorm and needs at least 2 images a process")
+    return network.to(settings.run.choose_device())
+
+
+def _summarize(run: TrainingRun, images: int) -> None:
+    print(f"{images} images, {run.training.step} steps; the network is {run.out / CHECKPOINT_FILE}")
+    if run.best is not None:
+        print(
+            f"{run.out / BEST_FILE} has the best mean IoU of all checks, {100 * run.best:.2f}, chosen by the ground "
+            "truth of the validation images"
+        )
 
 
 def _with_masks(dataset: ImageDataset, rank: int) -> ImageDataset:

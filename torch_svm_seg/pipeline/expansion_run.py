@@ -5,34 +5,32 @@ a baseline, with ``+`` and a refinement if there is one: ``F3``, ``seed``, ``F3+
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.mask_forms import used_values
-from torch_svm_seg.data.provenance import read_with_digest
 from torch_svm_seg.expansion.box_labeller import BoxLabeller
 from torch_svm_seg.expansion.labelling import Baseline, Labelling, StudyLabeller, label, seeds_of
 from torch_svm_seg.expansion.normalization import fused_stages
+from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.image_log import ImageEntry, Report
+from torch_svm_seg.pipeline.jobs import Job
+from torch_svm_seg.pipeline.readings import Reading, batches, read_ahead
 from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.refine import refine
 
 UNREFINED = "none"
-# Batches of images that wait for others of their size.
-_MOST_WAITING = 4
 
 
 def mask_path(out: Path, name: str, id: str) -> Path:
@@ -43,23 +41,6 @@ def mask_path(out: Path, name: str, id: str) -> Path:
         'out/F4+crf/2007_000032.png'
     """
     return out / name / f"{id}.png"
-
-
-class Reading(NamedTuple):
-    """An image as it was read.
-
-    Attributes:
-        known: The image and what is known about its pixels.
-        sources: Digest of all that it was read from.
-
-    Example:
-        >>> known = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
-        >>> Reading(known, sources="0f3a").known.id
-        'a'
-    """
-
-    known: Supervised
-    sources: str
 
 
 @dataclass
@@ -99,6 +80,21 @@ class ExpansionRun:
             for refinement in self.refinements
         ]
 
+    def paths(self, id: str) -> list[Path]:
+        """Return where the masks of an image lie, in the order of :attr:`names`."""
+        return [mask_path(self.out, name, id) for name in self.names]
+
+    def jobs(self, dataset: ImageDataset) -> list[Job]:
+        """Return the files to write for each image of a data set."""
+        return [
+            Job(
+                id,
+                tuple(mask_path(self.out, name, id) for name in self.names),
+                partial(self.supervision.sources, dataset, index),
+            )
+            for index, id in enumerate(dataset.ids)
+        ]
+
     def run(
         self,
         dataset: ImageDataset,
@@ -119,12 +115,19 @@ class ExpansionRun:
             report: Takes note of images that are done, or, without any, that some were skipped.
         """
         note: Report = report or (lambda entries: progress.add(Progress.of(entries)))
-        # Images are of any size: they come one by one, not stacked.
-        readings = DataLoader(
-            _Readings(dataset, indices, self.supervision), batch_size=None, num_workers=workers, collate_fn=_as_it_is
-        )
-        for group in _batches(readings, batch_size, progress.skipped):
+        readings = read_ahead(dataset, indices, self.supervision, workers)
+        for group in batches(readings, batch_size, progress.skipped):
             self._expand_or_skip(group, progress, note)
+
+    @torch.inference_mode()
+    def training_pixels(self, supervised: Supervised) -> Tensor | None:
+        """Return the class of each pixel that trains an image's SVM, 255 at all others, (H, W); None without SVM."""
+        if not self.features:
+            return None
+        image, known = supervised.image[None].to(self.device), supervised.known[None].to(self.device)
+        labels, expander = self.labeller.training_labels(image, known), self.labeller.expander
+        sample = sample_pixels(labels, expander.samples_per_class, expander.seed)
+        return supervised.class_ids(sample.as_labels(*labels.shape[1:])[0]).cpu()
 
     def _expand_or_skip(self, group: list[Reading], progress: Progress, report: Report) -> None:
         """Expand a batch; where it cannot be, one by one, and skip what spoils it."""
@@ -201,26 +204,6 @@ class ExpansionRun:
         return found.masks.masked_fill(unsure, VOID)
 
 
-def _batches(
-    readings: Iterable[Reading | tuple[str, str]], batch_size: int, skipped: dict[str, str]
-) -> Iterator[list[Reading]]:
-    """Groups of images of one size; whatever could not be read is skipped."""
-    waiting: dict[tuple[int, ...], list[Reading]] = {}
-    for reading in readings:
-        if not isinstance(reading, Reading):
-            skipped[reading[0]] = reading[1]
-            continue
-        size = tuple(reading.known.image.shape)
-        group = waiting.setdefault(size, [])
-        group.append(reading)
-        if len(group) == batch_size:
-            yield waiting.pop(size)
-        elif sum(map(len, waiting.values())) == _MOST_WAITING * batch_size:
-            # Images of many sizes would fill the memory: the largest group goes as it is.
-            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
-    yield from waiting.values()
-
-
 def _of_classes_present(group: Sequence[Supervised]) -> tuple[Tensor, Tensor]:
     """Stack what is known about images of one size, with the classes that any of them has, and the background.
 
@@ -267,27 +250,3 @@ def _unseeded(known: Tensor) -> list[int]:
 
 def _mask_name(base: str, refinement: str) -> str:
     return base if refinement == UNREFINED else f"{base}+{refinement}"
-
-
-class _Readings(Dataset[Reading | tuple[str, str]]):
-    """Images read in worker processes: one that cannot be read is its id and the reason instead."""
-
-    def __init__(self, dataset: ImageDataset, indices: Sequence[int], supervision: Supervision) -> None:
-        self.dataset, self.indices, self.supervision = dataset, indices, supervision
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, number: int) -> Reading | tuple[str, str]:
-        index = self.indices[number]
-        try:
-            read = partial(self.supervision.read, self.dataset, index)
-            return Reading(*read_with_digest(read, partial(self.supervision.sources, self.dataset, index)))
-        except Exception as error:
-            if not spoils_one_image(error):
-                raise
-            return self.dataset.ids[index], skip_reason(error)
-
-
-def _as_it_is(reading: Any) -> Any:
-    return reading

@@ -9,8 +9,6 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from torch_svm_seg.data.errors import InputError
-
 Value = TypeVar("Value")
 
 # Processes wait for the slowest share of a run, by default for no more than half an hour.
@@ -108,26 +106,3 @@ def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
         tensor([1., 2.])
     """
     return sum_over_processes(values) / process_number()
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one, as is ``cuda``.
-
-    Raises:
-        InputError: There is no such device.
-
-    Example:
-        >>> choose_device("cpu")
-        device(type='cpu')
-    """
-    if name not in ("auto", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
-        try:
-            device = torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
-        if device.type == "meta":
-            raise InputError("--device meta: holds no values to compute with")
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    return torch.device("cpu")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from torch_svm_seg.data.errors import InputError, reason_of
 from torch_svm_seg.data.io import write_text_atomically
 from torch_svm_seg.data.provenance import RunSettings
@@ -110,6 +112,22 @@ class TrainingRun:
             if logs:
                 logs.units.write(row | measured)
             self._save(measured, writes)
+
+    def run(self, resume: bool, rank: int = 0) -> None:
+        """Open the run and train, with a bar that shows the losses; the process of rank 0 writes.
+
+        Raises:
+            InputError: The folder holds a run that cannot be continued, or is not to be.
+        """
+        self.open(resume)
+        training, quiet = self.training, None if rank == 0 else True
+        with tqdm(total=training.steps, initial=training.step, unit="step", disable=quiet) as bar:
+
+            def show(step: Step) -> None:
+                bar.set_postfix({name: f"{value:.3f}" for name, value in step.losses.items()}, refresh=False)
+                bar.update()
+
+            self.train(show, writes=rank == 0)
 
     @property
     def _length(self) -> int:

@@ -1,6 +1,7 @@
 """Options that choose images and their labels."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,16 +167,21 @@ class LabelOptions:
         Raises:
             InputError: There are none, a file cannot be read, or names an unknown class.
         """
+        labels = self._labels(data, dataset)
+        return with_labels(dataset, labels)
+
+    def _labels(self, data: DataOptions, dataset: ImageDataset) -> Mapping[str, Sequence[int]]:
+        """Return the labels of the file that the options name, of COCO, of VOC's annotations, or those of the masks."""
         if (labels := self.read(dataset)) is not None:
-            return with_labels(dataset, labels)
+            return labels
         if data.coco is not None:
-            return with_labels(dataset, coco_labels(dataset))
+            return coco_labels(dataset)
         if (annotations := annotations_of(data)) is not None:
-            return with_labels(dataset, labels_from_annotations(annotations, dataset.ids, dataset.class_names))
+            return labels_from_annotations(annotations, dataset.ids, dataset.class_names)
         if not dataset.has_masks:
             raise InputError("--labels: needed, since there are neither annotations nor masks to take labels from")
         try:
-            return with_labels(dataset, labels_from_masks(dataset))
+            return labels_from_masks(dataset)
         except InputError as error:
             raise InputError(f"{error} (without --labels and VOC's Annotations, labels come from masks)") from error
 

@@ -1,6 +1,7 @@
 """Options of where and how to run, none of which changes what a run writes."""
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from torch_svm_seg.cli.options.option import option
-from torch_svm_seg.training.distributed import choose_device
+from torch_svm_seg.data.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,29 @@ class TrainingRunOptions(RunOptions):
         help="continue from DIR/checkpoint.pt if there is one, with the same settings",
         affects_results=False,
     )
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a ``--device`` flag; ``auto`` is the process's own GPU where there is one, as is ``cuda``.
+
+    Raises:
+        InputError: There is no such device.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    if name not in ("auto", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        try:
+            device = torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from error
+        if device.type == "meta":
+            raise InputError("--device meta: holds no values to compute with")
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("cpu")
 
 
 def seed_option(text: str) -> Any:

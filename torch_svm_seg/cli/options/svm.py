@@ -80,11 +80,9 @@ class SVMOptions:
             InputError: A value is out of its range.
         """
         try:
-            return SVMExpander(
-                SVM(self.kernel or "rbf", self.C, self.gamma, approximation=self._approximation(samples.seed)),
-                samples_per_class=samples.samples_per_class or 0,
-                seed=samples.seed,
-            )
+            approximation = self._approximation(samples.seed)
+            svm = SVM(self.kernel or "rbf", self.C, self.gamma, approximation=approximation)
+            return SVMExpander(svm, samples_per_class=samples.samples_per_class or 0, seed=samples.seed)
         except ValueError as error:
             raise InputError(f"--{error}".replace("_", "-")) from error
 

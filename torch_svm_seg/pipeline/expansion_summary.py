@@ -2,23 +2,15 @@
 
 import shutil
 
-import torch
-from torch import Tensor
-
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask, write_atomically
 from torch_svm_seg.data.notes import first_few
 from torch_svm_seg.evaluation.panels import PanelRow, panel
 from torch_svm_seg.evaluation.scoring import is_readable, score_readable
 from torch_svm_seg.evaluation.tables import Row, text_table
-from torch_svm_seg.expansion.box_labeller import BoxLabeller
-from torch_svm_seg.expansion.labelling import StudyLabeller
-from torch_svm_seg.expansion.sampling import sample_pixels
-from torch_svm_seg.expansion.seed_expander import SelfTraining
-from torch_svm_seg.pipeline.expansion_run import ExpansionRun, mask_path
+from torch_svm_seg.pipeline.expansion_run import ExpansionRun
+from torch_svm_seg.pipeline.image_run import Outcome, print_changed
 from torch_svm_seg.pipeline.run_folder import Progress, print_notes, print_skipped
-from torch_svm_seg.pipeline.runner import Outcome, print_changed
-from torch_svm_seg.pipeline.supervision import Supervised
 
 ROWS = 4
 TABLE_NOTE = (
@@ -70,22 +62,10 @@ def _score_table(dataset: ImageDataset, run: ExpansionRun, progress: Progress) -
 
 def _overview_rows(dataset: ImageDataset, run: ExpansionRun) -> list[PanelRow]:
     """Return the first images with their masks, and the sampled pixels, as in the paper's Figures 6 and 7."""
-    labeller = run.labeller if run.features else None
     rows = []
     for index, id in enumerate(dataset.ids[:ROWS]):
         supervised = run.supervision.read(dataset, index)
-        masks = [read_mask(mask_path(run.out, name, id)) for name in run.names]
+        masks = [read_mask(path) for path in run.paths(id)]
         truth = dataset.mask(index) if is_readable(dataset, index) else None
-        samples = None if labeller is None else _samples(labeller, supervised, run.device)
-        rows.append(PanelRow(supervised.image, masks, truth, samples))
+        rows.append(PanelRow(supervised.image, masks, truth, run.training_pixels(supervised)))
     return rows
-
-
-def _samples(
-    labeller: StudyLabeller | SelfTraining | BoxLabeller, supervised: Supervised, device: torch.device
-) -> Tensor:
-    """Return the class of each pixel that trained the SVM, and 255 at all others, (H, W)."""
-    with torch.inference_mode():
-        labels = labeller.training_labels(supervised.image[None].to(device), supervised.known[None].to(device))
-    sample = sample_pixels(labels, labeller.expander.samples_per_class, labeller.expander.seed)
-    return supervised.class_ids(sample.as_labels(*labels.shape[1:])[0]).cpu()
