@@ -43,7 +43,7 @@ class Variant:
     C: float = 1.0
 
     def labeller(self, num_classes: int) -> SelfTraining:
-        """What makes the masks."""
+        """The labeller of the masks."""
         expander = SVMExpander(
             SVM(kernel=self.kernel, C=self.C),  # type: ignore[arg-type]
             samples_per_class=self.samples,

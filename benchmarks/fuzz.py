@@ -41,7 +41,7 @@ MEMORY = 8 * 2**30  # bytes that the process may ask for
 LONGEST_MESSAGE = 300
 
 SAME, OTHER, REFUSED, FAULT = "right", "read", "refused", "fault"
-"""What becomes of a file: its values come back; other ones, or notes on them; a named error; anything else."""
+"""Outcomes of a file: its values come back; other ones, or notes on them; a named error; anything else."""
 
 
 class Kind(NamedTuple):

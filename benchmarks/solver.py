@@ -66,7 +66,7 @@ class Task:
 
 @dataclass
 class Result:
-    """What a method did: seconds, MB and labels (H, W)."""
+    """The result of a method: seconds, MB and labels (H, W)."""
 
     prepare: float
     fit: float

@@ -44,7 +44,7 @@ from torch_svm_seg.refine import DenseCRF
 
 JUDGED_PIXELS = 4000
 FeatureMaps = Callable[[Tensor], list[Tensor]]
-"""Gives maps (B, C_j, h_j, w_j) of images (B, 3, H, W)."""
+"""Returns maps (B, C_j, h_j, w_j) of images (B, 3, H, W)."""
 
 
 class Lesson(NamedTuple):

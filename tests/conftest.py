@@ -24,7 +24,7 @@ TINY_IDS = ("2008_000001", "2008_000002", "2008_000003", "2008_000004")
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
-    """Gives standard normal numbers in double precision."""
+    """Return standard normal numbers in double precision."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -47,7 +47,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 
 def small_backbone(seed: int = 0) -> Backbone:
-    """Gives a random network with the five stages of all backbones, quick enough to train in a test."""
+    """Return a random network with the five stages of all backbones, quick enough to train in a test."""
     channels = {"F1": 4, "F2": 6, "F3": 8, "F4": 10, "F5": 12}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -64,7 +64,7 @@ def small_backbone(seed: int = 0) -> Backbone:
 
 @pytest.fixture
 def tiny_voc(tmp_path: Path) -> Path:
-    """Gives a folder that holds ``VOCdevkit/VOC2012`` with 4 images of 60x80 (H x W), 3 in train and 1 in val.
+    """Return a folder that holds ``VOCdevkit/VOC2012`` with 4 images of 60x80 (H x W), 3 in train and 1 in val.
 
     Each image shows a cat (8, a reddish disc) and a person (15, a bluish rectangle) on textured ground, with a void
     border of 2 pixels around each in the mask.
@@ -87,7 +87,7 @@ def tiny_voc(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def voc_root() -> Path:
-    """Gives the folder that holds a real VOCdevkit, named by the environment variable VOC_ROOT; skips without it."""
+    """Return the folder that holds a real VOCdevkit, named by the environment variable VOC_ROOT; skips without it."""
     root = os.environ.get("VOC_ROOT")
     if not root:
         pytest.skip("set VOC_ROOT to the folder that holds VOCdevkit")

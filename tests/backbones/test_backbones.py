@@ -48,7 +48,7 @@ def tiny_backbone() -> Backbone:
 
 
 def outputs_of(network: nn.Module, images: torch.Tensor, modules: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Gives what modules put out, by a hook of its own kind: forward methods that are wrapped."""
+    """Record what modules put out, by a hook of its own kind: forward methods that are wrapped."""
     outputs = {}
     for name in modules:
         module = network.get_submodule(name)

@@ -53,7 +53,7 @@ def save_ids(path: Path, mask: torch.Tensor) -> None:
     Image.fromarray(mask.byte().numpy()).save(path)
 
 
-def test_embedded_photograph_is_expanded_without_any_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embedded_image_is_expanded_without_any_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--features", "img", "F4", "--samples-per-class", "300", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines()[:3]] == ["feature", "img", "F4"]

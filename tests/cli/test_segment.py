@@ -144,9 +144,9 @@ class TestPredict:
             assert packed.getnames() == [f"results/VOC2012/Segmentation/comp6_test_cls/{id}.png" for id in TINY_IDS[:2]]
             member = packed.extractfile(packed.getnames()[0])
             assert member is not None
-            picture = Image.open(member)
-            assert picture.mode == "P" and picture.getpalette() == voc_palette() and picture.size == (80, 60)
-            assert np.array_equal(np.array(picture), read_mask(tmp_path / "masks" / f"{TINY_IDS[0]}.png"))
+            image_file = Image.open(member)
+            assert image_file.mode == "P" and image_file.getpalette() == voc_palette() and image_file.size == (80, 60)
+            assert np.array_equal(np.array(image_file), read_mask(tmp_path / "masks" / f"{TINY_IDS[0]}.png"))
         first = archive.read_bytes()
         write_voc_archive(archive, tmp_path / "masks", TINY_IDS[:2])
         assert archive.read_bytes() == first

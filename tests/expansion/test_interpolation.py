@@ -87,7 +87,7 @@ def test_pixels_read_are_those_of_the_interpolated_image(
 
 
 def test_pixels_are_read_exactly_in_large_images(device: str) -> None:
-    """Where single precision must hold positions to a small part of a pixel."""
+    """A case where single precision must hold positions to a small part of a pixel."""
     features = normal(0, 1, 2, 64, 250).float().to(device)
     positions = torch.randint(512 * 2000, (1, 500), generator=torch.Generator().manual_seed(1)).to(device)
     expected = dense(features.double(), (512, 2000))[:, positions[0]]

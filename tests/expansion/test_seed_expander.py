@@ -231,7 +231,7 @@ def test_wrong_options_are_named(message: str, options: dict[str, Any]) -> None:
 
 @pytest.fixture
 def cams(tiny_voc: Path, tmp_path: Path) -> Path:
-    """Gives a folder of maps for the train images of the small VOC: their masks at a quarter of the size."""
+    """Return a folder of maps for the train images of the small VOC: their masks at a quarter of the size."""
     dataset = voc2012(tiny_voc, "train")
     for place, id in enumerate(dataset.ids):
         mask = dataset.mask(place)

@@ -38,7 +38,7 @@ def test_labels_follow_colours_and_carry_class_ids() -> None:
 
 
 class Wall(IRNet):
-    """Says that there is a boundary in one column of cells."""
+    """Claims that there is a boundary in one column of cells."""
 
     def __init__(self, column: int) -> None:
         super().__init__(small_backbone())

@@ -1,4 +1,4 @@
-"""What a folder's record vouches for."""
+"""A folder's record: which outputs belong to which settings."""
 
 import json
 from pathlib import Path

@@ -73,7 +73,7 @@ def test_it_agrees_with_pydensecrf(name: str, device: str) -> None:
     assert difference(probabilities, ours)[0] < 0.9
 
 
-def test_it_agrees_with_pydensecrf_on_photographs(voc_root: Path) -> None:
+def test_it_agrees_with_pydensecrf_on_images(voc_root: Path) -> None:
     """With every preset, on parts of 20 images."""
     dataset = voc2012(voc_root, "train").subset(range(20))
     for name in PRESETS:

@@ -58,7 +58,7 @@ def test_it_equals_the_straightforward_version(kind: str, size: tuple[int, int],
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_equals_the_straightforward_version_on_a_photograph(kind: str, device: str) -> None:
+def test_it_equals_the_straightforward_version_on_a_image(kind: str, device: str) -> None:
     """Part of one, whose rows are more than are computed at once."""
     image = embedded_sample()[0].image[None, :, 60:240, 100:300].to(device)
     mask = uniform(2, 1, 2, *image.shape[2:]).to(device).float()

@@ -22,7 +22,7 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a stage comes out of a network.
+    """The place in a network where a stage comes out.
 
     Attributes:
         module: Name of the module whose output it is, as in ``network.named_modules()``.

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch_svm_seg.data.notes import first_few
 
 Content = Mapping[Any, Any]
-"""What a file holds, by name or by class."""
+"""Content of a file, by name or by class."""
 
 # float16 rounds each of many probabilities that are summed.
 _TOLERANCE = 2e-2
 
 
 class Certainty(IntEnum):
-    """How certain it is that a file is of a form.
+    """The certainty that a file is of a form.
 
     Attributes:
         POSSIBLE: Only if the image's labels or the user say so.

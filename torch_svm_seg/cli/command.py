@@ -1,4 +1,4 @@
-"""What every command does around its work: processes, interruptions, errors in one line, exit codes."""
+"""The frame of every command: processes, interruptions, errors in one line, exit codes."""
 
 import os
 import signal

@@ -241,7 +241,7 @@ def _with_boundaries(rows: Sequence[Row], dataset: ImageDataset, folders: dict[s
 
 
 def _notes(rows: Sequence[Row], scores: dict[str, FolderScore], images: int) -> list[str]:
-    """What a reader of the table has to know."""
+    """Return the notes under the table."""
     notes = ["IoU in percent; mean: over the classes in masks or predictions; images: number scored."]
     if any(row.published for row in rows):
         notes.append(PAPER_NOTE)
@@ -249,7 +249,7 @@ def _notes(rows: Sequence[Row], scores: dict[str, FolderScore], images: int) -> 
 
 
 def _problems(scores: dict[str, FolderScore], images: int) -> list[str]:
-    """What could not be scored, or was not asked for."""
+    """Return the notes on what could not be scored, or was not asked for."""
     problems = []
     for name, score in scores.items():
         if not score.complete:
@@ -277,7 +277,7 @@ def _write_tables(folder: Path, rows: Sequence[Row], class_names: Sequence[str],
 
 
 def _figures(scores: dict[str, FolderScore], class_names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """What --json writes."""
+    """Return the content of --json."""
     return {
         name: {
             "miou": _number(score.miou),

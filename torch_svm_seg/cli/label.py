@@ -36,7 +36,7 @@ DEFAULT_FEATURES = "F3+F4+F5"
 
 @dataclass(frozen=True)
 class LabelPageOptions:
-    """What is labelled, and where the page is."""
+    """The images to label, and the page's address."""
 
     title: ClassVar = "labelling"
 

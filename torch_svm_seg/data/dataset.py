@@ -46,7 +46,7 @@ class DatasetItem:
 
 @dataclass(frozen=True)
 class Conventions:
-    """How to read files whose form leaves it open; None is to go by what the files show.
+    """Conventions for files whose form leaves open how to read them; None is to go by what the files show.
 
     Attributes:
         exif: Whether images with an EXIF orientation are seen as stored or upright, as viewers show them.

@@ -15,7 +15,7 @@ from torch_svm_seg.data.pillow import TRANSPOSED, is_wide, open_image, orientati
 from torch_svm_seg.data.reading import PathLike
 
 Orientation = Literal["stored", "upright"]
-"""How to see an image with an EXIF orientation: its pixels as they are stored, or turned as viewers show it."""
+"""Ways to read an image with an EXIF orientation: its pixels as they are stored, or turned as viewers show it."""
 
 USUAL_BITS = (8, 10, 12, 14, 16)
 """Bits that values of more than 8 may have."""

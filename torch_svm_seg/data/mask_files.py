@@ -126,7 +126,7 @@ class MaskFiles:
 
     @property
     def set_sources(self) -> tuple[str, ...]:
-        """What all masks of the set together tell about how each is read; empty as a rule."""
+        """Facts that only all masks of the set together show, and that decide how each is read; empty as a rule."""
         return ("binary",) if self._number == 2 and self._form is None and self.is_binary else ()
 
     def _in_colour(self, id: str, mask: StoredMask) -> Tensor:

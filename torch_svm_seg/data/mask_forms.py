@@ -152,7 +152,7 @@ MASK_FORMS: dict[str, Callable[[StoredMask, Colours, int], Tensor]] = {
     "binary": as_binary,
     "colors": as_colours,
 }
-"""How to read a mask, given the ids of known colours and the number of classes, by the name of its form."""
+"""Readers of masks by the name of their form, given the ids of known colours and the number of classes."""
 
 
 def is_renumbered(mask: StoredMask, colours: Colours, number: int) -> bool:

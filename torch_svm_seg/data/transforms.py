@@ -16,7 +16,7 @@ _LONGEST = (0.625, 1.25)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a square shows an image: resized, mirrored or not, and cut or padded.
+    """A square view of an image: resized, mirrored or not, and cut or padded.
 
     Attributes:
         size: Side of the square, in pixels.
@@ -155,7 +155,7 @@ def _longest_side(image_size: Sequence[int], length: int, multiple: int = 1) -> 
 
 
 def _overlap(side: int, size: int, generator: torch.Generator) -> tuple[slice, slice]:
-    """Where an image side and a crop side of other length overlap, the shorter one at a random place of the longer."""
+    """Return the overlap of an image side and a crop side of other length, the shorter one at a random place."""
     start = int(torch.randint(abs(side - size) + 1, (), generator=generator))
     whole, part = slice(0, min(side, size)), slice(start, start + min(side, size))
     return (part, whole) if side > size else (whole, part)

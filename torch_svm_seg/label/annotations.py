@@ -1,4 +1,4 @@
-"""What was labelled, on disk: nothing is lost when the program or the machine stops.
+"""The labels of a session, on disk: nothing is lost when the program or the machine stops.
 
 The folder holds
 

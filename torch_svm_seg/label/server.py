@@ -70,7 +70,7 @@ class LabelServer(ThreadingHTTPServer):
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """What a request may call this host."""
+        """The names of this host that a request may use."""
         return (f"{HOST}:{self.server_port}", f"localhost:{self.server_port}")
 
     @property

@@ -19,7 +19,7 @@ MOST_STROKES = 2000
 
 @dataclass(frozen=True)
 class State:
-    """What the page shows of an image.
+    """The state of an image that the page shows.
 
     Attributes:
         size: Its height and width.

@@ -1,1 +1,1 @@
-"""What runs over a data set and writes a folder that can be continued."""
+"""Runs over a data set that write a folder and can be continued."""

@@ -239,7 +239,7 @@ def _certainty(group: Sequence[Reading], device: torch.device) -> dict[str, Tens
 
 
 def _unseeded(known: Tensor) -> list[int]:
-    """How many classes of each image have activation (B, K, H, W), but no pixel where it is the largest."""
+    """Count the classes of each image that have activation (B, K, H, W), but no pixel where it is the largest."""
     if known.dim() == 3:
         return [0] * len(known)
     classes = torch.arange(1, known.shape[1], device=known.device)[:, None]

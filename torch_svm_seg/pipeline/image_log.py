@@ -21,7 +21,7 @@ _PARTS = "images-*.jsonl"
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """What was done with an image.
+    """An image that is done.
 
     Attributes:
         id: Its id.

@@ -66,7 +66,7 @@ def image_jobs(dataset: ImageDataset, paths: Sequence[Path], sources: Callable[[
 
 
 class FolderState(NamedTuple):
-    """What a folder holds of a run.
+    """The part of a run that a folder holds.
 
     Attributes:
         done: Entries of the images that are done.

@@ -23,6 +23,7 @@ class Reading(NamedTuple):
         sources: Digest of all that it was read from.
 
     Example:
+        >>> import torch
         >>> known = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
         >>> Reading(known, sources="0f3a").known.id
         'a'
@@ -64,6 +65,7 @@ def batches(
         skipped: Takes the reasons, by id.
 
     Example:
+        >>> import torch
         >>> known = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
         >>> skipped = {}
         >>> [len(group) for group in batches([Reading(known, "0f3a"), ("b", "damaged")], 2, skipped)], skipped

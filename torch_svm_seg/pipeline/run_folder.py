@@ -25,7 +25,7 @@ from torch_svm_seg.pipeline.image_log import ImageEntry, numbers
 
 SETTINGS_FILE = "run.json"
 SPOILT = (ValueError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
-"""What an image that cannot be used raises: bad files and values, too many pixels, problems without a solution."""
+"""Errors of an image that cannot be used: bad files and values, too many pixels, problems without a solution."""
 
 _LARGEST_RECORD = 2**28  # bytes
 _NO_MEMORY = ("DefaultCPUAllocator", "alloc_cpu", "not enough memory")  # in PyTorch's plain RuntimeErrors
@@ -33,7 +33,7 @@ _NO_MEMORY = ("DefaultCPUAllocator", "alloc_cpu", "not enough memory")  # in PyT
 
 @dataclass
 class Progress:
-    """What a run did, on one process or on all of them.
+    """The progress of a run, on one process or on all of them.
 
     Attributes:
         images: Images done.

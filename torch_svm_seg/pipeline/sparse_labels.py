@@ -91,7 +91,7 @@ class ScribbleLabels:
 
 @dataclass
 class BoxLabels:
-    """What is known are boxes: outside of all of them is background, inside is one of their classes or background.
+    """Supervision by boxes: outside of all of them is background, inside is one of their classes or background.
 
     The activation of a class is -inf where no box of it is, and the larger the smaller the box is; that of the
     background is 0. Its largest therefore is the class of the smallest box around a pixel.

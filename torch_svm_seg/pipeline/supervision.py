@@ -1,4 +1,4 @@
-"""What an image's SVM learns from: its ground truth, or the seed that class activation maps give."""
+"""Sources of the labels that an image's SVM learns from: ground truth, or a seed from class activation maps."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ class Supervised(NamedTuple):
 
 
 class Supervision(Protocol):
-    """Where what is known about pixels comes from."""
+    """A source of what is known about pixels."""
 
     def read(self, dataset: ImageDataset, index: int) -> Supervised:
         """Read an image with what is known about its pixels.

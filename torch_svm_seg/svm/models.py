@@ -1,4 +1,4 @@
-"""Where the problems of an SVM are solved, and how a solution becomes a decision function.
+"""The spaces that the problems of an SVM are solved in, and the decision functions that solutions become.
 
 A model ties the two together: with explicit features, elements of the space are weights of the features; with the exact
 kernel, or with inner products alone, they are coefficients of the samples.
