@@ -13,6 +13,8 @@ from PIL import Image
 from torch import nn
 
 from torch_svm_seg.backbones.backbone import Backbone, Stage
+from torch_svm_seg.backbones.builder import load_backbone
+from torch_svm_seg.backbones.transformers import TransformerBackbone
 from torch_svm_seg.data.palette import voc_palette
 
 # The tests are small: threads would only wait for each other.
@@ -26,6 +28,11 @@ TINY_IDS = ("2008_000001", "2008_000002", "2008_000003", "2008_000004")
 def normal(seed: int, *shape: int) -> torch.Tensor:
     """Return standard normal numbers in double precision."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def random_images(height: int, width: int, number: int = 1) -> torch.Tensor:
+    """Return images, uint8 (number, 3, height, width)."""
+    return torch.randint(0, 256, (number, 3, height, width), generator=torch.Generator().manual_seed(0)).byte()
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +67,15 @@ def small_backbone(seed: int = 0) -> Backbone:
             before = width
         unused = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 5))
         return Backbone(nn.Sequential(*layers, unused), stages).eval()
+
+
+@pytest.fixture(scope="module")
+def vit() -> TransformerBackbone:
+    """Return a small plain transformer with random weights."""
+    torch.manual_seed(1)
+    backbone = load_backbone("timm:test_vit", "random")
+    assert isinstance(backbone, TransformerBackbone)
+    return backbone
 
 
 @pytest.fixture

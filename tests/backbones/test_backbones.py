@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from conftest import random_images
 from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
@@ -32,10 +33,6 @@ RESNET18 = {"F1": (64, 2), "F2": (64, 4), "F3": (128, 8), "F4": (256, 16), "F5":
 LITE0 = {"F1": (32, 2), "F2": (24, 4), "F3": (40, 8), "F4": (112, 16), "F5": (320, 16)}
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # single precision, summed in another order
 LITE2 = {"F1": (32, 2), "F2": (24, 4), "F3": (48, 8), "F4": (120, 16), "F5": (352, 16)}
-
-
-def random_images(height: int, width: int, number: int = 1) -> torch.Tensor:
-    return torch.randint(0, 256, (number, 3, height, width), generator=torch.Generator().manual_seed(0)).byte()
 
 
 def number_of_hooks(network: nn.Module) -> int:
