@@ -2,9 +2,7 @@
 
 import sys
 
+from torch_svm_seg.cli.start import evaluate
+
 if __name__ == "__main__":
-    try:
-        from torch_svm_seg.cli.evaluate import main
-    except KeyboardInterrupt:  # PyTorch takes seconds to import
-        sys.exit(130)
-    sys.exit(main())
+    sys.exit(evaluate())

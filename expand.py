@@ -2,9 +2,7 @@
 
 import sys
 
+from torch_svm_seg.cli.start import expand
+
 if __name__ == "__main__":
-    try:
-        from torch_svm_seg.cli.expand import main
-    except KeyboardInterrupt:  # PyTorch takes seconds to import
-        sys.exit(130)
-    sys.exit(main())
+    sys.exit(expand())

@@ -2,7 +2,7 @@
 
 import sys
 
-from torch_svm_seg.cli.label import main
+from torch_svm_seg.cli.start import label
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(label())

@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = build_parser().parse_args(argv)
     return exit_code_of(
-        "evaluate.py", lambda rank, number: evaluate(read_options(Settings, args)), "nothing was written"
+        "evaluate.py", lambda rank, number: evaluate(read_options(Settings, args)), "what was not written is as it was"
     )
 
 

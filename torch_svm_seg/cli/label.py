@@ -10,12 +10,12 @@ reads, lie in the folder ``--out``. The same command continues.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.options.backbone import BackboneOptions
 from torch_svm_seg.cli.options.option import add_options, group, option, read_options
 from torch_svm_seg.cli.options.run import choose_device
@@ -82,19 +82,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = build_parser().parse_args(argv)
-    try:
+
+    def work(rank: int, number: int) -> int:
         server = open_server(args.images, read_options(Settings, args))
-    except (InputError, OSError) as error:
-        print(f"label: error: {error}", file=sys.stderr)
-        return 2
-    print(f"labelling {len(server.session.dataset)} images: open {server.address}", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        print("label: stopped; all is saved, and the same command continues", file=sys.stderr)
-    finally:
-        server.server_close()
-    return 0
+        print(f"labelling {len(server.session.dataset)} images: open {server.address}", flush=True)
+        try:
+            server.serve_forever()
+        finally:
+            server.server_close()
+        return 0
+
+    return exit_code_of("label.py", work, "all is saved, and the same command continues")
 
 
 def open_server(images: Path, settings: Settings) -> LabelServer:
