@@ -1,5 +1,6 @@
 """Files of class activation maps of other code bases: each form is read as its writers mean it, or refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,9 +170,34 @@ def test_few_files_that_do_not_tell_name_the_flag(tmp_path: Path) -> None:
         cams.read(folder(tmp_path / "images"), 0)
 
 
+def test_what_one_more_map_s_keys_count_is_told_by_all_files(tmp_path: Path) -> None:
+    """The last class is there only where keys are ids; alone, its file tells for itself."""
+    last = len(VOC_CLASSES) - 1
+    files = {"a": {"keys": keys(CAT, PERSON), "cam": np.stack(probabilities(*ALL))}}
+    cams = tiles(tmp_path / "guess", files)
+    dataset = folder(tmp_path / "guess" / "images")
+    assert cams.read(dataset, 0).classes == (0, CAT + 1, PERSON + 1)
+    assert dataset.notes.lines()[0].startswith("maps read as --cams-form background_first,")
+    files["b"] = {"keys": keys(last), "cam": np.stack(probabilities(0, CAT))}
+    cams = tiles(tmp_path / "ids", files)
+    dataset = folder(tmp_path / "ids" / "images")
+    assert [cams.read(dataset, index).classes for index in (0, 1)] == [(0, CAT, PERSON), (0, last)]
+
+
+def test_classes_that_annotations_do_not_name_are_said(tmp_path: Path) -> None:
+    """Ids from 1 without the background look like numbers from 0: nothing else tells."""
+    cams = tiles(tmp_path, {"a": by_class([CAT], shown(CAT)), "b": by_class([CAT - 1], shown(CAT))})
+    cams = replace(cams, annotated=lambda id: (CAT, PERSON))
+    dataset = folder(tmp_path / "images")
+    assert [cams.read(dataset, index).classes for index in (0, 1)] == [(0, CAT + 1), (0, CAT)]
+    strange = "maps of classes that the image's annotations do not name"
+    assert strange in dataset.notes.of("a") and strange not in dataset.notes.of("b")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ({0: -np.ones(SIZE), CAT: -2 * np.ones(SIZE)}, "no map has a value above 0"),
         ({"keys": keys(), "cam": np.zeros((0, *SIZE))}, "no class in it"),
         ({"keys": keys(7), "cam": np.zeros((1, 30, 41))}, "no fraction of the image's"),
         ({"keys": keys(7), "heat": np.zeros((1, *SIZE))}, r"by key or class 'keys', 'heat'; expected one of the forms"),
@@ -185,6 +211,6 @@ def test_few_files_that_do_not_tell_name_the_flag(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_one_short_message(tmp_path: Path, content: object, message: str) -> None:
     write(tmp_path, content)
     with pytest.raises(InputError, match=message) as caught:
-        read_cam_files(tmp_path, "a", SIZE, VOC_CLASSES)
+        read_cam_files(tmp_path, "a", SIZE, VOC_CLASSES, labels=[CAT] if 0 in content else None)
     text = str(caught.value)
     assert len(text) <= 300 and text.isprintable() and str(tmp_path) in text

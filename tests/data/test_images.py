@@ -1,6 +1,7 @@
 """Images whose files leave open how they are to be seen: EXIF, bits, suffixes, formats."""
 
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -96,6 +97,56 @@ def test_the_range_of_a_set_of_wide_files_is_its_own(images: Path, largest: int,
         assert torch.equal(dataset.image(index)[0].long(), torch.from_numpy(expected.astype(np.int64) >> (bits - 8)))
     said = any(f"{bits} bits" in line for line in dataset.notes.lines())
     assert said == (bits != 16)
+
+
+def save_wide_colours(path: Path, values: np.ndarray) -> None:
+    """Write a PNG of 16 bits a channel, (H, W, 2 or more), which Pillow does not."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    (height, width, channels), rows = values.shape, values.astype(">u2")
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", content) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_colours_of_16_bits_have_the_range_of_their_values(images: Path, bits: int, channels: int) -> None:
+    """Pillow keeps the highest 8 of the 16: of 10 bits, values up to 3."""
+    values = picture().astype(np.uint16) << (bits - 8)
+    opaque = np.full((*SIZE, 1), 65535, np.uint16)
+    colours = values[..., :1] if channels == 2 else values
+    save_wide_colours(images / "a.png", colours if channels == 3 else np.concatenate([colours, opaque], 2))
+    dataset = folder(images)
+    assert np.array_equal(
+        dataset.image(0).permute(1, 2, 0).numpy(), (colours >> (bits - 8)).repeat(3 // colours.shape[2], 2)
+    )
+    assert any(f"{bits} bits" in line for line in dataset.notes.lines()) == (bits != 16)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("bits", [12, 16])
+def test_colours_of_16_bits_in_a_tiff_have_the_range_of_their_values(images: Path, bits: int, order: str) -> None:
+    save_wide_tiff(images / "a.tif", picture().astype(np.uint16) << (bits - 8), order)
+    assert np.array_equal(folder(images).image(0).permute(1, 2, 0).numpy(), picture())
+
+
+def save_wide_tiff(path: Path, values: np.ndarray, order: str) -> None:
+    """Write a TIFF of 16 bits in each of three colours, which Pillow does not."""
+    (height, width, _), content = values.shape, values.astype(f"{order}u2").tobytes()
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 200), (259, 3, 1), (262, 3, 2), (273, 4, 256), (277, 3, 3)]
+    tags += [(278, 4, height), (279, 4, len(content))]
+    entries = b"".join(_entry(order, tag, kind, value) for tag, kind, value in tags)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags)) + entries + bytes(4)
+    path.write_bytes(head.ljust(200, b"\0") + struct.pack(f"{order}HHH", 16, 16, 16).ljust(56, b"\0") + content)
+
+
+def _entry(order: str, tag: int, kind: int, value: int) -> bytes:
+    """Return the entry of a TIFF's tag, of 16 bits (kind 3) or 32."""
+    held = struct.pack(f"{order}HH", value, 0) if kind == 3 and tag != 258 else struct.pack(f"{order}I", value)
+    return struct.pack(f"{order}HHI", tag, kind, 3 if tag == 258 else 1) + held
 
 
 def test_a_dark_image_is_no_brighter_beside_a_bright_one(images: Path) -> None:

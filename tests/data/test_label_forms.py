@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from torch_svm_seg.data.constants import VOC_CLASSES
 from torch_svm_seg.data.errors import LONGEST_MESSAGE, InputError
-from torch_svm_seg.data.image_labels import labels_from_annotations, read_labels
+from torch_svm_seg.data.image_labels import by_number, labels_from_annotations, read_labels
 
 CAT, PERSON = 8, 15
 BOTH = (CAT, PERSON)
@@ -52,6 +53,9 @@ def coco_file(path: Path, names: tuple[str, ...] = ("cat", "person")) -> Path:
         ("train_cls.txt", "a.jpg 7\na 14\n", "ids"),
         ("a.txt", "a 8 15\nb 20\n", "ids"),
         ("a.txt", "a " + " ".join("1" if id in BOTH else "0" for id in range(1, 21)) + "\n", "one_hot"),
+        ("a.csv", "a," + ",".join("1" if id in BOTH else "0" for id in range(21)) + "\n", "one_hot"),
+        ("a.csv", "a," + ",".join("1.0" if id in BOTH else "0.0" for id in range(1, 21)) + "\n", "one_hot"),
+        ("a.csv", "a," + ",".join("1" if id in BOTH else "-1" for id in range(1, 21)) + "\n", "one_hot"),
     ],
 )
 def test_text_files(tmp_path: Path, name: str, text: str, form: str) -> None:
@@ -65,6 +69,30 @@ def test_cls_labels_npy(tmp_path: Path, key: object, background: bool) -> None:
     np.save(tmp_path / "cls_labels.npy", {key: one_hot(*BOTH, background=background)}, allow_pickle=True)
     labels = read_labels(tmp_path / "cls_labels.npy", VOC_CLASSES).labels
     assert labels == {"a" if key == "a" else "2007_000032": BOTH}
+
+
+def test_numbers_stand_for_images_of_coco(tmp_path: Path) -> None:
+    """Of 2017, whose names are the number, and of 2014, whose names end in it."""
+    values = {9: one_hot(*BOTH), 581921: torch.tensor(one_hot(CAT))}
+    np.save(tmp_path / "cls_labels.npy", values, allow_pickle=True)
+    labels = read_labels(tmp_path / "cls_labels.npy", VOC_CLASSES).labels
+    assert labels == {"000000000009": BOTH, "000000581921": (CAT,)}
+    names = ["COCO_val2014_000000000009", "COCO_val2014_000000000010", "000000000009"]
+    assert by_number(labels, names) == {names[0]: BOTH}
+
+
+@pytest.mark.parametrize(("text", "shown"), [("a,1,0\nb,0,1\n", {"a": (1,), "b": (2,)}), ("a,0,1\n", {"a": (1, 2)})])
+def test_one_0_or_1_for_each_of_two_classes_does_not_ascend(
+    tmp_path: Path, text: str, shown: dict[str, tuple[int, ...]]
+) -> None:
+    assert read_labels(write(tmp_path / "a.csv", text), ["background", "cat", "dog"]).labels == shown
+
+
+def test_lines_of_0_and_1_are_not_ids_without_a_word(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="image a: 3 values, expected one for each of 20 classes"):
+        read_labels(write(tmp_path / "a.txt", "a 0 1 0\nb 0 1 1\n"), VOC_CLASSES)
+    (note,) = read_labels(write(tmp_path / "a.txt", "a 0\nb 1\n"), VOC_CLASSES).notes
+    assert note == "a.txt: no numbers but 0 and 1, taken for the ids of aeroplane and bicycle"
 
 
 def test_cls_labels_npy_runs_nothing(tmp_path: Path) -> None:

@@ -136,6 +136,26 @@ def test_of_other_classes_a_renumbered_palette_needs_the_flag(tmp_path: Path) ->
     assert torch.equal(masks_of(tmp_path, ["a"], names, form="colors").read("a"), SHAPES)
 
 
+def test_a_greyscale_mask_made_a_palette_image_is_read_by_its_greys(tmp_path: Path) -> None:
+    """As Pillow's ``quantize`` and programs that optimise PNG do it; a palette of more greys is somebody's choice."""
+    image = Image.fromarray(SHAPES.numpy().astype(np.uint8)).quantize()
+    image.save(tmp_path / "a.png")
+    masks = masks_of(tmp_path, ["a"])
+    assert torch.equal(masks.read("a"), SHAPES)
+    assert not torch.equal(masks_of(tmp_path, ["a"], form="ids").read("a"), SHAPES)
+    ramp = Image.fromarray(np.array([[0, 1]], np.uint8))
+    ramp.putpalette([value for id in range(21) for value in 3 * [12 * id]])
+    ramp.save(tmp_path / "a.png")
+    assert masks_of(tmp_path, ["a"]).read("a").tolist() == [[0, 1]]
+
+
+def test_black_and_white_are_two_classes_of_their_ids(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8))
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    image.save(tmp_path / "a.png")
+    assert masks_of(tmp_path, ["a"], PAIR).read("a").tolist() == [[0, 1]]
+
+
 @pytest.mark.parametrize("palette", [[200, 200, 200] * 256, list(range(256)) * 3, [0, 0, 0, 0, 0, 128, 0, 128, 0]])
 def test_palettes_of_other_colours_or_classes_leave_the_ids_alone(tmp_path: Path, palette: list[int]) -> None:
     """The last one has VOC's colours of the ids 4 and 2, which three classes do not have both."""

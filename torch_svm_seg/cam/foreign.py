@@ -52,7 +52,7 @@ def read_foreign(
         ((8,), torch.Size([1, 4, 6]), 'irn')
     """
     try:
-        choice = choose(content, FORMS, labels) if form is None else read_as(content, form)
+        choice = choose(content, FORMS, labels, len(class_names)) if form is None else read_as(content, form)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
@@ -74,6 +74,8 @@ def _activation(path: Path, found: Found, size: tuple[int, int]) -> ActivationMa
     order = sorted(range(len(found.ids)), key=lambda index: found.ids[index])
     ids, maps = tuple(found.ids[index] for index in order), maps[order]
     if ids[0] == 0:
+        if not maps.any():
+            raise InputError(f"{path}: no map has a value above 0, that of the background included")
         return checked(path, ids[1:], maps[1:], size, maps[0])
     return checked(path, ids, maps, size, None)
 

@@ -104,13 +104,16 @@ class Choice(NamedTuple):
     is_doubtful: bool = False
 
 
-def choose(content: object, forms: Mapping[str, Form], labels: Collection[int] | None = None) -> Choice:
+def choose(
+    content: object, forms: Mapping[str, Form], labels: Collection[int] | None = None, number: int = 256
+) -> Choice:
     """Tell what form a file is of.
 
     Args:
         content: What the file holds.
         forms: Forms to choose from, by name.
         labels: Ids of the classes that its image shows, if they are known.
+        number: Number of classes, background included: a form in which ids exceed it is none.
 
     Raises:
         ValueError: The content is of no known form, makes no sense, or is of other classes than the labels in each
@@ -131,7 +134,10 @@ def choose(content: object, forms: Mapping[str, Form], labels: Collection[int] |
             raise ValueError("no class in it")
         keys = first_few(map(repr, content), 8)
         raise ValueError(f"by key or class {keys}; expected one of the forms of docs/files.md")
-    best = max(fitting, key=lambda choice: choice.found.certainty)
+    possible = [choice for choice in fitting if max(choice.found.ids, default=0) < number]
+    if len(possible) == 1 < len(fitting) and labels is None:
+        return possible[0]
+    best = max(possible or fitting, key=lambda choice: choice.found.certainty)
     if labels is not None:
         return _of_labels([best, *fitting], frozenset(labels))
     if best.found.certainty is Certainty.POSSIBLE:

@@ -186,40 +186,36 @@ def read_cam_files(
     return read if labels is None else _of_labels(path, read, labels)
 
 
-def number_0_is_everywhere(folder: PathLike, ids: Iterable[str], number: int) -> tuple[bool, int]:
-    """Tell whether 0 is among the numbers of classes in all files of other code bases.
+def numbers_in_files(folder: PathLike, ids: Iterable[str], number: int) -> list[frozenset[int]]:
+    """Return the numbers by which files of other code bases call their classes, file by file.
 
-    Then it is the background, which every image shows; a class is not in all images.
+    All together tell what they count: a 0 in every file is the background, which every image shows; a 0 in some is a
+    class, as the largest class is where numbers count the background.
 
     Args:
         folder: Folder of the files.
-        ids: Images to look at, until one lacks the 0.
+        ids: Images to look at, some hundreds at most; those whose files cannot be read are left out.
         number: Number of classes, background included.
-
-    Returns:
-        Whether all of them have a 0, and how many there are.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for id, numbers in {"a": [0, 7], "b": [0, 14]}.items():
         ...         np.save(f"{folder}/{id}.npy", {"keys": np.array(numbers), "cam": np.zeros((2, 4, 6))})
-        ...     number_0_is_everywhere(folder, ["a", "b"], 21)
-        (True, 2)
+        ...     [sorted(numbers) for numbers in numbers_in_files(folder, ["a", "b"], 21)]
+        [[0, 7], [0, 14]]
     """
-    looked_at = 0
+    found: list[frozenset[int]] = []
     for id in ids:
         try:
             content = _content(cam_files(folder, id, number - 1), (0, 0), number)
-            numbers = numbers_of(content) if isinstance(content, Mapping) else []
+            numbers = frozenset(numbers_of(content) if isinstance(content, Mapping) else [])
         except (InputError, TypeError, ValueError):
             continue
-        looked_at += bool(numbers)
-        if numbers and 0 not in numbers:
-            return False, looked_at
-        if looked_at == _MOST_LOOKED_AT:
+        found += [numbers] if numbers else []
+        if len(found) == _MOST_LOOKED_AT:
             break
-    return True, looked_at
+    return found
 
 
 def _content(paths: Sequence[Path], size: tuple[int, int], number: int) -> object:

@@ -71,4 +71,6 @@ def _image_stems(images: Path) -> tuple[list[str], list[str]]:
         if first.setdefault(stem, name) != name:
             raise InputError(f"{images / name}: differs only in the suffix from {first[stem]}")
     note = f"{len(others)} files in {images.name} are no images by their suffix: {first_few(others)}"
+    if not names and others:
+        raise InputError(f"{images}: no images; {note}")
     return list(first), [note] if others else []

@@ -1,5 +1,6 @@
 """Image-level labels: which classes an image shows, from PASCAL VOC's annotations, a file, or masks."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch_svm_seg.data.reading import PathLike, reading
 
 ImageLabels = Mapping[str, Sequence[int]]
 """Image id -> ids of the classes it shows, from 1; background, which is everywhere, is not listed."""
+
+_COCO_2014 = re.compile(r"COCO_\w+_(\d{12})")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,17 @@ def with_labels(dataset: ImageDataset, labels: ImageLabels) -> LabelledImages:
         row[torch.tensor(list(labels[dataset.ids[index]])) - 1] = True
     unlabelled = tuple(id for id in dataset.ids if not labels.get(id))
     return LabelledImages(dataset.subset(indices), present, unlabelled)
+
+
+def by_number(labels: Mapping[str, tuple[int, ...]], ids: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Return the labels of images of COCO 2014 that a file names by number alone.
+
+    Example:
+        >>> by_number({"000000000009": (1, 2)}, ["COCO_train2014_000000000009", "a"])
+        {'COCO_train2014_000000000009': (1, 2)}
+    """
+    numbers = {id: match[1] for id in ids if id not in labels and (match := _COCO_2014.fullmatch(id))}
+    return {id: labels[number] for id, number in numbers.items() if number in labels}
 
 
 class FileLabels(NamedTuple):

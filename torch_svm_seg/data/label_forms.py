@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from torch_svm_seg.data.coco_json import image_labels, is_coco
 from torch_svm_seg.data.errors import InputError
@@ -21,6 +22,7 @@ from torch_svm_seg.data.restricted_pickle import read_pickled_array
 Entries = Iterable[tuple[str, Iterable[int]]]
 """Image names and ids of classes; a name that occurs again has the classes of all its entries."""
 
+_DIGITS_OF_VOC = 10
 _PRESENT = {"0": False, "1": True, "0.0": False, "1.0": True, "-1": False}
 
 
@@ -94,10 +96,13 @@ def _from_table(file: LabelFile) -> Entries:
 
 
 def _is_one_hot(file: LabelFile) -> bool:
-    """Whether each line is a name and one 0 or 1 per class; class ids would not repeat."""
-    values = [row[1:] for row in file.rows]
-    fits = bool(values) and all(len(row) == file.number and set(row) <= {"0", "1"} for row in values)
-    return fits and (file.number > 2 or any(len(set(row)) < len(row) or row == ["1"] for row in values))
+    """Whether all lines are a name and as many 0 or 1: class ids would be different ones and ascend."""
+    rows = [row[1:] for row in file.rows]
+    if not rows or any(len(row) != len(rows[0]) or not set(row) <= _PRESENT.keys() for row in rows):
+        return False
+    if len(rows[0]) == 1:
+        return file.number == 1 and ["1"] in rows
+    return any(len(set(row)) < len(row) or row == ["1", "0"] for row in rows)
 
 
 def _from_one_hot(file: LabelFile) -> Entries:
@@ -166,6 +171,10 @@ def _from_numbers(file: LabelFile, first: int | None = None) -> Entries:
             )
         elif first == 1:
             file.notes.append(f"{file.path.name}: class ids count from 1, the background being 0")
+        elif numbers <= {0, 1}:
+            file.notes.append(
+                f"{file.path.name}: no numbers but 0 and 1, taken for the ids of {' and '.join(file.class_names[1:3])}"
+            )
     if first not in fits:
         raise InputError(
             f"{file.path}: class ids {min(numbers)} to {max(numbers)}; expected 0 to {file.number - 1}, or 1 to "
@@ -178,12 +187,18 @@ def _from_numbers(file: LabelFile, first: int | None = None) -> Entries:
 def _from_array(file: LabelFile) -> Entries:
     """Read ``cls_labels.npy``: a dictionary of one value per class, by an image's name or by its digits as a number."""
     content = read_pickled_array(file.path)
-    if not isinstance(content, dict) or not all(isinstance(row, np.ndarray | list) for row in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(row, np.ndarray | Tensor | list) for row in content.values()
+    ):
         raise InputError(f"{file.path}: expected a dictionary of arrays, one 0 or 1 per class, by image")
     for key, row in content.items():
-        # 2007000032 stands for 2007_000032 where a code base stores ids as numbers.
-        name = f"{key:010d}"[:4] + "_" + f"{key:010d}"[4:] if isinstance(key, int) else str(key)
+        name = _name_of_number(key) if isinstance(key, int) else str(key)
         yield name, _shown(file, name, row)
+
+
+def _name_of_number(key: int) -> str:
+    """Return the image that a number stands for: 2007000032 for VOC's 2007_000032, 9 for COCO's 000000000009."""
+    return f"{str(key)[:4]}_{str(key)[4:]}" if len(str(key)) == _DIGITS_OF_VOC else f"{key:012d}"
 
 
 def _shown(file: LabelFile, image: str, values: Any) -> list[int]:

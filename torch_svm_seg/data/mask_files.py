@@ -9,12 +9,14 @@ from torch_svm_seg.data.constants import MASK_SUFFIXES, VOC_CLASSES
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.file_index import FileIndex
 from torch_svm_seg.data.mask_forms import (
+    GREYS,
     MASK_FORMS,
     Colours,
     StoredMask,
     as_colours,
     as_ids,
     is_renumbered,
+    is_renumbered_grey,
     only_0_and_255,
     used_values,
     voc_colours,
@@ -102,6 +104,9 @@ class MaskFiles:
             return MASK_FORMS[self._form](mask, self._colours, self._number)
         if mask.in_colour:
             return self._in_colour(id, mask)
+        if is_renumbered_grey(mask, self._number):
+            self._notes.about(id, "mask with a renumbered palette of greys, read by their values")
+            return as_colours(mask, GREYS, self._number)
         if is_renumbered(mask, self._colours, self._number):
             return self._renumbered(id, mask)
         if self.is_binary and only_0_and_255(mask.values):

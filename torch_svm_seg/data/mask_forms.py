@@ -40,6 +40,10 @@ def voc_colours() -> dict[Colour, int]:
     return {(values[3 * id], values[3 * id + 1], values[3 * id + 2]): id for id in range(256)}
 
 
+GREYS: Colours = {(value, value, value): value for value in range(256)}
+"""The ids of a greyscale mask that a program which optimises images has made a palette image of."""
+
+
 class StoredMask(NamedTuple):
     """A mask file as it is stored.
 
@@ -50,6 +54,7 @@ class StoredMask(NamedTuple):
             more than the values.
         in_colour: Whether the file is an image in colour, without ids.
         mode: Pillow's name of the kind of pixels.
+        is_compact: Whether every colour of the palette occurs, as programs that optimise images see to.
 
     Example:
         >>> mask = StoredMask("a.png", torch.tensor([[0, 255]]), colours={}, in_colour=False, mode="L")
@@ -62,6 +67,7 @@ class StoredMask(NamedTuple):
     colours: dict[int, Colour]
     in_colour: bool
     mode: str
+    is_compact: bool = False
 
     @classmethod
     def of(cls, image: ImageFile.ImageFile, path: PathLike, usual: Sequence[int] = ()) -> "StoredMask":
@@ -81,7 +87,7 @@ class StoredMask(NamedTuple):
             return cls(path, values, {}, False, image.mode)
         triples = list(zip(palette[::3], palette[1::3], palette[2::3], strict=True))
         colours = {id: triples[id] for id in used_values(values) if id < len(triples)}
-        return cls(path, values, colours, False, image.mode)
+        return cls(path, values, colours, False, image.mode, set(triples) <= {*colours.values(), (0, 0, 0)})
 
 
 def as_ids(mask: StoredMask, colours: Colours, number: int) -> Tensor:
@@ -169,6 +175,21 @@ def is_renumbered(mask: StoredMask, colours: Colours, number: int) -> bool:
     meant = [colours.get(colour, -1) for colour in mask.colours.values()]
     known = all(0 <= id < number or id == VOID for id in meant) and len(set(meant)) == len(meant)
     return known and meant != list(mask.colours)
+
+
+def is_renumbered_grey(mask: StoredMask, number: int) -> bool:
+    """Whether a palette image stores no colours but greys whose values are class ids, for other ids.
+
+    Black and white do not tell: they may be the colours of two classes.
+
+    Example:
+        >>> greys = {0: (0, 0, 0), 1: (8, 8, 8), 2: (15, 15, 15)}
+        >>> mask = StoredMask("a.png", torch.tensor([[0, 1, 2]]), greys, False, mode="P", is_compact=True)
+        >>> is_renumbered_grey(mask, 21)
+        True
+    """
+    is_black_and_white = set(mask.colours.values()) <= {(0, 0, 0), (VOID, VOID, VOID)}
+    return mask.is_compact and is_renumbered(mask, GREYS, number) and not is_black_and_white
 
 
 def used_values(values: Tensor) -> list[int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 import zlib
 from collections.abc import Iterator
 
@@ -22,6 +23,9 @@ TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_WIDE = "content of a file of 16 bits and several channels"  # in an image's info: Pillow keeps 8 of the bits
+_OTHER_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
+_OTHER_BYTE |= {"RGB;16N": _OTHER_BYTE[f"RGB;16{'L' if sys.byteorder == 'little' else 'B'}"]}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -53,6 +57,8 @@ def open_image(path: PathLike) -> Iterator[ImageFile.ImageFile]:
         with image:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(f"{path}: {image.width}x{image.height} pixels, more than the {MOST_PIXELS} allowed")
+            if ";16" in str(_raw_mode(image)) and not image.mode.startswith("I"):
+                image.info[_WIDE] = content
             yield image
 
 
@@ -78,11 +84,11 @@ def is_wide(image: Image.Image) -> bool:
         >>> is_wide(Image.new("I;16", (4, 3)))
         True
     """
-    return image.mode.startswith("I")
+    return image.mode.startswith("I") or _WIDE in image.info
 
 
 def wide_values(image: Image.Image, path: PathLike) -> NDArray[np.int64]:
-    """Return the values of an image of more than 8 bits, (H, W).
+    """Return the values of an image of more than 8 bits, (H, W), or (H, W, 3) of one in colour.
 
     Raises:
         InputError: They are negative or exceed 16 bits, so that their range is not known.
@@ -91,10 +97,43 @@ def wide_values(image: Image.Image, path: PathLike) -> NDArray[np.int64]:
         >>> wide_values(Image.new("I;16", (3, 2), color=700), "a.png").tolist()
         [[700, 700, 700], [700, 700, 700]]
     """
+    if _WIDE in image.info:
+        return _wide_colours(image.info[_WIDE], path)
     values = np.array(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise InputError(f"{path}: pixel values beyond 16 bits; save the image with 8 or 16 bits")
     return values
+
+
+def _wide_colours(content: bytes, path: PathLike) -> NDArray[np.int64]:
+    """Return the values of an image in colour of 16 bits, (H, W, 3): Pillow gives one of the two bytes of each."""
+    raw_mode, high = _decoded(content, "")
+    if raw_mode == "LA;16B":
+        both = _decoded(content, "RGBA")[1].astype(np.int64)  # grey, high and low byte, and its opacity
+        return (256 * both[..., :1] + both[..., 1:2]).repeat(3, 2)
+    other = _OTHER_BYTE.get(raw_mode)
+    if other is None:
+        raise InputError(f"{path}: colours of 16 bits in an unusual order ({raw_mode}); save the image with 8 bits")
+    return 256 * high[..., :3].astype(np.int64) + _decoded(content, other)[1][..., :3]
+
+
+def _decoded(content: bytes, raw_mode: str) -> tuple[str, NDArray[np.uint8]]:
+    """Return Pillow's name of the order of an image's bytes, and its pixels, where another order is given, in that."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        own = str(_raw_mode(image))
+        image.tile = [
+            tile._replace(args=raw_mode if isinstance(tile.args, str) else (raw_mode, *(tile.args or ())[1:]))
+            if raw_mode
+            else tile
+            for tile in image.tile
+        ]
+        return own, np.array(image)
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> object:
+    """Return Pillow's name of the order of the bytes of an image that is not decoded yet."""
+    arguments = image.tile[0].args if image.tile else None
+    return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
 
 
 def _check_png(content: bytes) -> None:

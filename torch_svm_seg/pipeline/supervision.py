@@ -1,8 +1,8 @@
 """Sources of the labels that an image's SVM learns from: ground truth, or a seed from class activation maps."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor
 from torch_svm_seg.cam.activation import SCALES, ActivationMaps, class_activation_maps
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cam.forms import IF_0_IS_BACKGROUND
-from torch_svm_seg.cam.io import ReadCams, cam_files, number_0_is_everywhere, read_cam_files
+from torch_svm_seg.cam.io import ReadCams, cam_files, numbers_in_files, read_cam_files
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.image_labels import annotated_classes
 from torch_svm_seg.data.io import size_text
 from torch_svm_seg.data.mask_files import MaskFiles
 from torch_svm_seg.data.mask_forms import used_values
@@ -24,6 +23,9 @@ from torch_svm_seg.data.provenance import Source
 from torch_svm_seg.data.reading import PathLike
 from torch_svm_seg.pipeline.backgrounds import Background, activation_of
 from torch_svm_seg.refine.probabilities import label_probabilities
+
+Annotated = Callable[[str], tuple[int, ...] | None]
+"""Returns the classes that annotations name in an image; None where there are none."""
 
 _LEAST_FILES = 5  # that tell together whether 0 is the background
 
@@ -107,7 +109,7 @@ class CamFiles:
         form: Name of the form of other code bases' files, see :mod:`~torch_svm_seg.cam.forms`; by default the one that
             they show.
         labels: Ids of the classes in each image; maps of others are left out.
-        annotations: Folder of VOC's annotations, which tell what a number in a file means where it does not.
+        annotated: Returns the classes that annotations name in an image, to tell what a number in a file means.
 
     Example:
         >>> import tempfile
@@ -127,8 +129,8 @@ class CamFiles:
     background: Background
     form: str | None = None
     labels: Mapping[str, Collection[int]] | None = None
-    annotations: Path | None = None
-    _is_0_background: bool | None = field(default=None, repr=False)
+    annotated: Annotated = lambda id: None
+    _form_of_all: str | None = field(default=None, repr=False)
 
     def read(self, dataset: ImageDataset, index: int) -> Supervised:
         """Read an image with the activation of its file."""
@@ -145,7 +147,7 @@ class CamFiles:
         id = dataset.ids[index]
         labels = None if self.labels is None else sorted(self.labels.get(id, ()))
         files = cam_files(self.folder, id, len(dataset.class_names) - 1)
-        return (*dataset.image_sources(index), *files, f"labels {labels}")
+        return (*dataset.image_sources(index), *files, f"labels {labels}", f"annotated {self.annotated(id)}")
 
     def maps(self, dataset: ImageDataset, id: str, size: tuple[int, int]) -> ActivationMaps:
         """Return the maps of an image of some height and width.
@@ -154,19 +156,20 @@ class CamFiles:
             InputError: A file is missing or damaged, or leaves open what it means.
         """
         read = self._read(dataset, id, size)
+        annotated = self.annotated(id) if self.labels is None else None
+        if annotated is not None and not set(read.maps.classes) <= set(annotated):
+            dataset.notes.about(id, "maps of classes that the image's annotations do not name")
         for note in read.notes:
             dataset.notes.about(id, note)
         return read.maps
 
     def _read(self, dataset: ImageDataset, id: str, size: tuple[int, int]) -> ReadCams:
-        if self.labels is not None and not self.labels.get(id):
+        labels = None if self.labels is None else self.labels.get(id)
+        if self.labels is not None and not labels:
             raise InputError(f"{id}: has no image-level label")
-        labels = None if self.labels is None else self.labels[id]
-        read = read_cam_files(self.folder, id, size, dataset.class_names, self.form, labels)
-        if not read.is_doubtful:
-            return read
-        form = self._form_in_doubt(dataset, id, read)
-        return read_cam_files(self.folder, id, size, dataset.class_names, form, labels)
+        read_in = partial(read_cam_files, self.folder, id, size, dataset.class_names, labels=labels)
+        read = read_in(self.form)
+        return read_in(self._form_in_doubt(dataset, id, read)) if read.is_doubtful else read
 
     def _form_in_doubt(self, dataset: ImageDataset, id: str, read: ReadCams) -> str:
         """Return the form of a file whose number 0 is a class or the background: by annotations, or by all files.
@@ -174,28 +177,30 @@ class CamFiles:
         Raises:
             InputError: Neither tells.
         """
-        other = IF_0_IS_BACKGROUND[read.form]
-        if (annotated := self._annotated(dataset, id)) is not None:
-            shifted = {number - 1 for number in read.maps.classes} - {0}
-            if set(annotated) in (set(read.maps.classes), shifted):
-                return read.form if set(annotated) == set(read.maps.classes) else other
-        if self._is_0_background is None:
-            is_everywhere, files = number_0_is_everywhere(self.folder, dataset.all_ids, len(dataset.class_names))
-            if is_everywhere and files < _LEAST_FILES:
-                raise InputError(
-                    f"{cam_files(self.folder, id, 0)[0]}: its number 0 is a class or the background, which {files} "
-                    f"files do not tell; say by --cams-form {read.form} or {other}, or give --labels"
-                )
-            self._is_0_background = is_everywhere
-        return other if self._is_0_background else read.form
+        other, own, annotated = IF_0_IS_BACKGROUND[read.form], set(read.maps.classes), self.annotated(id)
+        if annotated is not None and set(annotated) in (own, {number - 1 for number in own} - {0}):
+            return read.form if set(annotated) == own else other
+        if self._form_of_all is None:
+            self._form_of_all = self._form_by_all(dataset, id, read.form, other)
+        return self._form_of_all
 
-    def _annotated(self, dataset: ImageDataset, id: str) -> tuple[int, ...] | None:
-        if self.annotations is None:
-            return None
-        try:
-            return annotated_classes(self.annotations / f"{id}.xml", dataset.class_names)
-        except InputError:
-            return None
+    def _form_by_all(self, dataset: ImageDataset, id: str, form: str, other: str) -> str:
+        """Return the form of all files of the folder together, by the numbers of classes that occur in them.
+
+        Raises:
+            InputError: They do not tell.
+        """
+        found = numbers_in_files(self.folder, dataset.all_ids, len(dataset.class_names))
+        if form == "background_first":  # whose background is not among the numbers
+            occurring = frozenset().union(*found)
+            return form if 0 in occurring or max(occurring) < len(dataset.class_names) - 1 else other
+        is_everywhere = all(0 in numbers for numbers in found)
+        if is_everywhere and len(found) < _LEAST_FILES:
+            raise InputError(
+                f"{cam_files(self.folder, id, 0)[0]}: its number 0 is a class or the background, which {len(found)} "
+                f"files do not tell; say by --cams-form {form} or {other}, or give --labels"
+            )
+        return other if is_everywhere else form
 
 
 @dataclass

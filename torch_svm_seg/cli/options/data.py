@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, get_args
 
@@ -16,6 +17,8 @@ from torch_svm_seg.data.folder import folder
 from torch_svm_seg.data.image_files import USUAL_BITS, Orientation
 from torch_svm_seg.data.image_labels import (
     LabelledImages,
+    annotated_classes,
+    by_number,
     labels_from_annotations,
     labels_from_masks,
     read_labels,
@@ -24,6 +27,7 @@ from torch_svm_seg.data.image_labels import (
 from torch_svm_seg.data.label_forms import LABEL_FORMS
 from torch_svm_seg.data.mask_forms import MASK_FORMS
 from torch_svm_seg.data.voc import voc2012
+from torch_svm_seg.pipeline.supervision import Annotated
 from torch_svm_seg.training.distributed import first_process_first, is_first_process
 
 
@@ -198,13 +202,25 @@ class LabelOptions:
         found = read_labels(self.labels, dataset.class_names, self.labels_form)
         for note in found.notes:
             dataset.notes.about_all(note)
-        return found.labels
+        return found.labels | by_number(found.labels, dataset.ids)
 
 
 def annotations_of(data: DataOptions) -> Path | None:
     """Return the folder of VOC's annotations, if there is one."""
     annotations = Path(data.root or "", "VOCdevkit", "VOC2012", "Annotations")
     return annotations if data.root is not None and annotations.is_dir() else None
+
+
+def annotated_of(data: DataOptions, dataset: ImageDataset) -> Annotated:
+    """Return what tells the classes that VOC's or COCO's annotations name in an image."""
+    return coco_labels(dataset).get if data.coco else partial(_annotated, annotations_of(data), dataset.class_names)
+
+
+def _annotated(annotations: Path | None, class_names: Sequence[str], id: str) -> tuple[int, ...] | None:
+    try:
+        return None if annotations is None else annotated_classes(annotations / f"{id}.xml", class_names)
+    except InputError:
+        return None
 
 
 def open_labelled(data: DataOptions, labels: LabelOptions, rank: int) -> LabelledImages:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from torch_svm_seg.cam.forms import FORMS
-from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, annotations_of
+from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, annotated_of
 from torch_svm_seg.cli.options.option import option
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -48,7 +48,7 @@ class MapOptions:
         Raises:
             InputError: There is no such folder, no such rule of the background, or the labels cannot be read.
         """
-        return replace(self.files(), labels=labels.read(dataset), annotations=annotations_of(data))
+        return replace(self.files(), labels=labels.read(dataset), annotated=annotated_of(data, dataset))
 
     def files(self) -> CamFiles:
         """Return the maps in the folder as they are, whatever the images' labels.
