@@ -43,6 +43,11 @@ class Tab:
         """Wait until the mask that follows from so many strokes is shown."""
         self.page.locator(f'body[data-shown="{strokes}"]').wait_for()
 
+    def wait_for_image(self, name: str, strokes: int) -> None:
+        """Wait until another image is shown, with the mask that follows from its strokes."""
+        self.page.locator("#name", has_text=name).wait_for()
+        self.wait(strokes)
+
     def place(self, corner: Corner) -> Corner:
         """Return where a pixel of the image is on the page."""
         box = self.page.locator("#strokes").bounding_box()
@@ -126,13 +131,11 @@ def test_undo_eraser_and_images_by_keyboard(tab: Tab, server: LabelServer) -> No
     tab.page.keyboard.press("u")
     assert tab.page.locator("#unsure").is_checked()
     tab.page.keyboard.press("ArrowLeft")
-    tab.wait(0)
-    assert tab.page.locator("#name").inner_text() == "image2"
+    tab.wait_for_image("image2", strokes=0)
     tab.page.keyboard.press("n")
-    tab.wait(0)
-    assert tab.page.locator("#name").inner_text() == "image1"
+    tab.wait_for_image("image1", strokes=0)
     tab.page.keyboard.press("ArrowLeft")
-    tab.wait(1)
+    tab.wait_for_image("image0", strokes=1)
     tab.page.keyboard.press("z")
     tab.wait(0)
     assert strokes_on(server, 0) == []
