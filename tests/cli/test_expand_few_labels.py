@@ -8,6 +8,7 @@ import torch
 from conftest import CAT, PERSON, TINY_IDS, VOID
 
 from torch_svm_seg.cli.expand import main
+from torch_svm_seg.cli.train import main as train
 from torch_svm_seg.data.io import read_mask, save_mask
 
 TRAIN = TINY_IDS[:3]
@@ -123,3 +124,53 @@ def test_unusable_files_are_one_error_that_names_them(
     assert run(tiny_voc, tmp_path / "out", *flags) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("expand.py: error:") and message in error and "\n" not in error
+
+
+def fit_points(root: Path, points: Path, out: Path, *more: str) -> int:
+    flags = ["--points", str(points), "--features", "F1+F2", "--backbone", "resnet18", "--weights", "random"]
+    return train(["pixels", "--root", str(root), "--out", str(out), *flags, *more])
+
+
+def test_labels_of_all_images_help_each(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points, fitted = tmp_path / "points.json", tmp_path / "pixels" / "checkpoint.pt"
+    write_points(tiny_voc, points)
+    assert fit_points(tiny_voc, points, tmp_path / "pixels") == 0
+    assert f"3 images, 0 skipped; the classifier is {fitted}" in capsys.readouterr().out
+    given = ["--root", str(tiny_voc), "--supervision", "points", "--points", str(points)]
+    assert main([*given, "--pixels", str(fitted), "--out", str(tmp_path / "helped")]) == 0
+    settings = json.loads((tmp_path / "helped" / "run.json").read_text())["settings"]
+    assert (settings["features"], settings["backbone"]) == (["F1+F2"], "resnet18")
+
+    network = ["--backbone", "resnet18", "--weights", "random", "--features", "F1+F2"]
+    assert main([*given, *network, "--out", str(tmp_path / "alone")]) == 0
+    masks = [read_mask(tmp_path / name / "F1+F2" / f"{TRAIN[0]}.png") for name in ("helped", "alone")]
+    assert set(masks[0].unique().tolist()) <= {0, CAT, PERSON} and not torch.equal(*masks)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--supervision", "ground-truth"], "--pixels: only with --supervision points or scribbles"),
+        (["--backbone", "resnet18"], "--backbone: not with --pixels, whose networks are used"),
+        (["--second-backbone", "resnet18"], "--second-backbone: not with --pixels, whose networks are used"),
+        (["--pixels", "nowhere.pt"], "nowhere.pt: "),
+        (["--features", "F9"], "--features: there are "),
+    ],
+)
+def test_help_that_cannot_be_is_refused(
+    tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    points = tmp_path / "points.json"
+    write_points(tiny_voc, points)
+    assert fit_points(tiny_voc, points, tmp_path / "pixels") == 0
+    few = [] if "ground-truth" in flags else ["--supervision", "points", "--points", str(points)]
+    given = ["--root", str(tiny_voc), *few, "--pixels", str(tmp_path / "pixels" / "checkpoint.pt")]
+    assert main([*given, *flags, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_pixels_takes_one_kind_of_labels(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = tmp_path / "points.json"
+    write_points(tiny_voc, points)
+    assert fit_points(tiny_voc, points, tmp_path / "pixels", "--cams", str(tmp_path)) == 2
+    assert "--cams, --points, --scribbles: expected one of them, got --points too" in capsys.readouterr().err

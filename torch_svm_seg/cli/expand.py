@@ -29,7 +29,7 @@ from torch_svm_seg.cli.options.option import add_options, changed_flags, flag, g
 from torch_svm_seg.cli.options.refinement import RefinementOptions
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
-from torch_svm_seg.cli.options.sparse import FORMS, SparseOptions
+from torch_svm_seg.cli.options.sparse import FORMS, OtherImageOptions, SparseOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.dataset import ImageDataset
@@ -96,6 +96,7 @@ class Settings:
     seeds: SeedOptions = group()
     labels: LabelOptions = group()
     sparse: SparseOptions = group()
+    others: OtherImageOptions = group()
     svm: SVMOptions = group()
     masks: MaskOptions = group()
     run: ExpansionRunOptions = group(out=Path("out/expand"))
@@ -121,6 +122,7 @@ class Settings:
         elif given := [*changed_flags(self.seeds), *changed_flags(self.labels)]:
             raise InputError(f"{' and '.join(given)}: only with --supervision seed")
         self.sparse.check(self.samples.supervision)
+        self.others.check(self.samples.supervision, self.features)
         if not 0 <= self.masks.ignore_below <= 1:
             raise InputError(f"--ignore-below: expected 0 to 1, got {self.masks.ignore_below}")
         features = self.features.features or self._default_features
@@ -138,14 +140,21 @@ class Settings:
 
     @property
     def _default_features(self) -> tuple[str, ...]:
+        if self.others.pixels is not None:
+            return (self.others.features,)
         if self.from_few_labels:
             return FEW_LABELS_FEATURES
         return SEED_FEATURES if self.from_seeds else STUDY_FEATURES
 
     @property
+    def _checkpoint(self) -> Path | None:
+        """The classifier whose backbone is used unless another one is named."""
+        return self.seeds.checkpoint or self.others.pixels
+
+    @property
     def _backbone(self) -> str:
         """Name of the backbone; empty for the classifier's own."""
-        if self.features.backbone or self.seeds.checkpoint is None:
+        if self.features.backbone or self._checkpoint is None:
             return self.features.backbone or DEFAULT_BACKBONE
         for name in ("weights", "patch_stride", "input_scale"):
             if getattr(self.features, name) not in (None, 1.0):
@@ -158,7 +167,7 @@ class Settings:
         Raises:
             InputError: A file cannot be read.
         """
-        record, checkpoint = recorded(self), self.seeds.checkpoint
+        record, checkpoint = recorded(self), self._checkpoint
         if checkpoint is None:
             return record
         if not self.features.backbone:
@@ -207,7 +216,9 @@ def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
     """Build what expands an image."""
     device, checkpoint = settings.run.choose_device(), settings.seeds.checkpoint
     classifier = load_classifier(checkpoint, dataset.class_names).to(device) if checkpoint else None
-    own = classifier.backbone if classifier and not settings.features.backbone else settings.features.load()
+    others = settings.others.open(dataset.class_names)
+    owner = others.classifier.to(device) if others else classifier
+    own = owner.backbone if owner and not settings.features.backbone else settings.features.load()
     backbone = settings.features.open(own).to(device)
     walk = partial(settings.masks.open_walk, backbone)
     return ExpansionRun(
@@ -220,6 +231,7 @@ def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
         settings.run.out,
         device,
         settings.masks.ignore_below,
+        others,
     )
 
 

@@ -1,8 +1,9 @@
 """train.py pixels: one classifier of the pixels of all images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tqdm import tqdm
 
@@ -10,24 +11,28 @@ from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.cli.options.backbone import TwoBackboneOptions
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import MapOptions
-from torch_svm_seg.cli.options.option import group, option, recorded
+from torch_svm_seg.cli.options.option import flag, group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions, seed_option
+from torch_svm_seg.cli.options.sparse import LABELLED, SparseOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.pipeline.run_folder import SPOILT, print_skipped, skip_reason
-from torch_svm_seg.pipeline.supervision import CamFiles
+from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.pixel_classifier.classifier import METHOD, PixelClassifier
 from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, draw_samples
+from torch_svm_seg.pixel_classifier.other_images import MOMENTS, labelled_moments
+from torch_svm_seg.svm.least_squares import ClassMoments
 from torch_svm_seg.training.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
-from torch_svm_seg.training.distributed import gathered
+from torch_svm_seg.training.distributed import gathered, sum_over_processes
 from torch_svm_seg.training.run import CHECKPOINT_FILE
 
 HELP = "fit one classifier to the confident pixels of all images"
 DESCRIPTION = (
     "What other images know about the classes of an image: a linear one-vs-rest classifier on a backbone's features, "
     "fitted to the pixels that class activation maps are confident of, in all images together, and again to those that "
-    "it is confident of itself. Reads each image once. Writes DIR/checkpoint.pt, for train.py posterior."
+    "it is confident of itself. Reads each image once. Writes DIR/checkpoint.pt, for train.py posterior. With --points "
+    "or --scribbles it is fitted to their labels, once, for expand.py --pixels."
 )
 
 
@@ -90,14 +95,29 @@ class Settings:
     data: DataOptions = group()
     maps: MapOptions = group()
     labels: LabelOptions = group()
+    sparse: SparseOptions = group(description="In place of maps: --points or --scribbles.")
     network: PixelFeatureOptions = group()
     fit: RoundOptions = group()
     run: WriteOptions = group(out=Path("out/pixels"))
 
+    def supervision(self, dataset: ImageDataset) -> Supervision:
+        """Open what the classifier is fitted to.
+
+        Raises:
+            InputError: None, or several, of maps, points and scribbles are given, or they cannot be opened.
+        """
+        given = self.sparse.given
+        if not given:
+            return self.maps.open(self.data, self.labels, dataset)
+        if self.maps.cams is not None or given[0] not in LABELLED:
+            raise InputError(f"--cams, --points, --scribbles: expected one of them, got {flag(given[0])} too")
+        self.sparse.check(given[0])
+        return self.sparse.open(dataset)
+
 
 def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     """Fit a pixel classifier; return the exit code."""
-    dataset, rounds, path = settings.data.open(), settings.fit.open(), settings.run.out / CHECKPOINT_FILE
+    dataset, path = settings.data.open(), settings.run.out / CHECKPOINT_FILE
     record = recorded(settings) | {"method": METHOD, "limit": settings.data.limit, "number": len(dataset)}
     if path.is_file() and not settings.run.overwrite:
         if changes := record.changes(read_checkpoint(path).settings):
@@ -108,38 +128,72 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     stages = fused_stages(settings.network.features)
     classifier = PixelClassifier(settings.network.open(), stages, len(dataset.class_names)).eval()
     classifier.to(settings.run.choose_device())
-    samples, skipped = _draw(settings, dataset, classifier, rank, number)
-    if not sum(gathered(len(samples))):
-        raise InputError("--cams: no image has maps that can be used")
-    rounds.fit(classifier, samples, lambda round, changed: _print_round(round, changed, rank))
+    fit = _fit_to_labels if settings.sparse.given else _fit_to_maps
+    state, skipped = fit(settings, dataset, classifier, rank, number)
     if rank == 0:
-        model = {"model": classifier.state_dict()}
-        save_checkpoint(path, Checkpoint(dict(record.values), dataset.class_names, model))
+        state["model"] = classifier.state_dict()
+        save_checkpoint(path, Checkpoint(dict(record.values), dataset.class_names, state))
         print_skipped(skipped)
         print(f"{len(dataset) - len(skipped)} images, {len(skipped)} skipped; the classifier is {path}")
     return 1 if skipped else 0
 
 
-def _draw(
+def _fit_to_maps(
     settings: Settings, dataset: ImageDataset, classifier: PixelClassifier, rank: int, number: int
-) -> tuple[list[GridSamples], dict[str, str]]:
-    """Return the samples of this process's images, and the images that all processes skipped, with the reasons."""
-    cams, fit = settings.maps.open(settings.data, settings.labels, dataset), settings.fit
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Fit in rounds to what maps are confident of; return what else to save, nothing, and the images skipped."""
     samples: list[GridSamples] = []
+    fit, rounds = settings.fit, settings.fit.open()
+
+    def draw(seed: Supervised, index: int) -> None:
+        samples.append(
+            draw_samples(
+                classifier, seed.image, seed.known, seed.classes or (), fit.samples_per_image, fit.seed + index
+            )
+        )
+
+    skipped = _for_each(settings, dataset, draw, rank, number)
+    if not sum(gathered(len(samples))):
+        raise InputError("--cams: no image has maps that can be used")
+    rounds.fit(classifier, samples, lambda round, changed: _print_round(round, changed, rank))
+    return {}, skipped
+
+
+def _fit_to_labels(
+    settings: Settings, dataset: ImageDataset, classifier: PixelClassifier, rank: int, number: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Fit to labelled pixels; return what else to save, their moments, and the images skipped."""
+    fit, own = settings.fit, ClassMoments.zeros(len(dataset.class_names), classifier.channels)
+
+    def add(labelled: Supervised, index: int) -> None:
+        features = classifier.features(labelled.image).permute(2, 0, 1)
+        labels = labelled.known.to(features.device)
+        own.add_all(labelled_moments(features, labels, len(own.counts), fit.samples_per_image, fit.seed))
+
+    skipped = _for_each(settings, dataset, add, rank, number)
+    moments = ClassMoments(*(sum_over_processes(part) for part in own))
+    if not bool(moments.counts.any()):
+        raise InputError("--points or --scribbles: no image has labels that can be used")
+    classifier.set(moments.solve(fit.ridge))
+    return {MOMENTS: {name: part.float() for name, part in moments._asdict().items()}}, skipped
+
+
+def _for_each(
+    settings: Settings,
+    dataset: ImageDataset,
+    use: Callable[[Supervised, int], object],
+    rank: int,
+    number: int,
+) -> dict[str, str]:
+    """Use this process's images, with what is known about them; return those that all processes skipped, and why."""
+    supervision = settings.supervision(dataset)
     skipped: dict[str, str] = {}
     for index in tqdm(range(rank, len(dataset), number), unit="image", disable=None if rank == 0 else True):
         try:
-            samples.append(_draw_from(cams, dataset, index, classifier, fit.samples_per_image, fit.seed + index))
+            use(supervision.read(dataset, index), index)
         except SPOILT as error:
             skipped[dataset.ids[index]] = skip_reason(error)
-    return samples, {id: reason for part in gathered(skipped) for id, reason in part.items()}
-
-
-def _draw_from(
-    cams: CamFiles, dataset: ImageDataset, index: int, classifier: PixelClassifier, number: int, seed: int
-) -> GridSamples:
-    seed_of_image = cams.read(dataset, index)
-    return draw_samples(classifier, seed_of_image.image, seed_of_image.known, seed_of_image.classes or (), number, seed)
+    return {id: reason for part in gathered(skipped) for id, reason in part.items()}
 
 
 def _print_round(round: int, changed: float, rank: int) -> None:

@@ -64,6 +64,7 @@ class StudyLabeller(nn.Module):
         features: Tensor | Sequence[Tensor],
         labels: Tensor,
         certainty: Tensor | None = None,
+        others: Tensor | None = None,
     ) -> Labelling:
         """Expand the labels of a batch of images of one size.
 
@@ -72,9 +73,15 @@ class StudyLabeller(nn.Module):
             features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
             labels: Class ids (B, H, W), 255 where there is none.
             certainty: Weight of each label in the loss, (B, H, W); 1 by default.
+            others: Scores of the classes to add to the SVMs', (B, K, H, W), such as those that other images' labels
+                give.
         """
         expansion: Expansion = self.expander(features, labels, certainty)
-        return Labelling(expansion.masks, calibrated(expansion.scores, expansion.sample))
+        scores, masks = expansion.scores, expansion.masks
+        if others is not None:
+            scores = scores + others[:, : scores.shape[1]]
+            masks = scores.argmax(1)
+        return Labelling(masks, calibrated(scores, expansion.sample))
 
     def training_labels(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the labels of the pixels that may be trained on: all."""

@@ -28,6 +28,7 @@ from torch_svm_seg.pipeline.jobs import Job
 from torch_svm_seg.pipeline.readings import Reading, batches, read_ahead
 from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
+from torch_svm_seg.pixel_classifier.other_images import OtherImages
 from torch_svm_seg.refine import refine
 
 UNREFINED = "none"
@@ -59,6 +60,7 @@ class ExpansionRun:
         out: Folder to write to.
         device: Where to compute.
         ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
+        others: What other images' labels add to the SVMs' scores, of the same backbone; only with a ``StudyLabeller``.
     """
 
     backbone: Backbone
@@ -70,6 +72,7 @@ class ExpansionRun:
     out: Path
     device: torch.device
     ignore_below: float = 0.0
+    others: OtherImages | None = None
 
     @property
     def names(self) -> list[str]:
@@ -161,10 +164,15 @@ class ExpansionRun:
         for name, baseline in self.baselines.items():
             self._label(name, partial(baseline, images, known), images, known, ids, entries)
         wanted = {stage for name in self.features for stage in fused_stages(name)}
+        wanted |= set(self.others.classifier.stages if self.others else ())
         stages = self.backbone.stages(images, wanted) if wanted else {}
+        more = _certainty(group, self.device)
+        if self.others is not None:
+            number = int(known.masked_fill(known == VOID, -1).max()) + 1
+            more["others"] = self.others.scores(stages, known, ids[:number])
         for name in self.features:
             maps = [stages[stage] for stage in fused_stages(name)]
-            labelled = partial(self.labeller, images, maps, known, **_certainty(group, self.device))
+            labelled = partial(self.labeller, images, maps, known, **more)
             self._label(name, labelled, images, known, ids, entries)
         return entries
 

@@ -1,6 +1,6 @@
 """A linear classifier of pixels, shared by all images, and the class activation maps that it improves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +64,13 @@ class PixelClassifier(nn.Module):
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
         """Return the joined features (h, w, D) of an image (3, H, W) on the grid of the finest stage."""
-        stages = self.backbone.stages(image[None].to(self.weight.device), self.stages)
-        size = max((maps.shape[2:] for maps in stages.values()), key=lambda grid: grid[0] * grid[1])
-        return torch.cat([resize(maps, size) for maps in stages.values()], 1)[0].permute(1, 2, 0).float()
+        return self.joined(self.backbone.stages(image[None].to(self.weight.device), self.stages))[0].permute(1, 2, 0)
+
+    def joined(self, stages: Mapping[str, Tensor]) -> Tensor:
+        """Return the joined features (B, D, h, w) of images on the grid of the finest stage, from their stages."""
+        own = [stages[stage] for stage in self.stages]
+        size = max((maps.shape[2:] for maps in own), key=lambda grid: grid[0] * grid[1])
+        return torch.cat([resize(maps, size) for maps in own], 1).float()
 
     def posterior(self, features: Tensor, prior: Tensor, classes: Sequence[int]) -> Tensor:
         """Return the probability of some classes, (..., n), from features (..., D) and their prior (..., n).

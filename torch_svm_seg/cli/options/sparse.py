@@ -1,19 +1,70 @@
 """Options of expansion from a few labelled pixels, or from boxes."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from torch_svm_seg.cli.options.option import flag, option
+from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE
+from torch_svm_seg.cli.options.features import FeatureOptions
+from torch_svm_seg.cli.options.option import changed_flags, flag, option
 from torch_svm_seg.data.boxes import read_boxes
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.points import read_points
 from torch_svm_seg.pipeline.sparse_labels import BoxLabels, PointLabels, ScribbleLabels
 from torch_svm_seg.pipeline.supervision import Supervision
+from torch_svm_seg.pixel_classifier.other_images import OtherImages, load_other_images
+from torch_svm_seg.training.checkpoints import read_checkpoint, setting
 
 FORMS = ("points", "scribbles", "boxes")
 """Values of ``--supervision`` that these options belong to; each is also the flag of its files."""
+
+LABELLED = FORMS[:2]
+"""Those of them that label pixels."""
+
+
+@dataclass(frozen=True)
+class OtherImageOptions:
+    """The labels of other images."""
+
+    title: ClassVar = "other images"
+
+    pixels: Path | None = option(
+        None,
+        metavar="FILE",
+        content=True,
+        help="checkpoint of train.py pixels --points or --scribbles: the labels of all images then help each one, by "
+        "the networks and stages of the checkpoint",
+    )
+
+    def check(self, supervision: str, features: FeatureOptions) -> None:
+        """Raise InputError where these labels help no such supervision, or another network is asked for."""
+        if self.pixels is None:
+            return
+        if supervision not in LABELLED:
+            raise InputError(f"--pixels: only with --supervision {' or '.join(LABELLED)}")
+        networks = changed_flags(replace(features, features=None, backbone=features.backbone or DEFAULT_BACKBONE))
+        if networks or features.backbone:
+            raise InputError(f"{(networks or ['--backbone'])[0]}: not with --pixels, whose networks are used")
+
+    @property
+    def features(self) -> str:
+        """The stages of the classifier.
+
+        Raises:
+            InputError: The checkpoint cannot be read.
+        """
+        assert self.pixels is not None
+        return setting(self.pixels, read_checkpoint(self.pixels), "features")
+
+    def open(self, class_names: Sequence[str]) -> OtherImages | None:
+        """Open the checkpoint, if there is one.
+
+        Raises:
+            InputError: It cannot be read, or is of other classes.
+        """
+        return None if self.pixels is None else load_other_images(self.pixels, class_names)
 
 
 @dataclass(frozen=True)
@@ -37,6 +88,11 @@ class SparseOptions:
     box_rounds: int = option(
         3, metavar="N", at_least=1, help="SVMs in a row, each trained on the last one's masks in the boxes"
     )
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The forms whose files are given."""
+        return tuple(name for name in FORMS if getattr(self, name) is not None)
 
     def check(self, supervision: str) -> None:
         """Raise InputError unless the files of the supervision, and no others, are given."""

@@ -1,0 +1,144 @@
+"""What the labels of all images add to the few labels of one.
+
+Two clicks on a cat do not tell which of hundreds of channels vary inside of a cat and which ones end at its border; the
+clicks on all other cats do. So each image gets a least-squares classifier of its own, fitted to its own labels and to
+those of all images: class by class, the one weigh as much as the other, however many these are. Only the classes that
+the image is labelled with take part, so that a cat is told from the ground beneath it, not from all dogs.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import PathLike
+from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.sampling import sample_pixels
+from torch_svm_seg.pixel_classifier.classifier import SLOPE, PixelClassifier, load_pixel_classifier
+from torch_svm_seg.svm.least_squares import ClassMoments
+from torch_svm_seg.tensors import full_precision, resize
+from torch_svm_seg.training.checkpoints import read_checkpoint
+
+MOMENTS = "moments"
+"""Name of the moments in checkpoints."""
+
+
+def labelled_moments(features: Tensor, labels: Tensor, num_classes: int, per_class: int, seed: int = 0) -> ClassMoments:
+    """Return the moments of an image's labelled pixels.
+
+    Args:
+        features: Features on any grid, (D, h, w).
+        labels: Class ids (H, W), 255 where there is none.
+        num_classes: Number of classes; all ids are below it.
+        per_class: Pixels to draw from each class at most.
+        seed: Seed of the choice.
+
+    Example:
+        >>> labels = torch.tensor([[0, 1, 255, 1]])
+        >>> labelled_moments(torch.rand(5, 1, 2), labels, num_classes=3, per_class=10).counts.tolist()
+        [1.0, 2.0, 0.0]
+    """
+    sample = sample_pixels(labels[None], per_class, seed)
+    pixels = read_pixels(features[None].float(), sample.positions, (labels.shape[0], labels.shape[1]))
+    moments = ClassMoments.zeros(num_classes, len(features))
+    moments.add(pixels[0], sample.classes[0])
+    return moments
+
+
+class OtherImages:
+    """Scores of an image's pixels by its own labels together with those of all images.
+
+    Args:
+        classifier: Gives the features.
+        moments: Moments of the labels of all images.
+        ridge: See :meth:`~torch_svm_seg.svm.least_squares.ClassMoments.solve`.
+        per_class: Pixels to draw from each class of an image at most.
+        seed: Seed of the choice.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=21)
+        >>> image, labels = torch.rand(1, 3, 64, 96), torch.full((1, 64, 96), 255)
+        >>> labels[0, 10], labels[0, 40] = 0, 1  # numbers of the classes 0 and 8
+        >>> others = OtherImages(classifier, ClassMoments.zeros(21, 256))
+        >>> others.scores(classifier.backbone.stages(image, ["F4"]), labels, torch.tensor([0, 8])).shape
+        torch.Size([1, 2, 64, 96])
+    """
+
+    def __init__(
+        self,
+        classifier: PixelClassifier,
+        moments: ClassMoments,
+        ridge: float = 0.5,
+        per_class: int = 200,
+        seed: int = 0,
+    ) -> None:
+        self.classifier, self.moments, self.ridge = classifier, moments, ridge
+        self.per_class, self.seed = per_class, seed
+
+    def scores(self, stages: Mapping[str, Tensor], labels: Tensor, ids: Tensor) -> Tensor:
+        """Return what to add to the scores of each image's own SVM, in logits of the classes.
+
+        Args:
+            stages: Maps of the backbone's stages, (B, C, h, w) each.
+            labels: Labels by the number of the class among ``ids``, (B, H, W); 255 where there is none.
+            ids: Id of each class, (K,).
+
+        Returns:
+            Scores (B, K, H, W); 0 for classes that the image has no label of.
+        """
+        features = self.classifier.joined(stages)
+        moments = ClassMoments(*(part[ids.cpu()] for part in self.moments))
+        return torch.stack([self._scores(*image, moments) for image in zip(features, labels, strict=True)])
+
+    def _scores(self, features: Tensor, labels: Tensor, everywhere: ClassMoments) -> Tensor:
+        """Return the scores (K, H, W) of an image from its features (D, h, w) and its labels (H, W)."""
+        number = len(everywhere.counts)
+        own = labelled_moments(features, labels, number, self.per_class, self.seed)
+        scores = features.new_zeros(number, *labels.shape)
+        present = own.counts > 0
+        if int(present.sum()) > 1:
+            decision = _pooled(own, everywhere, present).solve(self.ridge)
+            with full_precision(features.device):
+                planes = features.permute(1, 2, 0) @ decision.weight.to(features) + decision.intercept.to(features)
+            size = (labels.shape[0], labels.shape[1])
+            scores[present.to(features.device)] = SLOPE * resize(planes.permute(2, 0, 1)[None], size)[0]
+        return scores
+
+
+def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages:
+    """Load what ``train.py pixels`` fitted to points or scribbles.
+
+    Args:
+        path: Its checkpoint.
+        class_names: The classes it must be of, background first.
+
+    Raises:
+        InputError: See :func:`~torch_svm_seg.pixel_classifier.classifier.load_pixel_classifier`; or the classifier was
+            fitted to activation maps.
+
+    Example:
+        >>> load_other_images("runs/pixels/checkpoint.pt", ("background", "cat"))  # doctest: +SKIP
+    """
+    classifier, checkpoint = load_pixel_classifier(path, class_names), read_checkpoint(path)
+    moments, settings = checkpoint.state.get(MOMENTS), checkpoint.settings
+    if not isinstance(moments, dict):
+        raise InputError(f"{path}: fitted to activation maps; expected one that was fitted to --points or --scribbles")
+    try:
+        parts = ClassMoments(*(moments[name].double() for name in ClassMoments._fields))
+        parts.sums.view_as(classifier.weight.T)
+        return OtherImages(classifier, parts, settings["ridge"], settings["samples_per_image"], settings["seed"])
+    except (AttributeError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path}: not a checkpoint of train.py pixels (its moments)") from error
+
+
+def _pooled(own: ClassMoments, everywhere: ClassMoments, present: Tensor) -> ClassMoments:
+    """Return the moments of some classes, (K,) bool, where those of all images weigh as much as an image's own."""
+    share = torch.where(everywhere.counts > 0, own.counts / everywhere.counts.clamp_min(1), 0)
+    return ClassMoments(
+        *(
+            (mine + share.view(-1, *[1] * (mine.dim() - 1)) * theirs)[present]
+            for mine, theirs in zip(own, everywhere, strict=True)
+        )
+    )
