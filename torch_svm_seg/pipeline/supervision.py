@@ -136,11 +136,7 @@ class CamFiles:
         """Read an image with the activation of its file."""
         id, image = dataset.ids[index], dataset.image(index)
         maps = self.maps(dataset, id, (image.shape[1], image.shape[2]))
-        try:
-            activation = activation_of(maps, self.background)
-        except ValueError as error:
-            raise InputError(f"{id}: {error}") from error
-        return Supervised(id, image, activation, (0, *maps.classes), dataset.notes.of(id))
+        return _by_activation(dataset, id, image, maps, self.background)
 
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
         """Return the image, its files of maps and its labels."""
@@ -225,11 +221,7 @@ class ClassifierCams:
         if not self.labels.get(id):
             raise InputError(f"{id}: has no image-level label")
         maps = class_activation_maps(self.network, image, self.labels[id], self.scales)
-        try:
-            activation = activation_of(maps, self.background)
-        except ValueError as error:
-            raise InputError(f"{id}: {error}") from error
-        return Supervised(id, image, activation, (0, *maps.classes), dataset.notes.of(id))
+        return _by_activation(dataset, id, image, maps, self.background)
 
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
         """Return the image and its labels."""
@@ -291,6 +283,17 @@ class MaskSeeds:
         if self._masks is None:
             self._masks = dataset.mask_folder(self.folder, self.form)
         return self._masks
+
+
+def _by_activation(
+    dataset: ImageDataset, id: str, image: Tensor, maps: ActivationMaps, background: Background
+) -> Supervised:
+    """Return an image with its maps as activation."""
+    try:
+        activation = activation_of(maps, background)
+    except ValueError as error:
+        raise InputError(f"{id}: {error}") from error
+    return Supervised(id, image, activation, (0, *maps.classes), dataset.notes.of(id))
 
 
 def _trusted(mask: Tensor, present: Sequence[int], confidence: float) -> Tensor:
