@@ -36,7 +36,7 @@ from torch_svm_seg.expansion.labelling import as_probabilities, label
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.irn import IRNRefinement, load_irn
 from torch_svm_seg.pipeline.backgrounds import background_rule
-from torch_svm_seg.pipeline.supervision import CamFiles
+from torch_svm_seg.pipeline.cam_supervision import CamFiles
 from torch_svm_seg.refine import PAMR, DenseCRF
 from torch_svm_seg.refine.steps import refine
 

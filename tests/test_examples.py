@@ -19,7 +19,7 @@ from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.expansion.interpolation import read_pixels
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.pipeline.backgrounds import usual_background
-from torch_svm_seg.pipeline.supervision import CamFiles
+from torch_svm_seg.pipeline.cam_supervision import CamFiles
 
 STAGES = ["F1", "F3", "F4"]
 SIZE = (24, 33)

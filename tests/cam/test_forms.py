@@ -15,7 +15,7 @@ from torch_svm_seg.data.constants import VOC_CLASSES
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.folder import folder
 from torch_svm_seg.pipeline.backgrounds import usual_background
-from torch_svm_seg.pipeline.supervision import CamFiles
+from torch_svm_seg.pipeline.cam_supervision import CamFiles
 
 HEIGHT, WIDTH, CAT, PERSON = 30, 40, 8, 15
 SIZE = (HEIGHT, WIDTH)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_svm_seg import SVMExpander
 from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
-from torch_svm_seg.cli import expand, expansion_summary, train
+from torch_svm_seg.cli import expand, train
 from torch_svm_seg.data.constants import VOC_CLASSES, VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask, save_mask
@@ -23,10 +23,12 @@ from torch_svm_seg.evaluation.panels import PanelRow, panel
 from torch_svm_seg.expansion.labelling import StudyLabeller
 from torch_svm_seg.expansion.sampling import confident_labels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.pipeline import expansion_summary
 from torch_svm_seg.pipeline.backgrounds import activation_of, background_rule, usual_background
+from torch_svm_seg.pipeline.cam_supervision import CamFiles
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, _of_classes_present
 from torch_svm_seg.pipeline.run_folder import Progress
-from torch_svm_seg.pipeline.supervision import CamFiles, GroundTruth, Supervised
+from torch_svm_seg.pipeline.supervision import GroundTruth, Supervised
 from torch_svm_seg.refine import DenseCRF
 
 

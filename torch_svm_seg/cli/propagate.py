@@ -19,8 +19,8 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.irn import IRNRefinement, load_irn
 from torch_svm_seg.irn.refinement import refine_activation
+from torch_svm_seg.pipeline.cam_supervision import CamFiles
 from torch_svm_seg.pipeline.image_run import ImageRun
-from torch_svm_seg.pipeline.supervision import CamFiles
 from torch_svm_seg.refine import FeatureWalk
 
 HELP = "refine class activation maps by a walk: an IRNet's, or one between similar features"

@@ -27,7 +27,7 @@ from torch_svm_seg.data.image_labels import (
 from torch_svm_seg.data.label_forms import LABEL_FORMS
 from torch_svm_seg.data.mask_forms import MASK_FORMS
 from torch_svm_seg.data.voc import voc2012
-from torch_svm_seg.pipeline.supervision import Annotated
+from torch_svm_seg.pipeline.cam_supervision import Annotated
 from torch_svm_seg.training.distributed import first_process_first, is_first_process
 
 

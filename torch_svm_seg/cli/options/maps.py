@@ -12,7 +12,7 @@ from torch_svm_seg.cli.options.option import option
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.pipeline.backgrounds import Background, background_rule
-from torch_svm_seg.pipeline.supervision import CamFiles
+from torch_svm_seg.pipeline.cam_supervision import CamFiles
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.expansion.labelling import SeedLabeller
 from torch_svm_seg.expansion.ppmg import PPMG
 from torch_svm_seg.expansion.seed_expander import SelfTraining
-from torch_svm_seg.pipeline.supervision import ClassifierCams, MaskSeeds, Supervision
+from torch_svm_seg.pipeline.cam_supervision import ClassifierCams
+from torch_svm_seg.pipeline.supervision import MaskSeeds, Supervision
 from torch_svm_seg.refine import DenseCRF
 
 BASELINES: dict[str, type[SeedLabeller] | type[PPMG]] = {"seed": SeedLabeller, "ppmg": PPMG}
