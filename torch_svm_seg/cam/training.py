@@ -1,5 +1,6 @@
 """Training data and validation of a classifier on image-level labels."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torchmetrics.functional.classification import binary_average_precision, bin
 
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.data.image_labels import LabelledImages
+from torch_svm_seg.data.provenance import Source
 from torch_svm_seg.data.transforms import random_crop, resize_longest_side
 from torch_svm_seg.training.distributed import gathered
 from torch_svm_seg.training.trainable import Crops
@@ -45,6 +47,10 @@ class LabelledCrops(Crops):
         image = self._data.dataset.image(index)
         crop, valid = random_crop(image, self._size, self._fill, self.generator(index))
         return crop, valid, self._data.present[index]
+
+    def sources(self, index: int) -> Sequence[Source]:
+        """Return the image and its labels."""
+        return (*self._data.dataset.image_sources(index), f"labels {self._data.classes(index)}")
 
 
 class ClassificationScore(NamedTuple):

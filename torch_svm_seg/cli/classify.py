@@ -14,6 +14,7 @@ from torch_svm_seg.cli.options.run import TrainingRunOptions
 from torch_svm_seg.cli.options.training import EpochOptions, crop_size_for, training_record, training_settings
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.image_labels import LabelledImages
+from torch_svm_seg.pipeline.run_folder import print_notes
 from torch_svm_seg.training.run import CHECKPOINT_FILE, TrainingRun
 from torch_svm_seg.training.trainer import Training
 
@@ -100,9 +101,10 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         return {f"val_{name}": value for name, value in result._asdict().items()}
 
     training = Training(network, crops, how, rank, number)
-    record = training_record(settings, how, settings.data, len(data))
+    record = training_record(settings, how, settings.data, crops)
     measured = ("val_average_precision", "val_f1")
     TrainingRun(out, training, record, class_names, measured, score).run(settings.run.resume, rank)
     if rank == 0:
+        print_notes(data.dataset.notes.lines(), {})
         print(f"{len(data)} images, {training.step} steps; the classifier is {out / CHECKPOINT_FILE}")
     return 0

@@ -17,6 +17,7 @@ from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.irn import IRNet
 from torch_svm_seg.irn.training import METHOD, SureCrops, label_by_activation, label_path
 from torch_svm_seg.pipeline.image_run import ImageRun
+from torch_svm_seg.pipeline.run_folder import print_notes
 from torch_svm_seg.training.run import CHECKPOINT_FILE, TrainingRun, refuse_to_restart
 from torch_svm_seg.training.trainer import Training
 
@@ -95,9 +96,10 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         raise InputError(f"{folder}: no image has sure labels, ID.png")
     crops = SureCrops(dataset, folder, crop_size, backbone.mean.cpu(), how.seed)
     training = Training(network, crops, how, rank, number)
-    record = training_record(settings, how, settings.data, len(dataset)) | {"method": METHOD}
+    record = training_record(settings, how, settings.data, crops) | {"method": METHOD}
     TrainingRun(out, training, record).run(resume, rank)
     if rank == 0:
+        print_notes(dataset.notes.lines(), {})
         print(f"{len(dataset)} images, {training.step} steps; the network is {out / CHECKPOINT_FILE}")
     return code
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,10 +15,12 @@ from torch_svm_seg.cli.options.maps import MapOptions
 from torch_svm_seg.cli.options.option import flag, group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions, seed_option
 from torch_svm_seg.cli.options.sparse import LABELLED, SparseOptions
+from torch_svm_seg.cli.options.training import with_files
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.io import remove_unfinished
 from torch_svm_seg.expansion.normalization import fused_stages
-from torch_svm_seg.pipeline.run_folder import SPOILT, print_skipped, skip_reason
+from torch_svm_seg.pipeline.run_folder import SPOILT, print_notes, print_skipped, skip_reason
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.pixel_classifier.classifier import METHOD, PixelClassifier
 from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, draw_samples
@@ -119,6 +122,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     """Fit a pixel classifier; return the exit code."""
     dataset, path = settings.data.open(), settings.run.out / CHECKPOINT_FILE
     record = recorded(settings) | {"method": METHOD, "limit": settings.data.limit, "number": len(dataset)}
+    known = settings.supervision(dataset)
+    record = with_files(record, [partial(known.sources, dataset, index) for index in range(len(dataset))])
     if path.is_file() and not settings.run.overwrite:
         if changes := record.changes(read_checkpoint(path).settings):
             raise InputError(f"{path}: fitted with other settings ({changes}); give another --out, or --overwrite")
@@ -131,8 +136,10 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     fit = _fit_to_labels if settings.sparse.given else _fit_to_maps
     state, skipped = fit(settings, dataset, classifier, rank, number)
     if rank == 0:
+        remove_unfinished(settings.run.out)
         state["model"] = classifier.state_dict()
         save_checkpoint(path, Checkpoint(dict(record.values), dataset.class_names, state))
+        print_notes(dataset.notes.lines(), {})
         print_skipped(skipped)
         print(f"{len(dataset) - len(skipped)} images, {len(skipped)} skipped; the classifier is {path}")
     return 1 if skipped else 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,9 +11,10 @@ from tqdm import tqdm
 from torch_svm_seg.cli.options.data import DataOptions
 from torch_svm_seg.cli.options.option import group, option
 from torch_svm_seg.cli.options.run import TrainingRunOptions
-from torch_svm_seg.cli.options.training import SGDOptions, training_record, training_settings
+from torch_svm_seg.cli.options.training import FileSources, SGDOptions, training_record, training_settings
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.pipeline.run_folder import print_notes
 from torch_svm_seg.segmenters import build_segmenter
 from torch_svm_seg.segmenters.builder import METHOD
 from torch_svm_seg.segmenters.segmenter import Segmenter
@@ -188,7 +190,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     training_run = TrainingRun(
         settings.run.out,
         Training(network, crops, how, rank, number),
-        training_record(settings, how, settings.data, len(data)) | {"method": METHOD},
+        training_record(settings, how, settings.data, crops, _files(validation)) | {"method": METHOD},
         data.class_names,
         measured=("val_miou", "val_pixel_accuracy"),
         after_unit=score,
@@ -198,8 +200,14 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     )
     training_run.run(settings.run.resume, rank)
     if rank == 0:
+        print_notes(data.notes.lines(), {})
         _summarize(training_run, len(data))
     return 0
+
+
+def _files(validation: ImageDataset | None) -> list[FileSources]:
+    """Return what the choice of the best network depends on."""
+    return [] if validation is None else [partial(validation.sources, index) for index in range(len(validation))]
 
 
 def _network(settings: Settings, data: ImageDataset, how: TrainingSettings, number: int) -> Segmenter:

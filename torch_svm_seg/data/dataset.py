@@ -223,6 +223,10 @@ class ImageDataset(Dataset[DatasetItem]):
         masks = self._masks_or_raise()
         return (masks.path(self.ids[index]), *masks.set_sources)
 
+    def sources(self, index: int) -> tuple[Path | str, ...]:
+        """Return the files, and what else, an image and its mask are read from."""
+        return (*self.image_sources(index), *self.mask_sources(index))
+
     def _image_path(self, id: str) -> Path:
         """Return the image file of an id."""
         return self._images.path(id)

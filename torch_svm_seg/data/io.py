@@ -175,6 +175,12 @@ def write_text_atomically(path: PathLike, text: str) -> None:
     write_atomically(path, lambda stream: stream.write(text.encode()))
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder, into which nobody else may be writing."""
+    for path in folder.glob(TEMPORARY_PATTERN):
+        path.unlink(missing_ok=True)
+
+
 def safe_id(id: str) -> str:
     """Return an image id unchanged if a file named after it cannot leave its folder.
 

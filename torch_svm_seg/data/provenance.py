@@ -36,6 +36,15 @@ class RunSettings:
         """Return the settings with further values."""
         return replace(self, values={**self.values, **more})
 
+    def with_new(self, name: str, value: Any) -> "RunSettings":
+        """Return the settings with a value that an earlier run which did not record it is taken to share.
+
+        Example:
+            >>> RunSettings({"C": 1.0}).with_new("files", "0f3a").changes({"C": 1.0})
+            ''
+        """
+        return replace(self | {name: value}, defaults={**self.defaults, name: value})
+
     def changes(self, before: Mapping[str, Any]) -> str:
         """Return in which settings an earlier run differs; empty if in none."""
         now = json.loads(json.dumps(dict(self.values)))

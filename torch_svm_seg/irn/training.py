@@ -1,5 +1,6 @@
 """Training data of an IRNet, which are sure labels of activation maps and crops of images with them; its checkpoint."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch_svm_seg.backbones.builder import RANDOM, load_backbone
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.io import PathLike, read_mask, size_text
+from torch_svm_seg.data.io import PathLike, size_text
+from torch_svm_seg.data.provenance import Source
 from torch_svm_seg.data.transforms import random_placement
 from torch_svm_seg.expansion.labelling import present_classes
 from torch_svm_seg.irn.network import STRIDE, IRNet
@@ -108,7 +110,8 @@ class SureCrops(Crops):
 
     def __init__(self, dataset: ImageDataset, folder: PathLike, size: int, fill: Tensor, seed: int) -> None:
         super().__init__(seed)
-        self._dataset, self._folder, self._size, self._fill = dataset, folder, size, fill
+        self._dataset, self._size, self._fill = dataset, size, fill
+        self._labels = dataset.mask_folder(folder)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -116,8 +119,8 @@ class SureCrops(Crops):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return a crop (3, size, size) and the labels in the middle of its cells, int64 (size / 4, size / 4)."""
         image = self._dataset.image(index)
-        path = label_path(self._folder, self._dataset.ids[index])
-        labels = read_mask(path)
+        id = self._dataset.ids[index]
+        path, labels = self._labels.path(id), self._labels.read(id)
         if labels.shape != image.shape[1:]:
             raise InputError(
                 f"{path}: {size_text(labels.shape)} pixels, but the image has {size_text(image.shape[1:])}"
@@ -126,6 +129,11 @@ class SureCrops(Crops):
         crop = placement.apply(image, self._fill.float())
         cells = placement.apply(labels[None], torch.full((1, 1, 1), VOID), nearest=True)
         return crop, cells[0, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+
+    def sources(self, index: int) -> Sequence[Source]:
+        """Return the image and its labels."""
+        labels = self._labels
+        return (*self._dataset.image_sources(index), labels.path(self._dataset.ids[index]), *labels.set_sources)
 
 
 def load_irn(path: PathLike, **parameters: Any) -> IRNRefinement:

@@ -17,7 +17,7 @@ import torch
 
 import torch_svm_seg
 from torch_svm_seg.data.errors import InputError, one_line, reason_of
-from torch_svm_seg.data.io import TEMPORARY_PATTERN, write_text_atomically
+from torch_svm_seg.data.io import remove_unfinished, write_text_atomically
 from torch_svm_seg.data.notes import counted
 from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.data.reading import PathLike, read_bytes, reading
@@ -114,7 +114,8 @@ def open_run(out: Path, settings: RunSettings, overwrite: bool, files: Iterable[
         )
     for file in own if overwrite else ():
         file.unlink(missing_ok=True)
-    _remove_unfinished({out, *(file.parent for file in own)})
+    for folder in {out, *(file.parent for file in own)}:
+        remove_unfinished(folder)
     earlier = Progress()
     if record and not changes and not overwrite:
         earlier = Progress(record["images"], record["seconds"], record["restored"], unseeded=record["unseeded"])
@@ -172,13 +173,6 @@ def folder_digest(folder: PathLike | None) -> str | None:
         return str(folder)
     text = json.dumps(settings, sort_keys=True)
     return f"{Path(folder).name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def _remove_unfinished(folders: Iterable[Path]) -> None:
-    """Remove what a run that was killed while it wrote has left."""
-    for folder in folders:
-        for path in folder.glob(TEMPORARY_PATTERN):
-            path.unlink(missing_ok=True)
 
 
 def print_notes(general: Iterable[str], notes: dict[str, int]) -> None:

@@ -85,7 +85,7 @@ class GroundTruth:
 
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
         """Return the image and its mask."""
-        return (*dataset.image_sources(index), *dataset.mask_sources(index))
+        return dataset.sources(index)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Training data and validation of a segmentation network: crops with their masks, mean IoU on whole images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.provenance import Source
 from torch_svm_seg.data.transforms import random_masked_crop
 from torch_svm_seg.evaluation.metrics import SegmentationResult, confusion_matrix, summarize
 from torch_svm_seg.segmenters import Segmenter, class_probabilities
@@ -48,6 +49,10 @@ class MaskedCrops(Crops):
             raise InputError(f"{item.id}: no mask to train on")
         generator = self.generator(index)
         return random_masked_crop(item.image, item.mask, self._size, self._scales, self._fill, generator)
+
+    def sources(self, index: int) -> Sequence[Source]:
+        """Return the image and its mask."""
+        return self._dataset.sources(index)
 
 
 @dataclass(frozen=True)

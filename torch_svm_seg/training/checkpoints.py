@@ -1,6 +1,7 @@
 """Checkpoints of trainings: enough to continue them, and to build their networks again."""
 
 import io
+import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, which appears whole or not at all.
+    """Write a checkpoint, which appears whole or not at all; the same content makes the same bytes.
 
     Example:
         >>> import tempfile
@@ -53,7 +54,8 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
         ('background', 'cat')
     """
     own = {"settings": checkpoint.settings, "class_names": list(checkpoint.class_names), "best": checkpoint.best}
-    write_atomically(path, lambda stream: torch.save(checkpoint.state | own, stream))
+    content = _interned(checkpoint.state | own)
+    write_atomically(path, lambda stream: torch.save(content, stream))
 
 
 def read_checkpoint(path: PathLike) -> Checkpoint:
@@ -156,6 +158,15 @@ def _check_archive(content: bytes) -> None:
             damaged = archive.testzip()
             if damaged is not None:
                 raise zipfile.BadZipFile(f"{damaged} fails its checksum")
+
+
+def _interned(value: Any) -> Any:
+    """Return a value in which equal texts are one object: a pickle refers back to objects, not to equal ones."""
+    if type(value) is dict:
+        return {_interned(key): _interned(part) for key, part in value.items()}
+    if type(value) is list:
+        return [_interned(part) for part in value]
+    return sys.intern(value) if type(value) is str else value
 
 
 def _is_state_dict(value: object) -> bool:

@@ -56,7 +56,7 @@ def is_first_process() -> bool:
         >>> is_first_process()
         True
     """
-    return not distributed.is_initialized() or distributed.get_rank() == 0
+    return process_rank() == 0
 
 
 @contextmanager
@@ -73,6 +73,16 @@ def first_process_first() -> Iterator[None]:
     yield
     if first:
         gathered(None)
+
+
+def process_rank() -> int:
+    """Return the number of this process, from 0.
+
+    Example:
+        >>> process_rank()
+        0
+    """
+    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def process_number() -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from torch_svm_seg.data.errors import InputError, reason_of
-from torch_svm_seg.data.io import write_text_atomically
+from torch_svm_seg.data.io import remove_unfinished, write_text_atomically
 from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.data.reading import read_text, reading
 from torch_svm_seg.training.checkpoints import Checkpoint, check_classes, read_checkpoint, save_checkpoint
@@ -105,6 +105,8 @@ class TrainingRun:
             writes: Whether this process writes; exactly one of several must.
         """
         gathered(None)  # no process writes before all have read
+        if writes:
+            remove_unfinished(self.out)
         logs = self._open_logs() if writes else None
         while not self.training.finished:
             row = self._train_unit(on_step, logs)

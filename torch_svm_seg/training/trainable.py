@@ -1,12 +1,13 @@
 """Networks that know their loss, and random crops to train them on, as :class:`Training` takes both."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from torch_svm_seg.data.provenance import Source
 from torch_svm_seg.tensors import hash_integers
 
 
@@ -61,6 +62,9 @@ class Crops(Dataset[tuple[Tensor, ...]]):
         ...
         ...     def __getitem__(self, index):
         ...         return (255 * torch.rand(3, 16, 16, generator=self.generator(index)),)
+        ...
+        ...     def sources(self, index):
+        ...         return ("noise",)
         >>> crops = Noise(seed=0)
         >>> torch.equal(crops[5][0], crops[5][0]), torch.equal(crops[5][0], crops[6][0])
         (True, False)
@@ -76,6 +80,10 @@ class Crops(Dataset[tuple[Tensor, ...]]):
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         """Return a crop (3, size, size) and its labels."""
+
+    @abstractmethod
+    def sources(self, index: int) -> Sequence[Source]:
+        """Return all that the crops of an image and their labels are made from: files, or texts that stand for them."""
 
     def generator(self, index: int) -> torch.Generator:
         """Return the source of the random choices for an image."""

@@ -1,6 +1,8 @@
 """Options of trainings."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from torch_svm_seg.backbones.efficientnet_lite import VARIANTS
@@ -8,8 +10,13 @@ from torch_svm_seg.cli.options.data import DataOptions
 from torch_svm_seg.cli.options.option import option, recorded
 from torch_svm_seg.cli.options.run import TrainingRunOptions, seed_option
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.provenance import RunSettings
+from torch_svm_seg.data.provenance import RunSettings, Source, digest_of
+from torch_svm_seg.training.distributed import gathered, process_number, process_rank
+from torch_svm_seg.training.trainable import Crops
 from torch_svm_seg.training.trainer import TrainingSettings
+
+FileSources = Callable[[], Iterable[Source]]
+"""Returns the files, or texts that stand for them, that something is made from."""
 
 CROP_SIZE, LITE_CROP_SIZE, _LARGEST_CROP = 512, 320, 4096
 
@@ -72,15 +79,38 @@ def training_settings(
     return TrainingSettings(epochs=epochs, steps=steps, amp=run.amp, workers=run.workers, **chosen)
 
 
-def training_record(command: Any, settings: TrainingSettings, data: DataOptions, images: int) -> RunSettings:
+def training_record(
+    command: Any, settings: TrainingSettings, data: DataOptions, crops: Crops, more: Sequence[FileSources] = ()
+) -> RunSettings:
     """Return what a trained network depends on: a run continues only with the same.
 
     Args:
         command: Settings of the command.
         settings: How it trains.
         data: The command's choice of images, whose limit counts here.
-        images: Number of images trained on.
+        crops: What it trains on.
+        more: Further files that its results depend on.
     """
     how = asdict(settings)
     del how["workers"]
-    return recorded(command) | how | {"limit": data.limit, "number": images}
+    record = recorded(command) | how | {"limit": data.limit, "number": len(crops)}
+    return with_files(record, [*(partial(crops.sources, index) for index in range(len(crops))), *more])
+
+
+def with_files(record: RunSettings, sources: Sequence[FileSources]) -> RunSettings:
+    """Return settings with a digest of the content of files, of which each process reads its share.
+
+    A file that cannot be read is left to whoever needs it.
+    """
+    rank, number = process_rank(), process_number()
+    parts = gathered([_digest(each) for each in sources[rank::number]])
+    return record.with_new(
+        "images_and_labels", digest_of(parts[index % number][index // number] for index in range(len(sources)))
+    )
+
+
+def _digest(sources: FileSources) -> str:
+    try:
+        return digest_of(sources())
+    except InputError as error:
+        return str(error)
