@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from torch_svm_seg.backbones.builder import RANDOM, load_backbone
 from torch_svm_seg.cam.classifier import Classifier
+from torch_svm_seg.cam.mctformer import MCTformer
 from torch_svm_seg.cam.sipe import SIPE
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.training.checkpoints import check_classes, load_network, read_checkpoint, setting
 
-METHODS: dict[str, type[Classifier]] = {"cam": Classifier, "sipe": SIPE}
-"""The ways to train a classifier by name: plain, or with SIPE's prototypes."""
+METHODS: dict[str, type[Classifier]] = {"cam": Classifier, "sipe": SIPE, "mct": MCTformer}
+"""The ways to train a classifier by name: plain, with SIPE's prototypes, or with a token for each class."""
 
 
 def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> Classifier:

@@ -35,7 +35,8 @@ class ClassifierOptions(BackboneOptions):
         "sipe",
         choices=tuple(METHODS),
         help="cam: a plain classifier; sipe: one that agrees with image-specific prototypes, whose maps cover objects "
-        "better (Chen et al., CVPR 2022)",
+        "better (Chen et al., CVPR 2022); mct: a transformer with one class token per class, whose attention gives the "
+        "maps (MCTformer, Xu et al., CVPR 2022), for plain timm:vit_* and timm:deit_*",
     )
 
 
