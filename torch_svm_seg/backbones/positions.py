@@ -7,7 +7,7 @@ for one pass; so the parameters stay as they are, and gradients reach them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def _hiera(network: Any, size: tuple[int, int]) -> Tables:
         return {}  # these positions follow the grid on their own
     native = math.isqrt(network.pos_embed.shape[1])
     positions = network.pos_embed.mT.unflatten(2, (native, native))
-    return {"pos_embed": _resample(positions, grid).flatten(2).mT}
+    return {"pos_embed": resample(positions, grid).flatten(2).mT}
 
 
 def _mvit(network: nn.Module, size: tuple[int, int]) -> Tables:
@@ -86,11 +86,17 @@ def _levit(network: nn.Module, size: tuple[int, int]) -> Tables:
     return tables
 
 
-def _resample(positions: Tensor, grid: list[int]) -> Tensor:
-    """Return positions (1, C, n, n) on another grid, as timm resamples those of plain transformers."""
-    if list(positions.shape[2:]) == grid:
+def resample(positions: Tensor, grid: Sequence[int]) -> Tensor:
+    """Return positions (1, C, n, m) on another grid, as timm resamples those of plain transformers.
+
+    Example:
+        >>> import torch
+        >>> resample(torch.rand(1, 64, 14, 14), (24, 32)).shape
+        torch.Size([1, 64, 24, 32])
+    """
+    if list(positions.shape[2:]) == list(grid):
         return positions
-    return F.interpolate(positions, grid, mode="bicubic", antialias=True)
+    return F.interpolate(positions, list(grid), mode="bicubic", antialias=True)
 
 
 _RESAMPLERS: dict[str, Resampler] = {"hiera": _hiera, "mvitv2": _mvit, "levit": _levit}

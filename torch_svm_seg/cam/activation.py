@@ -1,14 +1,14 @@
 """Class activation maps of a whole image, and the seeds made from them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms  # type: ignore[import-untyped]
 
-from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.refine.feature_walk import FeatureWalk
 from torch_svm_seg.tensors import resize
 
@@ -66,9 +66,34 @@ class ActivationMaps:
         return ActivationMaps(self.classes, resize(self.maps[None], self.size)[0], self.size, background)
 
 
+class ActivationNetwork(Protocol):
+    """What gives activation of classes: a classifier, or CLIP with the names of classes.
+
+    Attributes:
+        num_classes: Number of classes, background not counted.
+        has_background: Whether the maps start with one of the background.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> from torch_svm_seg.cam.classifier import Classifier
+        >>> network: ActivationNetwork = Classifier(load_backbone("resnet18", "random"), num_classes=20)
+    """
+
+    num_classes: int
+    has_background: bool
+
+    def activation_maps(self, image: Tensor, present: Tensor, flip: bool = True) -> Tensor:
+        """Return the activation of the classes present, bool (num_classes,), in an image (3, H, W), at one scale."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters, whose device and type the image takes."""
+        ...
+
+
 @torch.no_grad()
 def class_activation_maps(
-    network: Classifier,
+    network: ActivationNetwork,
     image: Tensor,
     present: Sequence[int],
     scales: Sequence[float] = SCALES,
@@ -80,7 +105,7 @@ def class_activation_maps(
     summed and divided by each class's maximum.
 
     Args:
-        network: A trained classifier; it runs on its own device.
+        network: A trained classifier, or CLIP's maps; it runs on its own device.
         image: RGB image from 0 to 255, (3, H, W).
         present: Ids of the classes in the image, from 1 to the network's number of classes.
         scales: Factors on the image's size.
@@ -94,6 +119,7 @@ def class_activation_maps(
 
     Example:
         >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> from torch_svm_seg.cam.classifier import Classifier
         >>> network = Classifier(load_backbone("resnet18", "random"), num_classes=20)
         >>> class_activation_maps(network, torch.zeros(3, 64, 96), present=[8, 15], scales=[1.0]).maps.shape
         torch.Size([2, 16, 24])
@@ -103,7 +129,7 @@ def class_activation_maps(
         raise ValueError(f"present: expected class ids from 1 to {network.num_classes}, got {list(present)}")
     if not scales or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales: expected positive numbers, got {list(scales)}")
-    weight = network.head.weight
+    weight = next(network.parameters())
     image = image.to(weight)
     chosen = torch.zeros(network.num_classes, dtype=torch.bool, device=weight.device)
     chosen[[id - 1 for id in classes]] = True

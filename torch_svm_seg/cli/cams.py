@@ -1,4 +1,4 @@
-"""train.py cams: activation maps of a trained classifier, or of a segmentation network."""
+"""train.py cams: activation maps of a trained classifier, of a segmentation network, or of CLIP."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from torch import Tensor
 from torch_svm_seg.cam.activation import SCALES, ActivationMaps, class_activation_maps, spread_maps
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
+from torch_svm_seg.cam.clip import CLIPMaps
 from torch_svm_seg.cam.io import cam_path, save_cams
+from torch_svm_seg.cli.options.clip import CLIPOptions
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, open_labelled
 from torch_svm_seg.cli.options.maps import check_scales
 from torch_svm_seg.cli.options.option import group, option, recorded
@@ -23,7 +25,9 @@ from torch_svm_seg.segmenters import Segmenter, load_segmenter, probability_maps
 from torch_svm_seg.segmenters.builder import METHOD
 from torch_svm_seg.training.checkpoints import read_checkpoint
 
-HELP = "write the activation maps of a classifier or a segmentation network"
+Network = Classifier | Segmenter | CLIPMaps
+
+HELP = "write the activation maps of a classifier, a segmentation network, or CLIP"
 DESCRIPTION = (
     "Write the class activation maps of images to DIR/ID.npz (torch_svm_seg/cam/io.py documents the format), of the "
     "classes that they are labelled with. Of a segmentation network, the maps are its probabilities among these "
@@ -37,7 +41,9 @@ class ActivationOptions:
 
     title: ClassVar = "maps"
 
-    checkpoint: Path = option(metavar="FILE", content=True, help="checkpoint of train.py classify or segment")
+    checkpoint: Path | None = option(
+        None, metavar="FILE", content=True, help="checkpoint of train.py classify or segment"
+    )
     scales: tuple[float, ...] = option(
         SCALES,
         metavar="S",
@@ -51,11 +57,12 @@ class ActivationOptions:
         Raises:
             InputError: It cannot be read, or is of other classes.
         """
-        is_segmenter = read_checkpoint(self.checkpoint).settings.get("method") == METHOD
+        path = self.checkpoint or ""
+        is_segmenter = read_checkpoint(path).settings.get("method") == METHOD
         load = load_segmenter if is_segmenter else load_classifier
-        return load(self.checkpoint, class_names)
+        return load(path, class_names)
 
-    def maps(self, network: Classifier | Segmenter, image: Tensor, classes: Sequence[int]) -> ActivationMaps:
+    def maps(self, network: Network, image: Tensor, classes: Sequence[int]) -> ActivationMaps:
         """Compute the maps of an image (3, H, W) for its classes.
 
         Raises:
@@ -66,7 +73,7 @@ class ActivationOptions:
         else:
             maps = class_activation_maps(network, image, classes, self.scales, self.flip)
         if not all(found.isfinite().all() for found in (maps.maps, maps.background) if found is not None):
-            raise InputError(f"{self.checkpoint}: gives activation that is not finite")
+            raise InputError(f"{self.checkpoint or '--clip'}: gives activation that is not finite")
         return maps
 
 
@@ -77,8 +84,20 @@ class Settings:
     data: DataOptions = group(affects_results=False)
     labels: LabelOptions = group()
     activation: ActivationOptions = group()
+    clip: CLIPOptions = group()
     walk: MapWalkOptions = group()
     run: WriteOptions = group(out=Path("out/cams"))
+
+    def load(self, class_names: Sequence[str]) -> Network:
+        """Load the network that gives the maps.
+
+        Raises:
+            InputError: Not one of --checkpoint and --clip is given, or it cannot be loaded for these classes.
+        """
+        if (self.activation.checkpoint is None) == (self.clip.clip is None):
+            raise InputError("--checkpoint and --clip: expected one of them")
+        clip = self.clip.load(class_names)
+        return self.activation.load(class_names) if clip is None else clip
 
 
 def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
@@ -87,7 +106,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     data = open_labelled(settings.data, settings.labels, rank)
     class_names, out = data.dataset.class_names, settings.run.out
     device = settings.run.choose_device()
-    network = settings.activation.load(class_names).to(device)
+    network = settings.load(class_names).to(device)
     walk = settings.walk.open()
     walk = walk.to(device) if walk else None
     paths = [cam_path(out, id) for id in data.dataset.ids]

@@ -6,6 +6,7 @@ How to run:
     python train.py classify --images images --labels labels.json --class-names classes.txt --out runs/custom
     torchrun --nproc-per-node 4 train.py classify --root /data --split train_aug --out runs/sipe
     python train.py cams --checkpoint runs/sipe/checkpoint.pt --root /data --out runs/sipe/cams
+    python train.py cams --clip ViT-B-16 --clip-weights clip.pt --root /data --out runs/clip     maps of CLIP, untrained
     python train.py irn --cams runs/sipe/cams --root /data --out runs/irn
     python train.py propagate --irn runs/irn/checkpoint.pt --cams runs/sipe/cams --root /data --out runs/irn/cams
     python train.py pixels --cams runs/sipe/cams --root /data --out runs/pixels
