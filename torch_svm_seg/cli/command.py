@@ -27,7 +27,7 @@ def exit_code_of(program: str, work: Callable[[int, int], int], when_interrupted
     """
     with interrupted_once():
         try:
-            with output_that_may_end(), processes() as (rank, number), _alone(out, rank):
+            with output_that_may_end(), processes() as (rank, number), alone(out, rank):
                 return work(rank, number)
         except KeyboardInterrupt:
             print(f"{program}: interrupted; {when_interrupted}", file=sys.stderr)
@@ -40,6 +40,6 @@ def exit_code_of(program: str, work: Callable[[int, int], int], when_interrupted
             return 2
 
 
-def _alone(out: Path | None, rank: int) -> AbstractContextManager[None]:
+def alone(out: Path | None, rank: int) -> AbstractContextManager[None]:
     """Keep other runs out of a folder; the first process does for all."""
     return nullcontext() if out is None or rank != 0 else locked(out)

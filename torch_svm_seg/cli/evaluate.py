@@ -147,13 +147,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = build_parser().parse_args(argv)
-    return exit_code_of(
-        "evaluate.py", lambda rank, number: evaluate(read_options(Settings, args)), "what was not written is as it was"
-    )
+
+    def work(rank: int, number: int) -> int:
+        return run(read_options(Settings, args), rank, number)
+
+    return exit_code_of("evaluate.py", work, "what was not written is as it was")
 
 
-def evaluate(settings: Settings) -> int:
-    """Score, print, write; return the exit code."""
+def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+    """Score, print, write, on the first process alone; return the exit code."""
+    if rank != 0:
+        return 0
     dataset, scoring = settings.data.open(), settings.scoring
     folders = find_folders(scoring.predictions, dataset.ids)
     settings.report.check(folders)

@@ -192,23 +192,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def work(rank: int, number: int) -> int:
-        return expand(read_options(Settings, args).checked(), rank, number)
+        return run(read_options(Settings, args), rank, number)
 
     return exit_code_of("expand.py", work, f"the same command continues ({args.out})", args.out)
 
 
-def expand(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     """Expand this process's share of the images and report on all of them; return the exit code."""
+    settings = settings.checked()
     dataset, options = settings.data.open(), settings.run
     record = settings.record() | {"classes": list(dataset.class_names)}
-    run = _open_run(settings, dataset)
+    expansion = _open_run(settings, dataset)
 
     def work(share: Sequence[int], progress: Progress, report: Report) -> None:
-        run.run(dataset, share, progress, options.batch_size, options.workers, report)
+        expansion.run(dataset, share, progress, options.batch_size, options.workers, report)
 
-    outcome = ImageRun(dataset, options.out, record, options.overwrite, rank, number).do(run.jobs(dataset), work)
+    outcome = ImageRun(dataset, options.out, record, options.overwrite, rank, number).do(expansion.jobs(dataset), work)
     if rank == 0:
-        summarize(dataset, run, outcome)
+        summarize(dataset, expansion, outcome)
     return 1 if outcome.now.skipped else 0
 
 

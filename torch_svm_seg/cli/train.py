@@ -12,6 +12,7 @@ How to run:
     python train.py pixels --cams runs/sipe/cams --root /data --out runs/pixels
     python train.py posterior --pixels runs/pixels/checkpoint.pt --cams runs/sipe/cams --root /data --out runs/maps
     python train.py segment --root /data --masks runs/weak/F4 --val-split val --out runs/network
+    python train.py weak --root /data --val-split val --out runs/weak   all of them, by a recipe
     python train.py predict --checkpoint runs/network/checkpoint.pt --root /data --split val --out runs/network/val
 """
 
@@ -19,20 +20,12 @@ import argparse
 from collections.abc import Sequence
 from types import ModuleType
 
-from torch_svm_seg.cli import cams, classify, irn, pixels, posterior, predict, propagate, segment
+from torch_svm_seg.cli import weak
 from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.options.option import add_options, read_options
+from torch_svm_seg.cli.steps import TRAIN
 
-COMMANDS: dict[str, ModuleType] = {
-    "classify": classify,
-    "cams": cams,
-    "irn": irn,
-    "propagate": propagate,
-    "pixels": pixels,
-    "posterior": posterior,
-    "segment": segment,
-    "predict": predict,
-}
+COMMANDS: dict[str, ModuleType] = {**TRAIN, "weak": weak}
 """Each has ``HELP``, ``DESCRIPTION``, its ``Settings``, and ``run(settings, rank, number)``."""
 EXIT_CODES = (
     "exit code: 0 if done; 1 if images were skipped for bad files, which the summary lists; 2 if the arguments or the "

@@ -172,6 +172,29 @@ def changed_flags(settings: Any) -> list[str]:
     return [flag(name) for name, value, _ in _values(settings) if _plain(value) != defaults.get(name)]
 
 
+def flags_of(options: Any) -> list[str]:
+    """Return the command line of a group's values, without those that are the declared defaults.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Options:
+        ...     steps: int = option(400, help="number of updates")
+        ...     flip: bool = option(True, help="also see the mirror image")
+        >>> flags_of(Options(steps=7, flip=False))
+        ['--steps', '7', '--no-flip']
+    """
+    flags: list[str] = []
+    for declared in fields(options):
+        value = getattr(options, declared.name)
+        if value == declared.default:
+            continue
+        if isinstance(value, bool):
+            flags.append(flag(declared.name if value else f"no_{declared.name}"))
+        else:
+            flags += [flag(declared.name), *map(str, value if isinstance(value, tuple) else (value,))]
+    return flags
+
+
 def flag(name: str) -> str:
     """Return the flag of an option.
 

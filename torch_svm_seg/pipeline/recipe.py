@@ -1,0 +1,159 @@
+"""Recipes: the steps from image-level labels to a segmentation network, as commands with names.
+
+A recipe is a JSON file:
+
+    {
+      "about": "what it is for",
+      "values": {"epochs": "2", "weights": null},
+      "steps": {
+        "classifier": "train.py classify --method cam --epochs {epochs}",
+        "maps": "train.py cams --checkpoint {classifier}/checkpoint.pt",
+        "prediction": "train.py predict --checkpoint {network}/checkpoint.pt @validation"
+      }
+    }
+
+``{NAME}`` stands for the folder of this step or an earlier one, or for a value, which ``--set NAME=VALUE`` replaces; a
+value of null must be set. A step with ``@validation`` takes the images to validate on, all others those to train on.
+Images, labels and the folder of each step are added to its command by whoever runs the recipe.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.reading import read_bytes, reading
+
+VALIDATION = "@validation"
+_LARGEST_FILE = 2**20  # bytes
+_FOLDER = files("torch_svm_seg") / "recipes"
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class RecipeStep:
+    """A step of a recipe.
+
+    Attributes:
+        name: Its name, and that of its folder.
+        command: The script, and the command of it if it has several: ``("train.py", "cams")``.
+        flags: Its flags, with fields such as ``{classifier}``.
+        validates: Whether it takes the images to validate on.
+
+    Example:
+        >>> step = RecipeStep.of("maps", "train.py cams --checkpoint {classifier}/checkpoint.pt")
+        >>> step.command, step.filled({"classifier": "runs/classifier"})
+        (('train.py', 'cams'), ['--checkpoint', 'runs/classifier/checkpoint.pt'])
+    """
+
+    name: str
+    command: tuple[str, ...]
+    flags: tuple[str, ...]
+    validates: bool = False
+
+    @classmethod
+    def of(cls, name: str, line: str) -> "RecipeStep":
+        """Read a step from its command line."""
+        words = shlex.split(line)
+        validates = VALIDATION in words
+        words = [word for word in words if word != VALIDATION]
+        flags = next((number for number, word in enumerate(words) if word.startswith("-")), len(words))
+        return cls(name, tuple(words[:flags]), tuple(words[flags:]), validates)
+
+    @property
+    def fields(self) -> list[str]:
+        """Names of the fields in its flags."""
+        return [name for flag in self.flags for name in _FIELD.findall(flag)]
+
+    def filled(self, values: Mapping[str, str]) -> list[str]:
+        """Return its flags with the values of their fields."""
+        return [_FIELD.sub(lambda field: values[field[1]], flag) for flag in self.flags]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The steps of a pipeline.
+
+    Attributes:
+        about: What it is for, in a line.
+        values: Values of the fields; None for those that have to be set.
+        steps: The steps in their order.
+
+    Example:
+        >>> [step.name for step in read_recipe("light").steps][:3]
+        ['classifier', 'maps', 'walk']
+    """
+
+    about: str
+    values: Mapping[str, str | None]
+    steps: tuple[RecipeStep, ...]
+
+    def resolved(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the values of the fields, with those given in place of the recipe's.
+
+        Raises:
+            InputError: A value is unknown, or one that has to be given is not.
+        """
+        if unknown := sorted(set(given) - set(self.values)):
+            known = f"one of {', '.join(self.values)}" if self.values else "none"
+            raise InputError(f"--set: {unknown[0]}: expected {known} in this recipe")
+        values = {name: given.get(name, value) for name, value in self.values.items()}
+        if missing := [name for name, value in values.items() if value is None]:
+            raise InputError(f"--set {missing[0]}=VALUE: this recipe needs it ({self.about})")
+        return {name: str(value) for name, value in values.items()}
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the package.
+
+    Example:
+        >>> recipe_names()
+        ['light', 'resnet50', 'transformer']
+    """
+    return sorted(Path(file.name).stem for file in _FOLDER.iterdir() if file.name.endswith(".json"))
+
+
+def read_recipe(name: str) -> Recipe:
+    """Read a recipe of the package by its name, or any other by its path.
+
+    Raises:
+        InputError: There is none, or the file is no recipe.
+    """
+    known = name in recipe_names()
+    if not known and not Path(name).is_file():
+        raise InputError(f"--recipe: expected one of {', '.join(recipe_names())}, or a JSON file, got {name}")
+    content = (_FOLDER / f"{name}.json").read_bytes() if known else read_bytes(name, _LARGEST_FILE)
+    with reading(name):
+        recipe = _recipe(json.loads(content))
+    _check(recipe, name)
+    return recipe
+
+
+def _recipe(content: Any) -> Recipe:
+    """Return the recipe of a JSON file's content; ValueError where it has another form."""
+    if not isinstance(content, dict) or not isinstance(content.get("steps"), dict) or not content["steps"]:
+        raise ValueError('no recipe: expected {"about": TEXT, "values": {...}, "steps": {NAME: COMMAND, ...}}')
+    values, steps = content.get("values", {}), content["steps"]
+    if not isinstance(values, dict) or not all(isinstance(line, str) for line in steps.values()):
+        raise ValueError("no recipe: expected values by name, and each step's command as a text")
+    return Recipe(
+        str(content.get("about", "")),
+        {name: None if value is None else str(value) for name, value in values.items()},
+        tuple(RecipeStep.of(name, line) for name, line in steps.items()),
+    )
+
+
+def _check(recipe: Recipe, source: str) -> None:
+    """Raise InputError unless every name can be a folder's, and every field is a value or an earlier step."""
+    known = set(recipe.values)
+    for step in recipe.steps:
+        if not re.fullmatch(r"\w[\w-]*", step.name):
+            raise InputError(f"{source}: step {step.name!r}: expected a name of letters, digits, _ and -")
+        known.add(step.name)
+        if unknown := [name for name in step.fields if name not in known]:
+            raise InputError(f"{source}: step {step.name}: {{{unknown[0]}}} is neither an earlier step nor a value")
