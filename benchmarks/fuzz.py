@@ -81,8 +81,8 @@ def kinds() -> list[Kind]:
         Kind("list", "list.txt", _text("a\nb/c.jpg\nd e\n"), lambda path: read_list(path, lambda id: id == "a")),
         Kind("class names", "names.txt", _text("# names\nbackground\ncat\ndog\n"), read_class_names),
         Kind("CVAT's label map", "map.txt", _text(_LABEL_MAP), read_class_names),
-        Kind("record of a run", "run.json", _write_record, _open_run),
-        Kind("log of a run", "images.jsonl", _write_log, lambda path: ImageLog(path.parent).gather()),
+        Kind("record of a run", "run.json", _write_record, _open_run, is_checked=True),
+        Kind("log of a run", "images.jsonl", _write_log, _read_log, is_checked=True),
         Kind("checkpoint", "n.pt", _write_checkpoint, read_checkpoint, is_checked=True),
     ]
 
@@ -182,7 +182,15 @@ def _open_run(path: Path) -> Progress:
 
 
 def _write_log(path: Path) -> None:
-    ImageLog(path.parent).rewrite(ImageEntry(id, "0" * 32, {"F4": 0.5}, {"F4": 1}) for id in ("a", "b"))
+    ImageLog(path.parent).rewrite(ImageEntry(id, "0" * 32, {"F4": 0.5}, {"F4": 1}) for id in _LOGGED)
+
+
+def _read_log(path: Path) -> object:
+    """Read the entries of images; an image without one is done again, which is as good as refused."""
+    entries = ImageLog(path.parent).gather() or {}
+    if missing := [id for id in _LOGGED if id not in entries]:
+        raise InputError(f"{path}: without {missing}")
+    return entries
 
 
 def _write_checkpoint(path: Path) -> None:
@@ -197,6 +205,7 @@ def _read_labels(path: Path) -> object:
     return read_labels(path, VOC_CLASSES).labels
 
 
+_LOGGED = ("a", "b")
 _SETTINGS = RunSettings({"C": 1.0, "features": ["F4"], "seed": 0})
 _XML = "<annotation><object><name>cat</name><part><name>head</name></part></object></annotation>"
 _LABEL_MAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:64,0,0::\n"

@@ -1,11 +1,15 @@
 """Small tensor operations, most of them on batches of padded rows."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -113,3 +117,16 @@ def position_hash(valid: Tensor, seed: int = 0) -> Tensor:
         [2]
     """
     return torch.where(valid, hash_integers(seed, valid.long().cumsum(1)), 2**32)
+
+
+def differentiable(network: Network) -> Network:
+    """Return a network whose gradients can be computed: itself, or a copy where it was made in inference mode.
+
+    Example:
+        >>> with torch.inference_mode():
+        ...     layer = nn.Linear(3, 1)
+        >>> differentiable(layer)(torch.ones(2, 3)).requires_grad
+        True
+    """
+    tensors = (*network.parameters(), *network.buffers())
+    return copy.deepcopy(network) if any(tensor.is_inference() for tensor in tensors) else network

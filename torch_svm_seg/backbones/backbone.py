@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from torch_svm_seg.tensors import resize
+from torch_svm_seg.tensors import differentiable, resize
 
 IMAGE = "img"
 """Name of the stage that is the image itself."""
@@ -254,8 +254,10 @@ def _parameters_of(backbone: Backbone, stage: str) -> Iterator[nn.Parameter]:
     """Yield the parameters that a stage depends on, found by its gradient: networks differ too much to name them."""
     if stage == IMAGE:
         return
-    parameters = list(backbone.requires_grad_().parameters())
-    with torch.enable_grad():
-        output = backbone.stages(torch.zeros(1, 3, 64, 64), [stage])[stage]
-        gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
-    yield from (parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None)
+    backbone.requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        twin = differentiable(backbone)
+        output = twin.stages(torch.zeros(1, 3, 64, 64), [stage])[stage]
+        gradients = torch.autograd.grad(output.sum(), list(twin.parameters()), allow_unused=True)
+    own = backbone.parameters()
+    yield from (parameter for parameter, gradient in zip(own, gradients, strict=True) if gradient is not None)

@@ -12,6 +12,8 @@ from torch_svm_seg.data.reading import read_bytes
 
 Value = TypeVar("Value")
 
+_CHECKSUM = "checksum"
+
 Source = Path | str
 """A file, or anything else that a result comes from, as text."""
 
@@ -93,3 +95,34 @@ def read_with_digest(read: Callable[[], Value], sources: Callable[[], Iterable[S
         read()
         raise
     return read(), digest
+
+
+def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values of JSON with a checksum of all of them, since text has none of its own.
+
+    Example:
+        >>> without_checksum(with_checksum({"images": 2}))
+        {'images': 2}
+    """
+    return {**values, _CHECKSUM: _checksum(values)}
+
+
+def without_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values without their checksum; those of earlier versions have none.
+
+    Raises:
+        ValueError: Values were changed since.
+
+    Example:
+        >>> without_checksum(with_checksum({"images": 2}) | {"images": 3})
+        Traceback (most recent call last):
+        ValueError: damaged: its checksum is another one
+    """
+    rest = {name: value for name, value in values.items() if name != _CHECKSUM}
+    if values.get(_CHECKSUM, _checksum(rest)) != _checksum(rest):
+        raise ValueError("damaged: its checksum is another one")
+    return rest
+
+
+def _checksum(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

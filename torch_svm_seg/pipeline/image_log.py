@@ -13,10 +13,12 @@ from typing import Any
 
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import write_text_atomically
+from torch_svm_seg.data.provenance import with_checksum, without_checksum
 from torch_svm_seg.data.reading import read_text
 
 LOG_FILE = "images.jsonl"
 _PARTS = "images-*.jsonl"
+_KEYS = {"id", "sources", "seconds", "restored", "unseeded", "notes"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class ImageLog:
     def append(self, entry: ImageEntry) -> None:
         """Write the line of an image; it is on its way to the disk when this returns."""
         with open(self._part, "a", encoding="ascii") as stream:
-            stream.write(json.dumps(asdict(entry)) + "\n")
+            stream.write(_line(entry))
 
     def gather(self) -> dict[str, ImageEntry] | None:
         """Return the last entry of each image, of all parts; None if there is no log."""
@@ -80,9 +82,13 @@ class ImageLog:
 
     def rewrite(self, entries: Iterable[ImageEntry]) -> None:
         """Put entries in place of the log and of all its parts."""
-        write_text_atomically(self.path, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
+        write_text_atomically(self.path, "".join(map(_line, entries)))
         for path in self.path.parent.glob(_PARTS):
             path.unlink(missing_ok=True)
+
+
+def _line(entry: ImageEntry) -> str:
+    return json.dumps(with_checksum(asdict(entry))) + "\n"
 
 
 def _entries(path: Path) -> list[ImageEntry]:
@@ -96,7 +102,9 @@ def _entries(path: Path) -> list[ImageEntry]:
 
 def _entry(line: str) -> ImageEntry | None:
     try:
-        values = json.loads(line)
+        values = without_checksum(json.loads(line))
+        if values.keys() - _KEYS:
+            return None
         entry = ImageEntry(
             values["id"],
             values["sources"],

@@ -18,8 +18,8 @@ import torch
 import torch_svm_seg
 from torch_svm_seg.data.errors import InputError, one_line, reason_of
 from torch_svm_seg.data.io import remove_unfinished, write_text_atomically
-from torch_svm_seg.data.notes import counted
-from torch_svm_seg.data.provenance import RunSettings
+from torch_svm_seg.data.notes import counted, first_few
+from torch_svm_seg.data.provenance import RunSettings, with_checksum, without_checksum
 from torch_svm_seg.data.reading import PathLike, read_bytes, reading
 from torch_svm_seg.pipeline.image_log import ImageEntry, numbers
 
@@ -27,6 +27,19 @@ SETTINGS_FILE = "run.json"
 SPOILT = (ValueError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 """Errors of an image that cannot be used: bad files and values, too many pixels, problems without a solution."""
 
+_KEYS = {
+    "settings",
+    "versions",
+    "machine",
+    "written",
+    "finished",
+    "images",
+    "seconds",
+    "restored",
+    "unseeded",
+    "skipped",
+    "notes",
+}
 _LARGEST_RECORD = 2**28  # bytes
 _NO_MEMORY = ("DefaultCPUAllocator", "alloc_cpu", "not enough memory")  # in PyTorch's plain RuntimeErrors
 
@@ -151,7 +164,7 @@ def write_record(out: Path, settings: RunSettings, progress: Progress, finished:
         "unseeded": progress.unseeded,
         "notes": progress.notes,
     }
-    write_text_atomically(out / SETTINGS_FILE, json.dumps(record, indent=2) + "\n")
+    write_text_atomically(out / SETTINGS_FILE, json.dumps(with_checksum(record), indent=2) + "\n")
 
 
 def folder_digest(folder: PathLike | None) -> str | None:
@@ -168,8 +181,8 @@ def folder_digest(folder: PathLike | None) -> str | None:
     if folder is None:
         return None
     try:
-        settings = _json(Path(folder) / SETTINGS_FILE)["settings"]
-    except (InputError, KeyError, TypeError):
+        settings = without_checksum(_json(Path(folder) / SETTINGS_FILE))["settings"]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return str(folder)
     text = json.dumps(settings, sort_keys=True)
     return f"{Path(folder).name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -242,7 +255,9 @@ def _read_record(path: Path, overwrite: bool) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        record = _json(path)
+        record = without_checksum(_json(path))
+        if strange := record.keys() - _KEYS:
+            raise ValueError(f"unknown entries {first_few(sorted(strange))}")
         if not isinstance(record["settings"], dict):
             raise TypeError("settings are no object")
         return {

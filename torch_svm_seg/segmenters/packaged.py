@@ -16,7 +16,7 @@ from torch_svm_seg.backbones.weights import load_weights, one_line, refuse_hub
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.segmenters.segmenter import Segmenter
-from torch_svm_seg.tensors import resize
+from torch_svm_seg.tensors import differentiable, resize
 
 # The deepest stride of the encoders of segmentation-models-pytorch; most networks there refuse other sides.
 _SMP_MULTIPLE = 32
@@ -143,9 +143,10 @@ def _load(part: nn.Module, weights: PathLike | None) -> None:
 def _train_only_used(network: Segmenter) -> None:
     """Leave out parameters that the logits do not depend on: several processes would wait for their gradients."""
     network.eval()
-    parameters = list(network.requires_grad_().parameters())
-    with torch.enable_grad():
-        output = network.coarse_logits(torch.zeros(1, 3, 64, 64))
-        gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
+    network.requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        twin = differentiable(network)
+        output = twin.coarse_logits(torch.zeros(1, 3, 64, 64))
+        gradients = torch.autograd.grad(output.sum(), list(twin.parameters()), allow_unused=True)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
