@@ -14,7 +14,7 @@ from torch_svm_seg import SVMExpander
 from torch_svm_seg.expansion import expander, pixel_samples
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, read_pixels
 from torch_svm_seg.expansion.pixel_samples import PixelProducts
-from torch_svm_seg.svm import solver, svm
+from torch_svm_seg.svm import pairs, solver, stages, svm
 from torch_svm_seg.svm.approximations import Fourier, Nystroem
 from torch_svm_seg.svm.svm import SVM
 
@@ -69,6 +69,15 @@ def test_problems_read_the_products_of_their_own_image(device: str) -> None:
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [None, 0.2])
+def test_rows_and_diagonals_are_those_of_the_kernel_matrix(gamma: float | None) -> None:
+    products, image = pixel_problem("cpu")[2](), torch.tensor([1])
+    samples = products.samples(image, None if gamma is None else torch.full((1, 1, 1), gamma).double())
+    kernel = samples.space(torch.arange(80)[None]).kernel[0]
+    torch.testing.assert_close(samples.kernel_rows()(torch.tensor([7, 0, 79])), kernel[[7, 0, 79]])
+    torch.testing.assert_close(samples.diagonal()[0], kernel.diagonal())
+
+
 @pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
 @pytest.mark.parametrize("options", [{}, {"gamma": 0.3}, {"kernel": "linear"}, {"approximation": Fourier(60)}])
@@ -82,7 +91,7 @@ def test_an_svm_decides_alike_with_and_without_products(
         monkeypatch.setattr(pixel_samples, "BLOCK_ENTRIES", 200)
         monkeypatch.setattr(solver, "FIRST_WORKING_SET", 20)
         for name in ("CACHED_KERNEL_ENTRIES", "KERNEL_ENTRIES"):
-            monkeypatch.setattr(solver, name, 2 * 80**2)
+            monkeypatch.setattr(stages, name, 2 * 80**2)
     x, y, products = pixel_problem(device)
     weight = torch.linspace(0, 2, 80, dtype=x.dtype, device=device).expand(3, -1)
     plain = SVM(loss=loss, tol=1e-10, **options).fit(x, y, weight)
@@ -98,7 +107,8 @@ def test_what_single_precision_does_not_solve_is_solved_in_double(
     kernel: Any, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(svm, "MANY_CHANNELS", 0)
-    monkeypatch.setattr(solver, "SINGLE_PRECISION_STEPS", 1)
+    monkeypatch.setattr(stages, "SINGLE_PRECISION_STEPS", 1)
+    monkeypatch.setattr(pairs, "SWEEPS", 0)
     x, y, products = pixel_problem(device, torch.float32)
     double, asked = PixelProducts.double, []
     monkeypatch.setattr(PixelProducts, "double", lambda products: asked.append(products) or double(products))

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_svm_seg.svm import solver, spaces
+from torch_svm_seg.svm import newton, solver, spaces
 from torch_svm_seg.svm.kernels import gaussian_kernel
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import FeatureSamples, GaussianSamples, Samples
-from torch_svm_seg.svm.solver import solve, solve_in_parts
+from torch_svm_seg.svm.solver import solve
 from torch_svm_seg.svm.spaces import FeatureSpace, KernelSpace, Space
+from torch_svm_seg.svm.stages import solve_in_stages
 from torch_svm_seg.tensors import first_true, spread_rows, take_rows
 
 
@@ -179,7 +180,7 @@ def test_growing_working_sets_reach_the_solution_of_all_samples(
     samples: Samples = FeatureSamples(x) if kind == "features" else GaussianSamples(x, gamma)
     at_once = solve(samples, problem, 1e-8)
     monkeypatch.setattr(solver, "FIRST_WORKING_SET", 10)
-    chosen, whole = solver._first_working_set(problem.costs)
+    chosen, whole = solver._first_working_set(problem.costs > 0)
     assert not whole and int(chosen.sum(1).max()) < 100
     assert bool((problem.costs[chosen] > 0).all())
     grown = solve(samples, problem, 1e-8)
@@ -203,7 +204,7 @@ def test_a_class_that_the_first_working_set_misses_is_found(
     targets = torch.full((len(places), 400), -1.0, dtype=torch.float64)
     targets[torch.arange(len(places)), places] = 1
     problem = Problem(targets.to(device), torch.full_like(targets, 2.0).to(device), squared)
-    chosen, _ = solver._first_working_set(problem.costs)
+    chosen, _ = solver._first_working_set(problem.costs > 0)
     in_first = chosen[torch.arange(len(places)), places.to(device)]
     assert bool((~in_first).any())
     features = x.to(device).expand(len(places), -1, -1)
@@ -324,7 +325,7 @@ def test_problems_solved_together_in_parts_and_alone_are_the_same(kind: str, squ
         return FeatureSamples(x[part]) if kind == "features" else GaussianSamples(x[part], gamma[part])
 
     together = solve(samples(slice(None)), problem, 1e-10)
-    in_parts = solve_in_parts(samples, problem, 1e-10)
+    in_parts = solve_in_stages(samples, torch.arange(4, device=device), problem, 1e-10)
     assert [getattr(in_parts, field.name).shape for field in fields(Solution)] == [
         getattr(together, field.name).shape for field in fields(Solution)
     ]
@@ -385,7 +386,7 @@ def test_a_narrow_smoothing_zone_does_not_stall_the_solver(
     last_width: float, deviation: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A warm start far from the solution leaves few samples in a narrow zone, and Newton's steps next to nothing."""
-    monkeypatch.setattr(solver, "LAST_WIDTH", last_width)
+    monkeypatch.setattr(newton, "LAST_WIDTH", last_width)
     monkeypatch.setattr(solver, "FIRST_WORKING_SET", 20)
     generator = torch.Generator().manual_seed(0)
     features = deviation * torch.randn(2, 300, 30, generator=generator)

@@ -33,8 +33,8 @@ from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.svm.approximations import LOW_RANK, Fourier, Nystroem
 from torch_svm_seg.svm.decisions import GaussianDecision
 from torch_svm_seg.svm.samples import Samples
-from torch_svm_seg.svm.solver import SINGLE_PRECISION_STEPS
 from torch_svm_seg.svm.spaces import KernelSpace
+from torch_svm_seg.svm.stages import SINGLE_PRECISION_STEPS
 from torch_svm_seg.svm.svm import SVM
 from torch_svm_seg.tensors import spread_rows, take_rows
 

@@ -123,6 +123,16 @@ class PixelSamples:
         """Return the same samples in double precision."""
         return PixelSamples(self.products.double(), self.images, None if self.gamma is None else self.gamma.double())
 
+    def kernel_rows(self) -> Callable[[Tensor], Tensor]:
+        """Return a function that computes rows (m, N) of the kernel matrix, of chosen samples (m,); P = 1."""
+        everyone = torch.arange(self.products.number, device=self.products.norms.device)[None]
+        return lambda chosen: self._kernel(everyone, self._table(chosen[None]))[0].T
+
+    def diagonal(self) -> Tensor:
+        """Return the diagonal of the kernel matrix, (P, N)."""
+        norms = self.products.norms[self.images]
+        return norms if self.gamma is None else torch.ones_like(norms)
+
     def space(self, rows: Tensor) -> KernelSpace:
         """Return the space of the samples ``rows`` (P, n)."""
         kernel = self.products.cells.new_empty(*rows.shape, rows.shape[1])

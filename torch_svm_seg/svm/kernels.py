@@ -5,6 +5,7 @@ to the centre of z first, which changes no distance and keeps the product's canc
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,6 +34,22 @@ def gaussian_kernel(x: Tensor, z: Tensor, gamma: Tensor) -> Tensor:
     """
     centre = z.mean(1, keepdim=True)
     return (_left_factor(x, centre, gamma) @ _right_factor(z, centre, gamma)).exp2_()
+
+
+def kernel_rows(x: Tensor, gamma: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function that computes the rows of gaussian_kernel(x, x) of chosen samples (m,) of a single image.
+
+    Args:
+        x: Samples (1, N, D).
+        gamma: Kernel width, > 0, (1, 1, 1).
+
+    Example:
+        >>> kernel_rows(torch.rand(1, 5, 3), torch.ones(1, 1, 1))(torch.tensor([2, 4])).shape
+        torch.Size([2, 5])
+    """
+    centre = x.mean(1, keepdim=True)
+    left, right = _left_factor(x, centre, gamma)[0], _right_factor(x, centre, gamma)[0]
+    return lambda chosen: (left[chosen] @ right).exp2_()
 
 
 def multiply_by_kernel(x: Tensor, z: Tensor, gamma: Tensor, coefficients: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Binary problems, in batches: their losses, dual variables and objectives; and their solutions."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 
@@ -86,8 +88,16 @@ class Solution:
         """Return which problems' relative gap is above the tolerance, bool (P,)."""
         return ~(self.gap <= tol * self.objective)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Solution"]) -> "Solution":
+        """Return the solutions of several batches as one."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def of(self, problems: Tensor) -> "Solution":
+        """Return those of a few problems, by their indices."""
+        return Solution(*(getattr(self, field.name)[problems] for field in fields(self)))
+
     def replace(self, problems: Tensor, better: "Solution") -> None:
-        """Put better solutions in the place of those of a few problems; their iterations add up."""
-        better = replace(better, iterations=better.iterations + self.iterations[problems])
+        """Put better solutions in the place of those of a few problems."""
         for field in fields(self):
             getattr(self, field.name)[problems] = getattr(better, field.name)

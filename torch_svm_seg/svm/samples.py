@@ -4,13 +4,14 @@
 meets them as :class:`Samples`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from torch_svm_seg.svm.kernels import gaussian_kernel, multiply_by_kernel
+from torch_svm_seg.svm.kernels import gaussian_kernel, kernel_rows, multiply_by_kernel
 from torch_svm_seg.svm.spaces import FeatureSpace, KernelSpace, Space, product, solve_gram, solve_positive
 from torch_svm_seg.tensors import first_true, spread_rows, take_rows
 
@@ -36,6 +37,17 @@ class Samples(Protocol):
 
     def part(self, rows: Tensor, element: Tensor) -> Tensor:
         """Return an element of the space of all samples as one of ``space(rows)``, as far as that holds it."""
+
+
+@runtime_checkable
+class KernelSamples(Samples, Protocol):
+    """Samples whose elements are the coefficients of expansions in themselves."""
+
+    def kernel_rows(self) -> Callable[[Tensor], Tensor]:
+        """Return a function that computes rows (m, N) of the kernel matrix, of chosen samples (m,); P = 1."""
+
+    def diagonal(self) -> Tensor:
+        """Return the diagonal of the kernel matrix, (P, N)."""
 
 
 class DifferentiableSamples(Samples, Protocol):
@@ -170,6 +182,14 @@ class GaussianSamples:
     def detach(self) -> "GaussianSamples":
         """Return the same samples without a graph."""
         return GaussianSamples(self.x.detach(), self.gamma.detach())
+
+    def kernel_rows(self) -> Callable[[Tensor], Tensor]:
+        """Return a function that computes rows (m, N) of the kernel matrix, of chosen samples (m,); P = 1."""
+        return kernel_rows(self.x, self.gamma)
+
+    def diagonal(self) -> Tensor:
+        """Return the diagonal of the kernel matrix, (P, N)."""
+        return torch.ones_like(self.x[..., 0])
 
     def space(self, rows: Tensor) -> KernelSpace:
         """Return the space of the samples ``rows`` (P, n)."""

@@ -17,7 +17,7 @@ from torch_svm_seg.svm.models import FeatureModel, GaussianModel, Model, Product
 from torch_svm_seg.svm.one_vs_rest import OneVsRest
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import InnerProducts
-from torch_svm_seg.svm.solver import solve_in_parts
+from torch_svm_seg.svm.stages import solve_in_stages
 from torch_svm_seg.tensors import full_precision, take_rows
 
 Kernel = Literal["linear", "rbf"]
@@ -221,7 +221,7 @@ class SVM(nn.Module):
     def _solve(self, model: Model, image: Tensor, problem: Problem) -> Solution:
         """Return the solution of problems that are of the images ``image`` (P,), with the gradient asked for."""
         with torch.set_grad_enabled(self.gradient == "unrolled" and torch.is_grad_enabled()):
-            solution = solve_in_parts(lambda part: model.samples(image[part]), problem, self.tol, self.max_iter)
+            solution = solve_in_stages(model.samples, image, problem, self.tol, self.max_iter, self.gradient is None)
         # Products have no gradient, and are not used where one is asked for.
         implicit = torch.is_grad_enabled() and self.gradient == "implicit"
         if implicit and isinstance(model, FeatureModel | GaussianModel):
