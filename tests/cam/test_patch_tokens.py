@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchrun import torchrun
 from training_files import rows, same, weights
 
 from torch_svm_seg.backbones.backbone import StageReader
@@ -184,13 +185,28 @@ def test_a_trained_classifier_is_read_and_writes_its_maps(tiny_voc: Path, tmp_pa
     assert maps.classes == (8, 15) and maps.maps.shape == (2, 15, 20) and maps.background is None
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(
-    tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def command(tiny_voc: Path, tmp_path: Path) -> list[str]:
+    """Return a training that begins at the weights of a file."""
     torch.manual_seed(0)
     torch.save(load_backbone("timm:test_vit", "random").network.state_dict(), tmp_path / "vit.pth")
-    command = ["classify", "--root", str(tiny_voc), "--method", "mct", "--backbone", "timm:test_vit"]
-    command += ["--weights", str(tmp_path / "vit.pth"), "--crop-size", "48", "--batch-size", "1", "--epochs", "2"]
+    flags = ["classify", "--root", str(tiny_voc), "--method", "mct", "--backbone", "timm:test_vit"]
+    return [*flags, "--weights", str(tmp_path / "vit.pth"), "--crop-size", "48", "--epochs", "2"]
+
+
+def test_two_processes_train_like_one(command: list[str], tmp_path: Path) -> None:
+    command += ["--batch-size", "2", "--learning-rate", "0.01"]
+    torchrun("train.py", *command, "--out", str(tmp_path / "two"))
+    assert main([*command, "--out", str(tmp_path / "one")]) == 0
+    one, two = (weights(tmp_path / name / "checkpoint.pt") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command += ["--batch-size", "1"]
     assert main([*command, "--out", str(tmp_path / "undisturbed")]) == 0
     steps, losses = [], MCTformer.losses
 
