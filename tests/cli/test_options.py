@@ -81,6 +81,14 @@ def test_bad_values_end_the_parser(flags: list[str]) -> None:
         read(*flags)
 
 
+@pytest.mark.parametrize("flags", [["--bogus", "x" * 5000], ["--seed", "\x1b[31m" + "1" * 5000]])
+def test_what_the_parser_refuses_is_one_short_line(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        expand.build_parser().parse_args(flags)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ": error: " in last and last.isprintable() and len(last) <= 330
+
+
 def test_numbers_below_their_least_are_named() -> None:
     with pytest.raises(InputError, match="--steps: expected at least 1, got 0"):
         read("--steps", "0")
@@ -121,6 +129,7 @@ def test_a_folder_of_an_earlier_version_continues(tiny_voc: Path, tmp_path: Path
     command = ["--root", str(tiny_voc), "--features", "img", "--samples-per-class", "20", "--out", str(tmp_path)]
     assert expand.main(command) == 0
     record = json.loads((tmp_path / "run.json").read_text())
+    del record["checksum"]
     settings = record["settings"]
     images = {name: settings.pop(name) for name in ("root", "split", "list", "images", "masks")}
     for name in ("scales", "background", "agreement", "share", "rounds"):

@@ -27,7 +27,7 @@ from torch_svm_seg.cam.forms import FORMS
 from torch_svm_seg.cam.io import read_cams
 from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.options.data import DataOptions
-from torch_svm_seg.cli.options.option import add_options, flag, group, option, read_options
+from torch_svm_seg.cli.options.option import Parser, add_options, flag, group, option, read_options
 from torch_svm_seg.data.constants import VOC_CLASSES
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -135,7 +135,7 @@ class Settings:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Score folders of predicted masks (ID.png, class ids, 255 for unsure) against the ground truth: "
         "one confusion matrix per folder over the whole data set, void pixels left out, mean over the classes present.",
         epilog=EXIT_CODES,

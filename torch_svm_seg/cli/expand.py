@@ -25,7 +25,16 @@ from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.features import FeatureOptions
-from torch_svm_seg.cli.options.option import add_options, changed_flags, flag, group, option, read_options, recorded
+from torch_svm_seg.cli.options.option import (
+    Parser,
+    add_options,
+    changed_flags,
+    flag,
+    group,
+    option,
+    read_options,
+    recorded,
+)
 from torch_svm_seg.cli.options.refinement import RefinementOptions
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
@@ -177,7 +186,7 @@ class Settings:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="For every image, fit that image's own pixel classifier (a one-vs-rest SVM on a backbone's "
         "features) on sampled pixels of known class, and re-label every pixel with it. Writes DIR/NAME/ID.png, where "
         "NAME is a feature or a baseline, with +REFINEMENT if there is one.",

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.options.backbone import BackboneOptions
-from torch_svm_seg.cli.options.option import add_options, group, option, read_options
+from torch_svm_seg.cli.options.option import Parser, add_options, group, option, read_options
 from torch_svm_seg.cli.options.run import choose_device
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.folder import folder
@@ -69,7 +69,7 @@ class Settings:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="label.py",
         description="Label images by strokes in a page on this machine, which nothing else can reach. After each "
         "stroke, an SVM of the image's own pixels labels all others.",

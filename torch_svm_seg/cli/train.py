@@ -22,7 +22,7 @@ from types import ModuleType
 
 from torch_svm_seg.cli import weak
 from torch_svm_seg.cli.command import exit_code_of
-from torch_svm_seg.cli.options.option import add_options, read_options
+from torch_svm_seg.cli.options.option import Parser, add_options, read_options
 from torch_svm_seg.cli.steps import TRAIN
 
 COMMANDS: dict[str, ModuleType] = {**TRAIN, "weak": weak}
@@ -35,7 +35,7 @@ EXIT_CODES = (
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
     parsers = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         own = parsers.add_parser(name, help=command.HELP, description=command.DESCRIPTION, epilog=EXIT_CODES)

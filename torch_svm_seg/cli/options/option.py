@@ -13,9 +13,9 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.errors import InputError, one_line
 from torch_svm_seg.data.io import digest
 from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.pipeline.run_folder import folder_digest
@@ -99,6 +99,14 @@ def group(
         defaults: Defaults of this command in place of the dataclass's, by name.
     """
     return field(kw_only=True, metadata={"group": _Group(title, description, affects_results, defaults)})
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one short line, whatever the arguments hold."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error, and exit with 2."""
+        super().error(one_line(message))
 
 
 def add_options(parser: Any, options: type, defaults: Mapping[str, Any] | None = None) -> None:
