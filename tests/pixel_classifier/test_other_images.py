@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.pixel_classifier.classifier import SLOPE, PixelClassifier
-from torch_svm_seg.pixel_classifier.other_images import OtherImages, labelled_moments
+from torch_svm_seg.pixel_classifier.other_images import OtherImages, add_labelled
 from torch_svm_seg.svm.least_squares import ClassMoments
 
 IDS = torch.tensor([0, 3])
@@ -44,7 +44,7 @@ def all_moments(images: int) -> ClassMoments:
         channels, truth = image_of(seed)
         labels = clicks(truth, seed)
         labels = torch.where(labels == 255, labels, IDS[labels.clamp_max(1)])
-        moments.add_all(labelled_moments(channels, labels, 5, 10))
+        add_labelled(moments, channels, labels, 10)
     return moments
 
 

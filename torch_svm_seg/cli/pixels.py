@@ -24,7 +24,7 @@ from torch_svm_seg.pipeline.run_folder import SPOILT, print_notes, print_skipped
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.pixel_classifier.classifier import METHOD, PixelClassifier
 from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, draw_samples
-from torch_svm_seg.pixel_classifier.other_images import MOMENTS, labelled_moments
+from torch_svm_seg.pixel_classifier.other_images import MOMENTS, add_labelled
 from torch_svm_seg.svm.least_squares import ClassMoments
 from torch_svm_seg.training.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
 from torch_svm_seg.training.distributed import gathered, sum_over_processes
@@ -175,7 +175,7 @@ def _fit_to_labels(
     def add(labelled: Supervised, index: int) -> None:
         features = classifier.features(labelled.image).permute(2, 0, 1)
         labels = labelled.known.to(features.device)
-        own.add_all(labelled_moments(features, labels, len(own.counts), fit.samples_per_image, fit.seed))
+        add_labelled(own, features, labels, fit.samples_per_image, fit.seed)
 
     skipped = _for_each(settings, dataset, add, rank, number)
     moments = ClassMoments(*(sum_over_processes(part) for part in own))

@@ -2,8 +2,8 @@
 
 Two clicks on a cat do not tell which of hundreds of channels vary inside of a cat and which ones end at its border; the
 clicks on all other cats do. So each image gets a least-squares classifier of its own, fitted to its own labels and to
-those of all images: class by class, the one weigh as much as the other, however many these are. Only the classes that
-the image is labelled with take part, so that a cat is told from the ground beneath it, not from all dogs.
+those of all images, which class by class weigh three times as much, however many they are. Only the classes that the
+image is labelled with take part, so that a cat is told from the ground beneath it, not from all dogs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,27 +23,29 @@ from torch_svm_seg.training.checkpoints import read_checkpoint
 MOMENTS = "moments"
 """Name of the moments in checkpoints."""
 
+WEIGHT = 3.0
+"""Weight of the labels of all images, of those of the image itself."""
 
-def labelled_moments(features: Tensor, labels: Tensor, num_classes: int, per_class: int, seed: int = 0) -> ClassMoments:
-    """Return the moments of an image's labelled pixels.
+
+def add_labelled(moments: ClassMoments, features: Tensor, labels: Tensor, per_class: int, seed: int = 0) -> None:
+    """Add an image's labelled pixels to moments.
 
     Args:
+        moments: Moments of as many classes as there are, all ids being below.
         features: Features on any grid, (D, h, w).
         labels: Class ids (H, W), 255 where there is none.
-        num_classes: Number of classes; all ids are below it.
         per_class: Pixels to draw from each class at most.
         seed: Seed of the choice.
 
     Example:
-        >>> labels = torch.tensor([[0, 1, 255, 1]])
-        >>> labelled_moments(torch.rand(5, 1, 2), labels, num_classes=3, per_class=10).counts.tolist()
+        >>> moments = ClassMoments.zeros(num_classes=3, channels=5)
+        >>> add_labelled(moments, torch.rand(5, 1, 2), torch.tensor([[0, 1, 255, 1]]), per_class=10)
+        >>> moments.counts.tolist()
         [1.0, 2.0, 0.0]
     """
     sample = sample_pixels(labels[None], per_class, seed)
     pixels = read_pixels(features[None].float(), sample.positions, (labels.shape[0], labels.shape[1]))
-    moments = ClassMoments.zeros(num_classes, len(features))
     moments.add(pixels[0], sample.classes[0])
-    return moments
 
 
 class OtherImages:
@@ -95,7 +97,8 @@ class OtherImages:
     def _scores(self, features: Tensor, labels: Tensor, everywhere: ClassMoments) -> Tensor:
         """Return the scores (K, H, W) of an image from its features (D, h, w) and its labels (H, W)."""
         number = len(everywhere.counts)
-        own = labelled_moments(features, labels, number, self.per_class, self.seed)
+        own = ClassMoments.zeros(number, len(features))
+        add_labelled(own, features, labels, self.per_class, self.seed)
         scores = features.new_zeros(number, *labels.shape)
         present = own.counts > 0
         if int(present.sum()) > 1:
@@ -134,8 +137,8 @@ def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages
 
 
 def _pooled(own: ClassMoments, everywhere: ClassMoments, present: Tensor) -> ClassMoments:
-    """Return the moments of some classes, (K,) bool, where those of all images weigh as much as an image's own."""
-    share = torch.where(everywhere.counts > 0, own.counts / everywhere.counts.clamp_min(1), 0)
+    """Return the moments of some classes, (K,) bool: an image's own, and in their proportion those of all images."""
+    share = torch.where(everywhere.counts > 0, WEIGHT * own.counts / everywhere.counts.clamp_min(1), 0)
     return ClassMoments(
         *(
             (mine + share.view(-1, *[1] * (mine.dim() - 1)) * theirs)[present]

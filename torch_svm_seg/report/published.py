@@ -60,7 +60,13 @@ PUBLISHED = (
     PublishedMethod("SIPE", "Chen et al., CVPR 2022", val=68.8, test=69.7),
     PublishedMethod("CLIMS", "Xie et al., CVPR 2022", masks=70.5, val=69.3, test=68.7, remark="with CLIP"),
     PublishedMethod("PPL", "Li et al., TMM 2022", test=69.6),
+    PublishedMethod("CLIP-ES", "Lin et al., CVPR 2023", masks=75.0, remark="with CLIP and a dense CRF"),
+    PublishedMethod("ToCo", "Ru et al., CVPR 2023", val=71.1, test=72.2, remark="ViT-B"),
     PublishedMethod("MARS", "Jo et al., ICCV 2023", val=77.7, test=77.2),
+    PublishedMethod("SeCo", "Yang et al., CVPR 2024", val=74.0, test=73.9, remark="ViT-B"),
+    PublishedMethod("WeCLIP", "Zhang et al., CVPR 2024", val=76.4, test=77.2, remark="with CLIP"),
+    PublishedMethod("DHR", "Jo et al., ECCV 2024", val=79.8, remark="ResNet-101"),
+    PublishedMethod("ExCEL", "Yang et al., CVPR 2025", val=78.4, test=78.5, remark="with CLIP"),
     PublishedMethod(
         "Image-specific SVM, F1",
         "Lyu et al., ICPRAM 2024",

@@ -76,11 +76,6 @@ class ClassMoments(NamedTuple):
             self.sums[id] += own.sum(0, dtype=torch.float64).cpu()
             self.products[id] += (own.mT @ own).double().cpu()
 
-    def add_all(self, others: "ClassMoments") -> None:
-        """Add the samples of other moments."""
-        for own, other in zip(self, others, strict=True):
-            own += other
-
     def solve(self, ridge: float = 0.5, balance: float = 0.5) -> LinearScores:
         """Return the classifiers with the least squared error and ridge penalty.
 
