@@ -39,6 +39,7 @@ from torch_svm_seg.svm.least_squares import ClassMoments
 from torch_svm_seg.svm.svm import SVM
 
 PER_CLASS = 200
+MOST_FOR_PEERS = 2500
 REFINEMENTS = {"CRF": ("crf",), "PAMR": ("pamr",), "CRF, PAMR": ("crf", "pamr")}
 
 
@@ -164,9 +165,11 @@ def on_grid(predict: Callable[[Tensor], Tensor], features: Tensor, size: tuple[i
 
 
 def labelled_cells(features: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the features (n, D) and the classes of the labelled pixels."""
+    """Return the features (n, D) and the classes of the labelled pixels, or of a random choice of many."""
     size = (known.shape[0], known.shape[1])
-    rows, columns = (known != VOID).nonzero().T
+    pixels = (known != VOID).nonzero()
+    chosen = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))[:MOST_FOR_PEERS]
+    rows, columns = pixels[chosen].T
     grid = torch.stack([(columns + 0.5) / size[1], (rows + 0.5) / size[0]], -1) * 2 - 1
     read = torch.nn.functional.grid_sample(features[None], grid[None, None], "bilinear", "border", align_corners=False)
     return read[0, :, 0].mT, known[rows, columns]
