@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn import datasets  # type: ignore[import-untyped]
+from sklearn.svm import SVC  # type: ignore[import-untyped]
 from torch import Tensor
 
+from torch_svm_seg import SVM
 from torch_svm_seg.svm import newton, solver, spaces
 from torch_svm_seg.svm.kernels import gaussian_kernel
 from torch_svm_seg.svm.problem import Problem, Solution
@@ -393,3 +396,42 @@ def test_a_narrow_smoothing_zone_does_not_stall_the_solver(
     targets = torch.where(features[..., :3].sum(2) + torch.randn(2, 300, generator=generator) > 0, 1.0, -1.0)
     found = solve(FeatureSamples(features), Problem(targets, torch.ones(2, 300)), tol=1e-3, max_iter=400)
     assert bool((found.gap <= 1e-3 * found.objective).all())
+
+
+def test_of_many_best_intercepts_the_middle_one_separates(dtype: torch.dtype) -> None:
+    """So weak a cost that all samples carry it in full: LIBSVM takes the middle of the intercepts, too."""
+    x, y = datasets.load_iris(return_X_y=True)
+    x, y = torch.from_numpy(x[:100]), torch.from_numpy(y[:100])
+    ours = SVM(kernel="linear", C=1e-4).fit(x.to(dtype), y)
+    theirs = SVC(kernel="linear", C=1e-4).fit(x.numpy(), y.numpy())
+    assert float((ours.predict(x.to(dtype)) == y).double().mean()) == theirs.score(x.numpy(), y.numpy()) == 1
+    values = ours.decision_function(x.to(dtype))[:, 1].double()
+    torch.testing.assert_close(values, torch.from_numpy(theirs.decision_function(x.numpy())), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+@pytest.mark.parametrize("C", [1e-8, 1e-5, 1e4, 1e6])
+def test_extreme_costs_end_in_few_steps(kernel: Any, C: float, dtype: torch.dtype) -> None:
+    """Three points, and classes that a line separates, of rounded coordinates."""
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], dtype=dtype), torch.tensor([0, 1, 1])
+    x = (2 * torch.randn(400, 3, generator=torch.Generator().manual_seed(0))).round() / 2
+    y = (x[:, 0] > 0).long()
+    x[:, 0] += y
+    for samples, labels in (points, (x.to(dtype), y)):
+        svm = SVM(kernel=kernel, C=C, approximation=None).fit(samples, labels)
+        assert 0 <= float(svm.duality_gap_[0]) <= 1e-3 * float(svm.objective_[0])
+        assert int(svm.n_iter_[0]) < 500
+        if C > 1:
+            assert torch.equal(svm.predict(samples), labels)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e3, 1e6])
+def test_large_and_small_samples_are_as_easy_as_others(scale: float, dtype: torch.dtype) -> None:
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = (x[:, 0] + 0.3 * torch.randn(400, generator=torch.Generator().manual_seed(1)) > 0).long()
+    usual = SVM(kernel="linear", C=1.0, tol=1e-5).fit(x, y)
+    scaled = SVM(kernel="linear", C=scale**-2, tol=1e-5).fit((scale * x).to(dtype), y)
+    assert bool((scaled.duality_gap_ <= 1e-5 * scaled.objective_).all())
+    torch.testing.assert_close(scale**2 * scaled.objective_, usual.objective_, rtol=1e-4, atol=0)
+    wide = SVM(kernel="linear", C=1.0).fit((scale * x).to(dtype), y)
+    assert 0 <= float(wide.duality_gap_[0]) <= 1e-3 * float(wide.objective_[0])

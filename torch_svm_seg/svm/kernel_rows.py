@@ -10,7 +10,7 @@ from torch import Tensor
 Array = NDArray[np.floating]
 
 # Bytes of rows that are kept.
-KEPT_BYTES = 2**28
+KEPT_BYTES = 240 * 2**20
 # Rows that are computed at once, as one alone takes several times as long: where all fit, and where a row that is not
 # needed takes the place of one that is.
 BLOCK, SMALL_BLOCK = 64, 16

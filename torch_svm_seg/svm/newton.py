@@ -59,11 +59,11 @@ def minimise(space: Space, problem: Problem, start: Solution, tol: float, max_it
         before, dual_element = dual_element, space.combine(costs * theta * targets)
         dual_values = space.evaluate_near(dual_element, before, dual_values)
         objective = problem.primal(space.inner(element, element, values), margins)
-        gap = objective - problem.dual(space.inner(dual_element, dual_element, dual_values), theta)
+        # A gap below 0 is rounding's, and says how much that is.
+        gap = (objective - problem.dual(space.inner(dual_element, dual_element, dual_values), theta)).abs()
         running = gap > tol * objective
         if not bool(running.any()) or int(iterations.max()) >= max_iter:
-            # Rounding alone makes a gap negative.
-            return Solution(element, intercept, theta, objective, gap.clamp(min=0), iterations)
+            return Solution(element, intercept, theta, objective, gap, iterations)
         iterations = iterations + running
         residual, residual_values = element - dual_element, values - dual_values
         if not problem.squared:

@@ -90,19 +90,25 @@ class _Pairs:
             ridge, most = quotient((problem.costs > 0) / 2, problem.costs)[0].numpy(), np.where(costs > 0, np.inf, 0)
         lower, upper = np.where(targets > 0, 0, -most), np.where(targets > 0, most, 0)
         signed = targets * costs * theta[0].numpy()
-        slopes = targets - kernel.product(signed) - ridge * signed
+        # Of the coefficients that are stored, whose gap is the one to know.
+        slopes = targets - kernel.product(signed.astype(kernel.dtype).astype(np.float64)) - ridge * signed
         return cls(kernel, problem, ridge, lower, upper, signed, slopes)
 
     def solution(self, iterations: int) -> Solution:
-        """Return the dual point, the primal point that it makes, and their gap."""
-        problem, signed = self.problem, torch.from_numpy(self.signed)[None].clone()
-        values = problem.targets - torch.from_numpy(self.slopes)[None] - torch.from_numpy(self.ridge) * signed
-        theta = quotient(problem.targets * signed, problem.costs)
-        intercept = best_intercept(problem, values)
-        norm = (signed * values).sum(1)
-        objective = problem.primal(norm, problem.targets * (values + intercept))
-        gap = (objective - problem.dual(norm, theta)).clamp(min=0)  # rounding alone makes it negative
-        return Solution(signed, intercept, theta, objective, gap, torch.tensor([iterations]))
+        """Return the dual point, the primal point that it makes, as it is stored, and their gap."""
+        problem, dtype = self.problem, self.kernel.dtype
+        stored = self.signed.astype(dtype).astype(np.float64)
+        values = problem.targets[0].numpy() - self.slopes - self.ridge * self.signed
+        norm, rest = stored @ values, np.abs(self.signed - stored)
+        # |w|^2 of v itself is at most that of what is stored and of the rest.
+        dual_norm = norm + 2 * rest @ np.abs(values) + (rest @ np.sqrt(self.kernel.diagonal)) ** 2
+        norms, dual_norms = (torch.tensor([value], dtype=torch.float64) for value in (norm, dual_norm))
+        primal_values, element = torch.from_numpy(values)[None], torch.from_numpy(stored)[None]
+        intercept = best_intercept(problem, primal_values).to(torch.from_numpy(self.kernel.diagonal).dtype).double()
+        theta = quotient(problem.targets * torch.from_numpy(self.signed), problem.costs)
+        objective = problem.primal(norms, problem.targets * (primal_values + intercept))
+        gap = (objective - problem.dual(dual_norms, theta)).abs()  # below 0 it is rounding's, and says how much
+        return Solution(element, intercept, theta, objective, gap, torch.tensor([iterations]))
 
     @np.errstate(all="ignore")  # numbers that overflow end in a gap that is no number, which is reported
     def take_steps(self, number: int) -> bool:

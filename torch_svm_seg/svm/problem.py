@@ -48,9 +48,13 @@ class Problem:
         loss = (1 - margins).clamp(min=0)
         return loss.square() if self.squared else loss
 
+    def total_loss(self, margins: Tensor, chosen: Tensor | bool = True) -> Tensor:
+        """Return the sum (P,) of the costs times the losses of all samples, or of those chosen, bool (P, N)."""
+        return (self.costs * self.loss(margins) * chosen).sum(1)
+
     def primal(self, norm: Tensor, margins: Tensor) -> Tensor:
         """Return the primal objective (P,), from |w|^2 (P,) and the margins."""
-        return norm / 2 + (self.costs * self.loss(margins)).sum(1)
+        return norm / 2 + self.total_loss(margins)
 
     def dual(self, norm: Tensor, theta: Tensor) -> Tensor:
         """Return the dual objective (P,); ``norm`` (P,) is |sum_i y_i alpha_i phi(x_i)|^2."""

@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from torch_svm_seg.svm.intercept import best_intercept
 from torch_svm_seg.svm.newton import minimise, zero
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import Samples
@@ -50,14 +51,19 @@ def solve(
         # Until all samples have been checked, more than a rough solution is wasted.
         found = minimise(space, part, found, tol / 2 if whole else max(tol, ROUGH_TOLERANCE), max_iter)
         theta = spread_rows(found.theta * valid, rows, usable.shape[1])
-        margins = problem.targets * (samples.evaluate(rows, found.element) + found.intercept)
+        values = samples.evaluate(rows, found.element)
         # Samples outside the working set add to the primal objective alone: their dual variables are 0.
-        outside = (problem.costs * problem.loss(margins) * ~kept).sum(1)
-        element, objective, gap = samples.whole(rows, found.element), found.objective + outside, found.gap + outside
-        found = Solution(element, found.intercept, theta, objective, gap, found.iterations)
-        if not bool(found.unfinished(tol).any()) or int(found.iterations.max()) >= max_iter:
+        margins = problem.targets * (values + found.intercept)
+        needed = (margins < 1) & usable
+        intercept = best_intercept(problem, values)
+        change = problem.total_loss(problem.targets * (values + intercept)) - problem.total_loss(margins, kept)
+        element, objective = samples.whole(rows, found.element), found.objective + change
+        gap = (found.gap + change).abs()
+        found = Solution(element, intercept, theta, objective, gap, found.iterations)
+        # A gap that is no number stays so.
+        if not bool((gap > tol * objective).any()) or int(found.iterations.max()) >= max_iter:
             return found
-        kept, whole = (margins < 1) & usable | (kept if whole else theta > 0), True
+        kept, whole = needed | (kept if whole else theta > 0), True
         rows, valid = first_true(kept)
         del space  # its matrix makes room for the next one's
         part, space = problem.restrict(rows, valid), samples.space(rows)

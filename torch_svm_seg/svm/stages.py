@@ -13,6 +13,8 @@ from torch_svm_seg.svm.solver import solve
 
 # Newton steps after which what single precision has not solved goes on in double precision.
 SINGLE_PRECISION_STEPS = 200
+# Relative gap above which a solution is no better start than 0.
+USELESS_GAP = 0.5
 # Entries of the kernel matrices that problems solved at once may have on a GPU, where that is 1 GB in single precision,
 # and the solution takes some seven times as much; and on a CPU.
 KERNEL_ENTRIES, CACHED_KERNEL_ENTRIES = 2**28, 2**18
@@ -77,12 +79,17 @@ def _solve_by_newton(
     start: Solution | None = None,
 ) -> Solution:
     """Return solutions in the samples' precision, and in double where that does not suffice."""
-    chosen = samples(image)
+    chosen, start = samples(image), _worth(start)
     taken = 0 if start is None else int(start.iterations.max())
     most = max_iter if chosen.dtype == torch.float64 else min(max_iter, taken + SINGLE_PRECISION_STEPS)
     found = solve(chosen, problem, tol, most, start)
     hard = found.unfinished(tol).nonzero()[:, 0]
     if len(hard) and most < max_iter:
         in_double = samples(image[hard]).double()
-        found.replace(hard, solve(in_double, problem.of(hard), tol, max_iter, found.of(hard)))
+        found.replace(hard, solve(in_double, problem.of(hard), tol, max_iter, _worth(found.of(hard))))
     return found
+
+
+def _worth(start: Solution | None) -> Solution | None:
+    """Return a start, or None where it is so far from a solution that steps from 0 are fewer."""
+    return None if start is None or bool(start.unfinished(USELESS_GAP).any()) else start
