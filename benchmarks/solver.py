@@ -1,7 +1,7 @@
 """The SVM against its peers, on the same sampled pixels of the same images, in one run.
 
-    python -m benchmarks.solver --root DIR --limit 3
-    python -m benchmarks.solver --growth
+    python -m benchmarks.solver --root DIR --limit 3  # or --growth
+    python -m benchmarks.solver --noise 0 0.1 0.2 0.3 --features F1 F3 F4
 
 Each method trains one classifier a class against the rest (one alone where there are two classes) on the pixels that
 the expander samples, and labels all pixels of the image; each runs in a process of its own. To prepare is to
@@ -9,7 +9,8 @@ z-score, to sample and to interpolate the sample, and for peers also all pixels,
 ours" is given with it and, for fit and prediction alone, without. With C = 1 and gamma = "scale", SVC (LIBSVM) defines
 what is right: "agreement" is the share of pixels labelled as by SVC; TorchKM, which is binary, and cross-validates with
 two folds at least, is given images of two classes only. "memory" is by how much the resident size grew at most (on
-Linux). ``--growth`` shows how our time grows with samples, channels, classes and pixels, one at a time.
+Linux). ``--growth`` shows how our time grows with samples, channels, classes and pixels, one at a time; ``--noise``
+is ``benchmarks/noise.py``.
 """
 
 import argparse
@@ -32,8 +33,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC, LinearSVC
 from torch import Tensor
 from torch.nn import functional as F
-from torchkm import TorchKMSVC
 
+from benchmarks.noise import table
 from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.cli.options.data import DataOptions
 from torch_svm_seg.cli.options.option import add_options, read_options
@@ -130,6 +131,12 @@ def _between(clock: Sequence[float]) -> Seconds:
     return prepare, fit, predict
 
 
+def _torchkm(**options: Any) -> Any:
+    from torchkm import TorchKMSVC
+
+    return TorchKMSVC(**options)
+
+
 METHODS: dict[str, Callable[[Task], tuple[Seconds, Tensor]]] = {
     "ours, RBF": ours(),
     "ours, linear": ours(kernel="linear"),
@@ -145,7 +152,7 @@ METHODS: dict[str, Callable[[Task], tuple[Seconds, Tensor]]] = {
         )
     ),
     # Its kernel is exp(-2 rbf_sigma |x - z|^2).
-    "TorchKM": peer(lambda gamma: TorchKMSVC(Cs=[1.0], nC=1, cv=2, rbf_sigma=gamma / 2, device="cpu")),
+    "TorchKM": peer(lambda gamma: _torchkm(Cs=[1.0], nC=1, cv=2, rbf_sigma=gamma / 2, device="cpu")),
 }
 REFERENCE, OURS = "SVC (RBF)", "ours, RBF"
 
@@ -256,6 +263,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--without", nargs="+", default=[], choices=set(METHODS) - {OURS, REFERENCE}, metavar="METHOD")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
     parser.add_argument("--growth", action="store_true", help="show how our cost grows instead")
+    parser.add_argument("--noise", nargs="+", type=float, metavar="SHARE", help="compare fits where labels are wrong")
     return parser
 
 
@@ -264,6 +272,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    if args.noise:
+        for line in table(args.noise, args.features):
+            print(line, flush=True)
+        return
     methods = [name for name in METHODS if name not in args.without]
     dataset = read_options(DataOptions, args).open()
     with torch.inference_mode():
