@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import TINY_IDS
 
-from torch_svm_seg.cli import evaluate
+from torch_svm_seg.cli import evaluate, label
 from torch_svm_seg.cli.start import INTERRUPTED
+from torch_svm_seg.data.folder_lock import locked
 
 REPOSITORY = Path(__file__).parents[2]
 QUICK = ["--features", "img", "--samples-per-class", "50", "--backbone", "resnet18", "--weights", "random"]
@@ -95,3 +96,13 @@ def test_an_output_that_is_full_is_one_error(tiny_voc: Path, tmp_path: Path) -> 
     found = shell("evaluate", *predictions(tiny_voc, tmp_path), after="> /dev/full")
     assert found.returncode == 2
     assert found.stderr == "evaluate.py: error: [Errno 28] No space left on device\n"
+
+
+def test_a_folder_of_labels_is_of_one_page_at_a_time(
+    tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, images = tmp_path / "labels", tiny_voc / "VOCdevkit/VOC2012/JPEGImages"
+    with locked(out):
+        assert label.main([str(images), "--out", str(out)]) == 2
+        assert f"{out}: another run is writing into it" in capsys.readouterr().err
+    assert not out.exists()

@@ -21,6 +21,7 @@ from torch_svm_seg.cli.options.option import Parser, add_options, group, option,
 from torch_svm_seg.cli.options.run import choose_device
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.folder import folder
+from torch_svm_seg.data.io import remove_unfinished
 from torch_svm_seg.data.lists import read_lines
 from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.expansion.normalization import fused_stages
@@ -82,9 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = build_parser().parse_args(argv)
+    out = args.out or args.images.resolve().with_name(f"{args.images.resolve().name}-labels")
 
     def work(rank: int, number: int) -> int:
-        server = open_server(args.images, read_options(Settings, args))
+        for folder_of_files in (out, *(path for path in out.iterdir() if path.is_dir())):
+            remove_unfinished(folder_of_files)
+        server = open_server(args.images, out, read_options(Settings, args))
         print(f"labelling {len(server.session.dataset)} images: open {server.address}", flush=True)
         try:
             server.serve_forever()
@@ -92,17 +96,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             server.server_close()
         return 0
 
-    return exit_code_of("label.py", work, "all is saved, and the same command continues")
+    return exit_code_of("label.py", work, "all is saved, and the same command continues", out)
 
 
-def open_server(images: Path, settings: Settings) -> LabelServer:
-    """Build the server of a folder of images.
+def open_server(images: Path, out: Path, settings: Settings) -> LabelServer:
+    """Build the server of a folder of images, whose annotations go to another one.
 
     Raises:
         InputError: The folder, the classes or the features cannot be used.
         OSError: The folder of annotations cannot be written, or the port is taken.
     """
-    out = settings.page.out or images.resolve().with_name(f"{images.resolve().name}-labels")
     names = out / "class_names.txt"
     known = tuple(read_lines(names)) if names.is_file() else DEFAULT_CLASSES
     dataset = folder(images)
