@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     step = DenseCRF() if args.refinement == "crf" else PAMR()
     for scale in args.scales:
         image, probabilities = _example(scale)
-        before, start = _peak(), time.perf_counter()
+        before, start = _peak(), time.process_time()
         with torch.inference_mode():
             refine_in_tiles(step, image, probabilities)
-        pixels, seconds, memory = image[0, 0].numel(), time.perf_counter() - start, _peak() - before
+        pixels, seconds, memory = image[0, 0].numel(), time.process_time() - start, _peak() - before
         line = f"{args.refinement} {pixels / 1e6:.2f} million pixels: {seconds:.1f} s, {memory:.0f} MB above"
         if args.whole:
             with torch.inference_mode():
