@@ -25,6 +25,16 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def on_cpu(tensor: Tensor) -> bool:
+    """Return whether a tensor is on the CPU, where small operations are cheap and nothing has to be waited for.
+
+    Example:
+        >>> on_cpu(torch.zeros(1))
+        True
+    """
+    return tensor.device.type == "cpu"
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed PyTorch's generator of the CPU for a block, and leave it as it was.

@@ -168,7 +168,7 @@ def test_scoring_in_blocks_equals_the_whole(
     decision = random_decision(kind, channels, device, torch.float64)
     positions = torch.arange(11 * 13, device=device).expand(3, -1)
     whole = PixelScorer(decision, features, (11, 13))(positions)
-    monkeypatch.setattr(pixel_scores, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(pixel_scores, "block_entries", lambda tensor: entries)
     blocks = PixelScorer(decision, features, (11, 13))
     widths = []
     plain = blocks._score

@@ -88,10 +88,9 @@ def test_an_svm_decides_alike_with_and_without_products(
     monkeypatch.setattr(svm, "MANY_CHANNELS", 0)
     if in_parts:
         monkeypatch.setattr(pixel_samples, "COLUMNS", 7)
-        monkeypatch.setattr(pixel_samples, "BLOCK_ENTRIES", 200)
+        monkeypatch.setattr(pixel_samples, "block_entries", lambda tensor: 200)
         monkeypatch.setattr(solver, "FIRST_WORKING_SET", 20)
-        for name in ("CACHED_KERNEL_ENTRIES", "KERNEL_ENTRIES"):
-            monkeypatch.setattr(stages, name, 2 * 80**2)
+        monkeypatch.setattr(stages, "_kernel_entries", lambda image: 2 * 80**2)
     x, y, products = pixel_problem(device)
     weight = torch.linspace(0, 2, 80, dtype=x.dtype, device=device).expand(3, -1)
     plain = SVM(loss=loss, tol=1e-10, **options).fit(x, y, weight)

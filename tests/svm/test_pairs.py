@@ -8,9 +8,9 @@ from torch import Tensor
 
 from torch_svm_seg import SVM
 from torch_svm_seg.svm import kernel_rows, pairs, stages
-from torch_svm_seg.svm.intercept import best_intercept
 from torch_svm_seg.svm.kernel_rows import KernelRows
 from torch_svm_seg.svm.kernels import gaussian_kernel
+from torch_svm_seg.svm.line_search import best_intercept
 from torch_svm_seg.svm.pairs import solve_by_pairs
 from torch_svm_seg.svm.problem import Problem
 from torch_svm_seg.svm.samples import GaussianSamples

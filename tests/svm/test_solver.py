@@ -10,7 +10,7 @@ from sklearn.svm import SVC  # type: ignore[import-untyped]
 from torch import Tensor
 
 from torch_svm_seg import SVM
-from torch_svm_seg.svm import newton, solver, spaces
+from torch_svm_seg.svm import smoothing, solver, spaces
 from torch_svm_seg.svm.kernels import gaussian_kernel
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import FeatureSamples, GaussianSamples, Samples
@@ -389,7 +389,7 @@ def test_a_narrow_smoothing_zone_does_not_stall_the_solver(
     last_width: float, deviation: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A warm start far from the solution leaves few samples in a narrow zone, and Newton's steps next to nothing."""
-    monkeypatch.setattr(newton, "LAST_WIDTH", last_width)
+    monkeypatch.setattr(smoothing, "LAST_WIDTH", last_width)
     monkeypatch.setattr(solver, "FIRST_WORKING_SET", 20)
     generator = torch.Generator().manual_seed(0)
     features = deviation * torch.randn(2, 300, 30, generator=generator)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, Neighbours, cell_rows
-from torch_svm_seg.svm.kernels import BLOCK_ENTRIES, LOG2_E
+from torch_svm_seg.svm.kernels import LOG2_E, block_entries
 from torch_svm_seg.svm.spaces import KernelSpace
 from torch_svm_seg.tensors import first_true, spread_rows
 
@@ -148,7 +148,7 @@ class PixelSamples:
         total = torch.zeros_like(everyone, dtype=torch.float64)
         for some, factors in zip(columns.split(COLUMNS, dim=1), coefficients.split(COLUMNS, dim=1), strict=True):
             table = self._table(some)
-            blocks = everyone.split(max(BLOCK_ENTRIES // max(some.numel(), 1), 1), dim=1)
+            blocks = everyone.split(max(block_entries(some) // max(some.numel(), 1), 1), dim=1)
             total += torch.cat([(self._kernel(block, table) @ factors)[..., 0] for block in blocks], 1)
         return total
 

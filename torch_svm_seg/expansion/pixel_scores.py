@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, Neighbours, cell_rows, feature_maps
 from torch_svm_seg.svm.decisions import DecisionFunction, LinearDecision
-from torch_svm_seg.svm.kernels import BLOCK_ENTRIES
+from torch_svm_seg.svm.kernels import block_entries
 from torch_svm_seg.tensors import first_true, resize
 
 # Between pixels that agree, all with at least this margin between their best two scores, all pixels agree: on
@@ -42,7 +42,7 @@ class PixelScorer:
         self._channels = [slice(end - features.shape[1], end) for end, features in zip(ends, self.maps, strict=True)]
         self._parts = [_Part(decision, *part, size) for part in zip(self.maps, self._channels, strict=True)]
         width = sum(part.width for part in self._parts)
-        self._block = max(BLOCK_ENTRIES // width // self.maps[0].shape[0], 1)
+        self._block = max(block_entries(self.maps[0]) // width // self.maps[0].shape[0], 1)
 
     @property
     def stride(self) -> float:

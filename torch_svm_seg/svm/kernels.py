@@ -10,10 +10,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Kernel values held at once by a product with a kernel matrix: 1 MB in single precision, which stays in a cache.
-BLOCK_ENTRIES = 2**18
+from torch_svm_seg.tensors import on_cpu
+
+# Kernel values held at once by a product with a kernel matrix: 1 MB in single precision, which stays in a CPU's cache,
+# and 512 MB, for which a GPU needs few operations.
+BLOCK_ENTRIES, GPU_BLOCK_ENTRIES = 2**18, 2**27
 # exp(t) = 2^(t log2(e)): a power of two is several times quicker to compute, and accurate to 2e-6.
 LOG2_E = math.log2(math.e)
+
+
+def block_entries(tensor: Tensor) -> int:
+    """Return how many kernel values a product with a kernel matrix holds at once on a tensor's device.
+
+    Example:
+        >>> block_entries(torch.zeros(1))
+        262144
+    """
+    return BLOCK_ENTRIES if on_cpu(tensor) else GPU_BLOCK_ENTRIES
 
 
 def gaussian_kernel(x: Tensor, z: Tensor, gamma: Tensor) -> Tensor:
@@ -71,7 +84,7 @@ def multiply_by_kernel(x: Tensor, z: Tensor, gamma: Tensor, coefficients: Tensor
     """
     centre = z.mean(1, keepdim=True)
     right = _right_factor(z, centre, gamma)
-    block = max(BLOCK_ENTRIES // max(z.shape[0] * z.shape[1], 1), 1)
+    block = max(block_entries(x) // max(z.shape[0] * z.shape[1], 1), 1)
     thin = coefficients.mT.contiguous().mT  # a product with few columns is quicker if each lies in one piece
     products = [(_left_factor(rows, centre, gamma) @ right).exp2_() @ thin for rows in x.split(block, dim=1)]
     return torch.cat(products, 1)

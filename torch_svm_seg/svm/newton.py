@@ -12,17 +12,17 @@ A Newton system has the size of the set of samples inside the smoothing zone, an
 every step. Problems come in batches: P problems are solved at once, and one that is done stands still.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from torch_svm_seg.svm.intercept import balanced_intercept
+from torch_svm_seg.svm.line_search import Line, minimum_along, step_along
 from torch_svm_seg.svm.problem import Problem, Solution
+from torch_svm_seg.svm.smoothing import Smoothed
 from torch_svm_seg.svm.spaces import Space
-from torch_svm_seg.tensors import first_true
+from torch_svm_seg.tensors import first_true, on_cpu
 
-# Width of the smoothing zone, in units of the margin: starts so wide that all samples are inside at w = 0, and narrows
-# while the multipliers settle. It never needs to become small: the multipliers, not the width, make the solution exact.
-FIRST_WIDTH, LAST_WIDTH, WIDTH_FACTOR = 2.0, 0.05, 0.5
 SHORT_STEP = 0.1
 # A step is good where the slope along it has fallen to this part of its start.
 SLOPE_LEFT = 0.1
@@ -37,6 +37,22 @@ def zero(space: Space, problem: Problem) -> Solution:
     return Solution(space.combine(theta), zero[:, None], theta, zero, zero, zero.long())
 
 
+@dataclass(frozen=True)
+class _Point:
+    """An element of a space, (P, E), and its values at the samples, (P, n)."""
+
+    element: Tensor
+    values: Tensor
+
+    def norm(self, space: Space) -> Tensor:
+        """Return its squared norm, (P,)."""
+        return space.inner(self.element, self.element, self.values)
+
+    def moved(self, step: Tensor | float, direction: "_Point") -> "_Point":
+        """Return the point a step (P, 1) further along a direction."""
+        return _Point(self.element + step * direction.element, self.values + step * direction.values)
+
+
 def minimise(space: Space, problem: Problem, start: Solution, tol: float, max_iter: int) -> Solution:
     """Solve problems on their own samples alone, by the method of multipliers.
 
@@ -47,74 +63,57 @@ def minimise(space: Space, problem: Problem, start: Solution, tol: float, max_it
         tol: Relative duality gap to reach.
         max_iter: Steps at most, those of the start included.
     """
-    targets, costs = problem.targets, problem.costs
-    element, intercept, shift, iterations = start.element, start.intercept, start.theta, start.iterations
-    width = torch.where((shift > 0).any(1, keepdim=True), LAST_WIDTH, FIRST_WIDTH).double()
-    dual_element = space.combine(torch.zeros_like(shift))
-    values, dual_values = space.evaluate(element), space.evaluate(dual_element)
+    smoothed, intercept, iterations = Smoothed.around(problem, start.theta), start.intercept, start.iterations
+    primal = _Point(start.element, space.evaluate(start.element))
+    dual = _Point(torch.zeros_like(primal.element), torch.zeros_like(primal.values))
     while True:
-        intercept = balanced_intercept(problem, values, intercept, shift, width)
-        margins = targets * (values + intercept)
-        theta, slopes = problem.theta(margins, shift, width)
-        before, dual_element = dual_element, space.combine(costs * theta * targets)
-        dual_values = space.evaluate_near(dual_element, before, dual_values)
-        objective = problem.primal(space.inner(element, element, values), margins)
+        margins = problem.targets * (primal.values + intercept)
+        balance = minimum_along(Line(margins, problem.targets), smoothed)
+        intercept, margins = intercept + balance, problem.targets * (primal.values + intercept + balance)
+        theta, slopes = smoothed.theta(margins)
+        element = space.combine(problem.costs * theta * problem.targets)
+        dual = _Point(element, space.evaluate_near(element, dual.element, dual.values))
+        objective = problem.primal(primal.norm(space), margins)
         # A gap below 0 is rounding's, and says how much that is.
-        gap = (objective - problem.dual(space.inner(dual_element, dual_element, dual_values), theta)).abs()
+        gap = (objective - problem.dual(dual.norm(space), theta)).abs()
         running = gap > tol * objective
-        if not bool(running.any()) or int(iterations.max()) >= max_iter:
-            return Solution(element, intercept, theta, objective, gap, iterations)
+        if not bool(running.any() & (iterations < max_iter).all()):
+            return Solution(primal.element, intercept, theta, objective, gap, iterations)
         iterations = iterations + running
-        residual, residual_values = element - dual_element, values - dual_values
+        residual = primal.moved(-1, dual)
         if not problem.squared:
-            subproblem_gap = space.inner(residual, residual, residual_values) / 2
-            # What the multipliers' last move was worth: moving them on the ground of a coarser solution can circle.
-            move = (width / 2 * costs * (theta - shift).square()).sum(1)
-            settled = running & (subproblem_gap <= SUBPROBLEM_TOLERANCE * torch.minimum(gap, move))
-            shift = torch.where(settled[:, None], theta, shift)
-            width = torch.where(settled[:, None], (width * WIDTH_FACTOR).clamp(min=LAST_WIDTH), width)
-            running = running & ~settled
-            if not bool(running.any()):
+            settled = running & _is_solved(smoothed, theta, residual.norm(space) / 2, gap)
+            smoothed, running = smoothed.moved(settled, theta), running & ~settled
+            # A GPU rather takes a step of no length than waits for this.
+            if on_cpu(running) and not bool(running.any()):
                 continue
-        rows, real = first_true((slopes > 0) & running[:, None])
-        direction, change, turn = space.newton(rows, slopes.gather(1, rows) * real, residual, residual_values)
-        slope, curvature = space.inner(element, direction, change), space.inner(direction, direction, change)
-        step = _line_search(problem, margins, targets * (change + turn), slope, curvature, shift, width)
+        direction, turn = _newton(space, slopes * running[:, None], residual)
+        step = torch.where(running[:, None], _step(space, smoothed, margins, theta, primal, direction, turn), 0)
         # A short step: many samples outside the zone were about to enter it, and a wider one has to know of them.
-        short = running & (step < SHORT_STEP)
-        width = torch.where(short[:, None], (width / WIDTH_FACTOR).clamp(max=FIRST_WIDTH), width)
-        step = torch.where(running, step, 0)[:, None]
-        element, values, intercept = element + step * direction, values + step * change, intercept + step * turn
+        smoothed = smoothed.widened(running & (step[:, 0] < SHORT_STEP))
+        primal, intercept = primal.moved(step, direction), intercept + step * turn
 
 
-@torch.no_grad()
-def _line_search(
-    problem: Problem, margins: Tensor, change: Tensor, slope: Tensor, curvature: Tensor, shift: Tensor, width: Tensor
+def _is_solved(smoothed: Smoothed, theta: Tensor, subproblem_gap: Tensor, gap: Tensor) -> Tensor:
+    """Return which smoothed problems are solved well enough to move their multipliers to theta, bool (P,)."""
+    # Moving them on the ground of a coarser solution can circle.
+    return subproblem_gap <= SUBPROBLEM_TOLERANCE * torch.minimum(gap, smoothed.worth_of_move(theta))
+
+
+def _newton(space: Space, slopes: Tensor, residual: _Point) -> tuple[_Point, Tensor]:
+    """Return Newton's direction in the element and in the intercept (P, 1), from the slopes (P, n) of the samples."""
+    rows, _ = first_true(slopes > 0)
+    element, values, turn = space.newton(rows, slopes.gather(1, rows), residual.element, residual.values)
+    return _Point(element, values), turn
+
+
+def _step(
+    space: Space, smoothed: Smoothed, margins: Tensor, theta: Tensor, primal: _Point, direction: _Point, turn: Tensor
 ) -> Tensor:
-    """Step (P,) in [0, 1] that nearly minimises the smoothed objective along the direction."""
-
-    def derivative(step: Tensor) -> Tensor:
-        theta, _ = problem.theta(margins + step[:, None] * change, shift, width)
-        return slope + step * curvature - (problem.costs * theta * change).sum(1)
-
-    low, high = torch.zeros_like(slope), torch.ones_like(slope)
-    falling, rising = derivative(low), derivative(high)
-    # Newton's step is nearly always good: only look for a shorter one where the objective rises again before it.
-    start = falling.abs()
-    too_long = rising > SLOPE_LEFT * start
-    if not bool(too_long.any()):
-        return high
-    step, done = high, ~too_long
-    for turn in range(16):
-        # The secant's zero and the middle by turns: the one is quick, the other sure.
-        share = (-falling / (rising - falling)).clamp(0.001, 0.999).nan_to_num(0.5) if turn % 2 == 0 else 0.5
-        middle = low + share * (high - low)
-        value = derivative(middle)
-        step = torch.where(done, step, middle)
-        done = done | (value.abs() <= SLOPE_LEFT * start)
-        if bool(done.all()):
-            break
-        up = value > 0
-        low, falling = torch.where(up, low, middle), torch.where(up, falling, value)
-        high, rising = torch.where(up, middle, high), torch.where(up, value, rising)
-    return step
+    """Return how far to go along Newton's direction, (P, 1)."""
+    problem = smoothed.problem
+    change = problem.targets * (direction.values + turn)
+    slope = space.inner(primal.element, direction.element, direction.values)[:, None]
+    falling = slope - (problem.costs * theta * change).sum(1, keepdim=True)
+    line = Line(margins, change, slope, direction.norm(space)[:, None])
+    return step_along(line, smoothed, SLOPE_LEFT * falling.abs())

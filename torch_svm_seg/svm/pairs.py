@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torch_svm_seg.svm.intercept import best_intercept
 from torch_svm_seg.svm.kernel_rows import KernelRows
+from torch_svm_seg.svm.line_search import best_intercept
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.spaces import quotient
 
@@ -119,7 +119,7 @@ class _Pairs:
         may_fall = np.where(signed > self.lower, 0, np.inf).astype(dtype)
         # In the kernel's precision: sums of small changes are kept apart from what they change.
         before, (change, now, gain, curvature, zero) = slopes.astype(dtype), np.zeros((5, len(slopes)), dtype)
-        for taken in range(number):
+        for _ in range(number):
             np.add(before, change, out=now)
             i = int(np.add(now, may_rise, out=gain).argmax())
             first = kernel.fetch(i, gain)
@@ -128,8 +128,7 @@ class _Pairs:
             np.subtract(half, first, out=curvature)
             curvature += half[i]
             j = int(np.divide(np.square(gain, out=gain), curvature, out=gain).argmax())
-            if not gain[j] > 0:
-                number = taken  # no pair promises any gain
+            if not gain[j] > 0:  # no pair promises any
                 break
             second = kernel.fetch(j, gain)
             step = self._move(i, j, float(now[i] - now[j]) / (2 * float(curvature[j])))
@@ -142,7 +141,7 @@ class _Pairs:
                 may_rise[k] = 0 if signed[k] < self.upper[k] else -np.inf
                 may_fall[k] = 0 if signed[k] > self.lower[k] else np.inf
         slopes += change
-        return number > 0
+        return bool(change.any())
 
     def _move(self, i: int, j: int, step: float) -> float:
         """Move v_i up and v_j down by a step, or as far as their bounds allow; return how far."""

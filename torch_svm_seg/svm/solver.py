@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from torch_svm_seg.svm.intercept import best_intercept
+from torch_svm_seg.svm.line_search import best_intercept
 from torch_svm_seg.svm.newton import minimise, zero
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import Samples

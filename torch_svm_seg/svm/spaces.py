@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_svm_seg.tensors import first_true, spread_rows, take_rows
+from torch_svm_seg.tensors import first_true, on_cpu, spread_rows, take_rows
 
 
 def product(matrix: Tensor, vector: Tensor) -> Tensor:
@@ -68,6 +68,8 @@ class KernelSpace:
 
     def evaluate(self, element: Tensor) -> Tensor:
         """Return the inner products (P, n) of an element with all samples."""
+        if not on_cpu(element):  # which would have to be waited for, to know how many coefficients there are
+            return product(self.kernel, element)
         # Most elements are combinations of few samples: only their rows of the matrix are read, and none is copied.
         rows, _ = first_true(element != 0)
         problems, size = element.shape
@@ -78,7 +80,7 @@ class KernelSpace:
     def evaluate_near(self, element: Tensor, other: Tensor, other_values: Tensor) -> Tensor:
         """Return ``evaluate(element)``, by way of the values of a similar element."""
         change = element - other
-        if 2 * int((change != 0).sum()) > int((element != 0).sum()):
+        if not on_cpu(element) or 2 * int((change != 0).sum()) > int((element != 0).sum()):
             return self.evaluate(element)
         return other_values + self.evaluate(change)
 

@@ -10,14 +10,15 @@ from torch_svm_seg.svm.pairs import solve_by_pairs
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import KernelSamples, Samples
 from torch_svm_seg.svm.solver import solve
+from torch_svm_seg.tensors import on_cpu
 
 # Newton steps after which what single precision has not solved goes on in double precision.
 SINGLE_PRECISION_STEPS = 200
 # Relative gap above which a solution is no better start than 0.
 USELESS_GAP = 0.5
-# Entries of the kernel matrices that problems solved at once may have on a GPU, where that is 1 GB in single precision,
-# and the solution takes some seven times as much; and on a CPU.
-KERNEL_ENTRIES, CACHED_KERNEL_ENTRIES = 2**28, 2**18
+# Entries of the kernel matrices that problems solved at once may have on a CPU; and the bytes of a GPU's free memory
+# that one takes: four, some seven times as much for the solution, and as much again is left free.
+CACHED_KERNEL_ENTRIES, BYTES_PER_ENTRY = 2**18, 64
 
 
 def solve_in_stages(
@@ -45,15 +46,22 @@ def solve_in_stages(
     """
     number, size = problem.targets.shape
     problem = Problem(problem.targets.double(), problem.costs.double(), problem.squared)
-    on_cpu = image.device.type == "cpu"
-    at_once = max((CACHED_KERNEL_ENTRIES if on_cpu else KERNEL_ENTRIES) // size**2, 1)
-    if number and by_pairs and on_cpu and at_once == 1 and isinstance(samples(image[:1]), KernelSamples):
+    at_once = max(_kernel_entries(image) // size**2, 1)
+    if number and by_pairs and on_cpu(image) and at_once == 1 and isinstance(samples(image[:1]), KernelSamples):
         found = _solve_by_pairs(samples, image, problem, tol, max_iter)
         for part in found.unfinished(tol).nonzero():
             found.replace(part, _solve_by_newton(samples, image[part], problem.of(part), tol, max_iter, found.of(part)))
         return found
     parts = torch.arange(number, device=image.device).split(at_once)
     return Solution.joined([_solve_by_newton(samples, image[part], problem.of(part), tol, max_iter) for part in parts])
+
+
+def _kernel_entries(image: Tensor) -> int:
+    """Return how many entries the kernel matrices of problems solved at once may have, on a tensor's device."""
+    if on_cpu(image):
+        return CACHED_KERNEL_ENTRIES
+    free, _ = torch.cuda.mem_get_info(image.device)
+    return free // BYTES_PER_ENTRY
 
 
 def _solve_by_pairs(
