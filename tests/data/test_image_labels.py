@@ -8,7 +8,7 @@ from conftest import TINY_IDS
 
 from torch_svm_seg.data.constants import VOC_CLASSES
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.image_labels import labels_from_annotations, labels_from_file, labels_from_masks, with_labels
+from torch_svm_seg.data.image_labels import labels_from_annotations, labels_from_masks, read_labels, with_labels
 from torch_svm_seg.data.voc import voc2012
 
 NAMES = ("background", "cat", "dining table", "dog")
@@ -27,7 +27,7 @@ def write(path: Path, text: str) -> Path:
     ],
 )
 def test_files_give_class_ids(tmp_path: Path, name: str, text: str) -> None:
-    labels = labels_from_file(write(tmp_path / name, text), NAMES)
+    labels = read_labels(write(tmp_path / name, text), NAMES).labels
     assert labels == {"one": (1, 3), "sub/two": (2,), "three": ()}
 
 
@@ -47,13 +47,13 @@ def test_files_give_class_ids(tmp_path: Path, name: str, text: str) -> None:
 )
 def test_bad_files_are_named_with_the_reason(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(InputError, match=f"{name}: {message}"):
-        labels_from_file(write(tmp_path / name, text), NAMES)
+        read_labels(write(tmp_path / name, text), NAMES)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     for name in ("no.json", "no.csv"):
         with pytest.raises(InputError, match=f"{name}: No such file"):
-            labels_from_file(tmp_path / name, NAMES)
+            read_labels(tmp_path / name, NAMES)
 
 
 def objects(*names: str) -> str:

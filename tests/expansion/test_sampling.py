@@ -34,10 +34,10 @@ def test_every_class_gives_so_many_pixels_or_all_it_has(per_class: int, dtype: t
     positions, classes = sample_pixels(labels.to(dtype), per_class)
     assert positions.shape == classes.shape
     for image in range(3):
-        real = classes[image] != -1
-        chosen, flat = positions[image][real], labels[image].flatten()
+        valid = classes[image] != -1
+        chosen, flat = positions[image][valid], labels[image].flatten()
         assert len(chosen.unique()) == len(chosen), "without replacement"
-        assert torch.equal(flat[chosen], classes[image][real]), "with the class that the pixel has"
+        assert torch.equal(flat[chosen], classes[image][valid]), "with the class that the pixel has"
         for label in (0, 3, 7, 20):
             has = int((flat == label).sum())
             assert int((classes[image] == label).sum()) == min(per_class, has)

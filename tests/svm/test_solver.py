@@ -359,16 +359,16 @@ def test_an_easy_problem_stands_still_while_a_hard_one_goes_on(squared: bool, de
 def test_first_true_lists_true_entries_in_order(device: str) -> None:
     mask = torch.rand(3, 4, 50, generator=torch.Generator().manual_seed(0)) < 0.3
     mask[1, 2] = False
-    indices, real = first_true(mask.to(device))
-    assert indices.shape == real.shape == (3, 4, int(mask.sum(-1).max()))
+    indices, valid = first_true(mask.to(device))
+    assert indices.shape == valid.shape == (3, 4, int(mask.sum(-1).max()))
     for image in range(3):
         for row in range(4):
-            listed = indices[image, row][real[image, row]].tolist()
+            listed = indices[image, row][valid[image, row]].tolist()
             assert listed == mask[image, row].nonzero()[:, 0].tolist()
-            padding = indices[image, row][~real[image, row]].cpu()
+            padding = indices[image, row][~valid[image, row]].cpu()
             assert not mask[image, row][padding].any()
-    indices, real = first_true(torch.zeros(2, 5, dtype=torch.bool, device=device))
-    assert indices.shape == (2, 1) and not real.any()
+    indices, valid = first_true(torch.zeros(2, 5, dtype=torch.bool, device=device))
+    assert indices.shape == (2, 1) and not valid.any()
 
 
 def test_spread_rows_adds_where_places_repeat(device: str) -> None:

@@ -146,9 +146,9 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         print("\n".join(map(str, commands)))
         return 0
     start, worst = time.monotonic(), 0
-    for place, command in enumerate(commands, 1):
+    for step, command in enumerate(commands, 1):
         if rank == 0:
-            print(f"\nstep {place} of {len(commands)}: {command.name} ({_since(start)} so far)\n{command}", flush=True)
+            print(f"\nstep {step} of {len(commands)}: {command.name} ({_since(start)} so far)\n{command}", flush=True)
         # No process goes on to read what the first one still writes.
         worst = max(worst, *gathered(command.run(out, rank, number)))
     if rank == 0:

@@ -132,23 +132,6 @@ def read_labels(path: PathLike, class_names: Sequence[str], form: str | None = N
     return FileLabels(labels, name, tuple(file.notes))
 
 
-def labels_from_file(path: PathLike, class_names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Read the image-level labels of a file, see :func:`read_labels`.
-
-    Raises:
-        InputError: The file cannot be read, is of no known form, or names an unknown class.
-
-    Example:
-        >>> import tempfile, pathlib
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "labels.json")
-        ...     _ = path.write_text('{"a": ["sofa"]}')
-        ...     labels_from_file(path, ["background", "cat", "sofa"])
-        {'a': (2,)}
-    """
-    return read_labels(path, class_names).labels
-
-
 def labels_from_annotations(folder: PathLike, ids: Iterable[str], class_names: Sequence[str]) -> ImageLabels:
     """Read the classes of the objects in VOC's annotations, ``folder/ID.xml``, "difficult" objects among them.
 

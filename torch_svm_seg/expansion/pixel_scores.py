@@ -184,9 +184,9 @@ def _refine(scorer: PixelScorer, scores: Tensor, positions: Tensor) -> Tensor:
     first = label[:, top][..., left]
     safe = torch.stack([(label[:, y][..., x] == first) & sure[:, y][..., x] for y, x in corners]).all(0)
     known = ((torch.arange(rows) % 2 == 0)[:, None] & (torch.arange(columns) % 2 == 0)).to(safe.device)
-    chosen, real = first_true((~safe & ~known).flatten(1))
+    chosen, valid = first_true((~safe & ~known).flatten(1))
     exact = scorer(positions.flatten()[chosen])
-    image, entry = real.nonzero(as_tuple=True)
+    image, entry = valid.nonzero(as_tuple=True)
     finer = finer.flatten(2).mT.contiguous()
     finer[image, chosen[image, entry]] = exact[image, entry]
     return finer.mT.reshape(*scores.shape[:2], rows, columns)

@@ -47,12 +47,12 @@ def with_gradient(solution: Solution, samples: DifferentiableSamples, problem: P
     costs, targets, theta = problem.costs.double(), problem.targets.double(), solution.theta
     free = (theta > 0) & (problem.squared | (theta < 1))
     beta = targets * theta * torch.where(free, costs.detach(), costs)
-    rows, real = first_true(free)
-    ridge = 1 / (2 * torch.where(real, costs.gather(1, rows), 1)) if problem.squared else torch.zeros_like(rows)
+    rows, valid = first_true(free)
+    ridge = 1 / (2 * torch.where(valid, costs.gather(1, rows), 1)) if problem.squared else torch.zeros_like(rows)
     values = samples.evaluate_at(rows, samples.combine(beta))
-    residual = real * (values + solution.intercept + ridge * beta.gather(1, rows) - targets.gather(1, rows))
+    residual = valid * (values + solution.intercept + ridge * beta.gather(1, rows) - targets.gather(1, rows))
     diagonal = (ridge + RIDGE).detach()
-    solutions = samples.detach().solve(rows, diagonal, real, with_ones(residual) * real[..., None])
+    solutions = samples.detach().solve(rows, diagonal, valid, with_ones(residual) * valid[..., None])
     step, turn = without_border(solutions, beta.sum(1, keepdim=True))
     element = samples.combine(beta - spread_rows(step, rows, beta.shape[1]))
     return replace(

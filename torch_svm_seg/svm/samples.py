@@ -62,14 +62,14 @@ class DifferentiableSamples(Samples, Protocol):
     def evaluate_at(self, rows: Tensor, element: Tensor) -> Tensor:
         """Return the inner products (P, n) of samples ``rows`` (P, n) with an element of the space of all samples."""
 
-    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+    def solve(self, rows: Tensor, diagonal: Tensor, valid: Tensor, right: Tensor) -> Tensor:
         """Solve (M + diag(diagonal)) s = right, M the inner products of few samples, in double precision.
 
         Args:
             rows: The samples, (P, A).
             diagonal: > 0, (P, A).
-            real: Which of them take part, bool (P, A).
-            right: Right sides (P, A, m), 0 where not real, as the solution is.
+            valid: Which of them take part, bool (P, A).
+            right: Right sides (P, A, m), 0 where not valid, as the solution is.
         """
 
 
@@ -137,11 +137,11 @@ class FeatureSamples:
         """Return the inner products (P, n) of the samples ``rows`` (P, n) with an element."""
         return product(take_rows(self.features, rows), element)
 
-    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+    def solve(self, rows: Tensor, diagonal: Tensor, valid: Tensor, right: Tensor) -> Tensor:
         """Solve (M + diag(diagonal)) s = right; see :class:`DifferentiableSamples`."""
-        chosen = take_rows(self.features, rows).double() * real[..., None]
+        chosen = take_rows(self.features, rows).double() * valid[..., None]
         if chosen.shape[1] <= chosen.shape[2]:
-            return solve_gram(chosen @ chosen.mT, diagonal, real, right)
+            return solve_gram(chosen @ chosen.mT, diagonal, valid, right)
         # Fewer features than samples: their own system is the smaller one (Woodbury's identity).
         scaled = chosen / diagonal[..., None]
         system = chosen.mT @ scaled
@@ -213,10 +213,10 @@ class GaussianSamples:
         coefficients = element.gather(1, carrying)[..., None].to(self.x.dtype)
         return multiply_by_kernel(points, take_rows(self.x, carrying), self.gamma, coefficients)[..., 0].double()
 
-    def solve(self, rows: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
+    def solve(self, rows: Tensor, diagonal: Tensor, valid: Tensor, right: Tensor) -> Tensor:
         """Solve (M + diag(diagonal)) s = right; see :class:`DifferentiableSamples`."""
         chosen = take_rows(self.x, rows).double()
-        return solve_gram(gaussian_kernel(chosen, chosen, self.gamma.double()), diagonal, real, right)
+        return solve_gram(gaussian_kernel(chosen, chosen, self.gamma.double()), diagonal, valid, right)
 
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         """Return an element of ``space(rows)`` as one of the space of all samples."""

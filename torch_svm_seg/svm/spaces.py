@@ -153,9 +153,9 @@ class FeatureSpace:
 
 def _newton_by_samples(gram: Tensor, slopes: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
     """Newton's step by Woodbury's identity: coefficients (P, A) to take from the zone's samples; the intercept's."""
-    real = slopes > 0
-    columns = with_ones(residual_values) * real[..., None]
-    return without_border(solve_gram(gram, 1 / torch.where(real, slopes, 1), real, columns))
+    valid = slopes > 0
+    columns = with_ones(residual_values) * valid[..., None]
+    return without_border(solve_gram(gram, 1 / torch.where(valid, slopes, 1), valid, columns))
 
 
 def with_ones(right: Tensor) -> Tensor:
@@ -174,10 +174,10 @@ def without_border(solutions: Tensor, total: Tensor | float = 0.0) -> tuple[Tens
     return by_right - border * by_one, border
 
 
-def solve_gram(gram: Tensor, diagonal: Tensor, real: Tensor, right: Tensor) -> Tensor:
-    """Solve (gram + diag(diagonal)) s = right, (P, A, m) and 0 where not real, on the real rows and columns; double."""
-    gram = gram * (real[:, :, None] & real[:, None, :])
-    gram.diagonal(dim1=1, dim2=2).add_(torch.where(real, diagonal, 1).to(gram.dtype))
+def solve_gram(gram: Tensor, diagonal: Tensor, valid: Tensor, right: Tensor) -> Tensor:
+    """Solve (gram + diag(diagonal)) s = right, (P, A, m), on the valid rows and columns, 0 elsewhere; double."""
+    gram = gram * (valid[:, :, None] & valid[:, None, :])
+    gram.diagonal(dim1=1, dim2=2).add_(torch.where(valid, diagonal, 1).to(gram.dtype))
     return solve_positive(gram, right)
 
 

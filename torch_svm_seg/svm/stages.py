@@ -73,8 +73,8 @@ def _solve_by_pairs(
         chosen = samples(one[None])
         assert isinstance(chosen, KernelSamples)
         kernel = KernelRows(chosen.kernel_rows(), chosen.diagonal()[0])
-        for place in range(len(solutions), len(solutions) + int(count)):
-            solutions.append(solve_by_pairs(kernel, problem.of(torch.tensor([place])), tol, max_iter))
+        for index in range(len(solutions), len(solutions) + int(count)):
+            solutions.append(solve_by_pairs(kernel, problem.of(torch.tensor([index])), tol, max_iter))
     return Solution.joined(solutions)
 
 
