@@ -31,6 +31,26 @@ STEPS = {
     "score": "evaluate.py --predictions {prediction} @validation",
 }
 
+AGAIN = {
+    "maps": "train.py cams --checkpoint {network}/checkpoint.pt --scales 1",
+    "masks": "expand.py --supervision seed --cams {maps} --agreement none --backbone efficientnet_lite0 --features F2",
+    "network": STEPS["network"],
+}
+
+
+@pytest.fixture
+def generations(tmp_path: Path) -> str:
+    """A recipe of as few steps as generations can have: the maps are the classifier's, the masks their seeds."""
+    first = {name: STEPS[name] for name in ("classifier", "maps")}
+    first["masks"] = "expand.py --supervision seed --cams {maps} --agreement none --backbone efficientnet_lite0"
+    first["masks"] += " --features F2"
+    last = {name: STEPS[name] for name in ("prediction", "score")}
+    steps = first | {"network": STEPS["network"], "generations": AGAIN} | last
+    seconds = {"classifier": 0.5, "maps": 0.2, "masks": 1.0, "network": 1.0, "prediction": 0.2, "score": 0.1}
+    path = tmp_path / "generations.json"
+    path.write_text(json.dumps({"values": {"epochs": "1"}, "steps": steps, "seconds": seconds}))
+    return str(path)
+
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> str:
@@ -67,6 +87,54 @@ def test_all_steps_from_labels_to_a_score(
     assert weak(tiny_voc, out, recipe, "--val-split", "val") == 0
     assert written(out) == before and len(before) == 19
     assert "3 were there" in capsys.readouterr().out
+
+
+def test_generations_go_on_to_the_last(
+    tiny_voc: Path, tmp_path: Path, generations: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, flags = tmp_path / "out", ["--generations", "2", "--settled", "1", "--val-split", "val"]
+    assert weak(tiny_voc, out, generations, *flags) == 0
+    printed = capsys.readouterr().out
+    assert "step 7 of at most 9: network-2 (" in printed and "step 9 of at most 9: score-2 (" in printed
+    assert f"% of the pixels are the same in {out}/masks/F2 and {out}/masks-2/F2" in printed
+    folders = {path.name for path in out.iterdir() if path.is_dir()}
+    repeated = {f"{name}-2" for name in AGAIN}
+    assert folders == {"classifier", "maps", "masks", "network", *repeated, "prediction-2", "score-2"}
+    assert f"--checkpoint {out}/network/checkpoint.pt --scales 1" in printed
+    assert f"--out {out}/prediction-2 --checkpoint {out}/network-2/checkpoint.pt" in printed
+
+    before = written(out)
+    assert weak(tiny_voc, out, generations, *flags) == 0 and written(out) == before
+
+
+def test_generations_end_where_masks_agree(
+    tiny_voc: Path, tmp_path: Path, generations: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ["--generations", "3", "--settled", "0", "--val-split", "val"]
+    assert weak(tiny_voc, out, generations, *flags) == 0
+    printed = capsys.readouterr().out
+    assert "step 6 of at most 12: masks-2" in printed and "step 7 of 8: prediction (" in printed
+    assert f"--out {out}/prediction --checkpoint {out}/network/checkpoint.pt" in printed
+    assert not (out / "network-2").exists() and (out / "score").is_dir()
+    assert weak(tiny_voc, out, generations, *flags, "--until", "prediction") == 0
+    assert "step 7 of 7: prediction" in capsys.readouterr().out
+    # The masks of the second generation are there already when a further one is asked for.
+    assert weak(tiny_voc, out, generations, "--generations", "2", "--settled", "1", "--until", "network-2") == 0
+    assert (out / "network-2").is_dir()
+
+
+def test_the_time_that_is_left_is_said_once_it_is_known(
+    tiny_voc: Path, tmp_path: Path, generations: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert weak(tiny_voc, out, generations, "--until", "maps") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert "left" not in lines[0] and ", about 0:0" in lines[1]
+    assert json.loads((out / "times.json").read_text()).keys() == {"classifier", "maps"}
+    assert weak(tiny_voc, out, generations, "--generations", "2", "--until", "masks-2") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert not any("left" in line for line in lines)  # the recipe does not say how long maps-2 takes
 
 
 def test_killed_and_continued(tiny_voc: Path, tmp_path: Path, recipe: str) -> None:
@@ -162,6 +230,8 @@ def test_own_masks_are_scored_and_never_trained_on(
         (["--set", "epoch=1"], "--set: epoch: expected one of epochs in this recipe"),
         (["--set", "epochs=many"], "--recipe: step classifier: cannot be run, see above"),
         (["--until", "end"], "--until: expected one of classifier, maps, walk, "),
+        (["--generations", "2"], "--generations: 2: the recipe "),
+        (["--settled", "2"], "--settled: expected 0 to 1, got 2.0"),
     ],
 )
 def test_bad_values_are_named_before_anything_runs(

@@ -40,6 +40,25 @@ def test_values_are_replaced_and_missing_ones_asked_for(tmp_path: Path) -> None:
         recipe.resolved({"steps": "1"})
 
 
+def test_generations_repeat_steps_and_fields_stand_for_the_latest(tmp_path: Path) -> None:
+    again = {"maps": "train.py cams --checkpoint {network}", "network": "train.py segment --masks {maps}"}
+    steps = {"network": "train.py segment", "generations": again, "score": "evaluate.py --predictions {network}"}
+    recipe = read_recipe(write(tmp_path / "a.json", {"steps": steps, "seconds": {"maps-2": 3}}))
+
+    def shown(generations: int, end: str | None = None) -> list[tuple[str, list[str]]]:
+        return [(each.name, each.step.filled(each.folders)) for each in recipe.planned(generations, end)]
+
+    first, second = ("network", []), ("maps-2", ["--checkpoint", "network"])
+    assert shown(1) == [first, ("score", ["--predictions", "network"])]
+    third, fourth = ("network-2", ["--masks", "maps-2"]), ("maps-3", ["--checkpoint", "network-2"])
+    assert shown(3)[:4] == [first, second, third, fourth]
+    assert shown(3)[4:] == [("network-3", ["--masks", "maps-3"]), ("score-3", ["--predictions", "network-3"])]
+    # Masks that agree train no further network: the last steps are about the one before.
+    assert shown(5, "network-3") == [*shown(3)[:4], ("score-2", ["--predictions", "network-2"])]
+    assert [each.pace for each in recipe.planned(3)][-3:] == ["maps-2", "network-2", "score"]
+    assert recipe.seconds == {"maps-2": 3.0}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -47,6 +66,8 @@ def test_values_are_replaced_and_missing_ones_asked_for(tmp_path: Path) -> None:
         ([], "no recipe: expected "),
         ({"steps": {}}, "no recipe: expected "),
         ({"steps": {"a": ["expand.py"]}}, "each step's command as a text"),
+        ({"steps": {"generations": {"a": 1}}}, "each step's command as a text"),
+        ({"steps": {"a": "expand.py"}, "seconds": {"a": "long"}}, "a.json: "),
         ({"steps": {"a": "expand.py '"}}, "a.json: No closing quotation"),
         ({"steps": {"../a": "expand.py"}}, r"step '../a': expected a name of letters"),
         ({"steps": {"a": "expand.py --cams {b}", "b": "expand.py"}}, r"step a: \{b\} is neither an earlier step nor"),

@@ -1,22 +1,20 @@
 """train.py weak: all steps from image-level labels to a segmentation network, by a recipe."""
 
-import argparse
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar, NamedTuple, get_type_hints
+from typing import ClassVar, get_type_hints
 
-from torch_svm_seg.cli.command import alone
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
-from torch_svm_seg.cli.options.option import add_options, flags_of, group, option, read_options
+from torch_svm_seg.cli.options.option import flags_of, group, option
 from torch_svm_seg.cli.options.run import RunOptions, TrainingRunOptions
-from torch_svm_seg.cli.steps import STEPS
+from torch_svm_seg.cli.steps import EVALUATE, STEPS, Command
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.pipeline.recipe import Recipe, RecipeStep, read_recipe, recipe_names
+from torch_svm_seg.pipeline.agreement import agreement
+from torch_svm_seg.pipeline.recipe import PlannedStep, Recipe, RecipeStep, read_recipe, recipe_names
+from torch_svm_seg.pipeline.step_times import StepTimes
 from torch_svm_seg.training.distributed import gathered
 
 HELP = "all steps from image-level labels to a segmentation network, by a recipe"
@@ -26,7 +24,7 @@ DESCRIPTION = (
     "as its own command does, and continues where it stopped: so does the same command of all of them."
 )
 
-EVALUATE = ("evaluate.py",)
+TIMES_FILE = "times.json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,15 @@ class PipelineOptions:
         help=f"{', '.join(recipe_names())}, or a JSON file of steps (docs/one_command.md)",
     )
     set: tuple[str, ...] = option((), metavar="NAME=VALUE", help="values of the recipe to replace, such as epochs=5")
+    generations: int = option(
+        1,
+        metavar="N",
+        at_least=1,
+        help="generations of masks, at most: the network of each one gives the seeds of the next (default: 1)",
+    )
+    settled: float = option(
+        0.97, metavar="P", help="share of equal pixels in the masks of two generations at which there is no further one"
+    )
     until: str | None = option(None, metavar="STEP", help="the last step to do (default: that of the recipe)")
     dry_run: bool = option(False, help="print the commands, and run none")
     processes: int = option(
@@ -56,6 +63,22 @@ class PipelineOptions:
         if wrong := [text for text in self.set if "=" not in text]:
             raise InputError(f"--set: expected NAME=VALUE, got {wrong[0]}")
         return recipe.resolved(dict(text.split("=", 1) for text in self.set))
+
+    def planned(self, recipe: Recipe, end: str | None = None) -> list[PlannedStep]:
+        """Return the steps to do, of which those from ``end`` on are not repeated.
+
+        Raises:
+            InputError: The recipe has no such last step, or repeats none.
+        """
+        if not 0 <= self.settled <= 1:
+            raise InputError(f"--settled: expected 0 to 1, got {self.settled}")
+        if self.generations > 1 and not any(step.repeats for step in recipe.steps):
+            raise InputError(f"--generations: {self.generations}: the recipe {self.recipe} repeats no steps")
+        names = [step.label for step in recipe.planned(self.generations)]
+        if self.until not in (None, *names):
+            raise InputError(f"--until: expected one of {', '.join(names)}, got {self.until}")
+        kept = names[: names.index(self.until or names[-1]) + 1]
+        return [step for step in recipe.planned(self.generations, end) if step.label in kept]
 
 
 @dataclass(frozen=True)
@@ -86,102 +109,113 @@ class Settings:
     run: RunOptions = group(out=Path("out/weak"))
 
 
-class Command(NamedTuple):
-    """A step as it is run.
-
-    Attributes:
-        name: Name of the step.
-        words: The script, its command if it has several, and the flags.
-        module: The command's module.
-        settings: What the flags say.
-
-    Example:
-        >>> print(Command.of("score", ("evaluate.py",), ["--predictions", "my masks"]))
-        python evaluate.py --predictions 'my masks'
-    """
-
-    name: str
-    words: tuple[str, ...]
-    module: ModuleType
-    settings: Any
-
-    @classmethod
-    def of(cls, name: str, kind: tuple[str, ...], flags: Sequence[str]) -> "Command":
-        """Read the flags of a kind of command.
-
-        Raises:
-            InputError: There is no such command, or it does not take the flags.
-        """
-        if kind not in STEPS:
-            raise InputError(f"--recipe: step {name}: no such command as {' '.join(kind)}")
-        module, parser = STEPS[kind], argparse.ArgumentParser(prog=" ".join(kind))
-        add_options(parser, module.Settings)
-        try:
-            settings = read_options(module.Settings, parser.parse_args(flags))
-        except SystemExit as error:  # the parser has said what is wrong
-            raise InputError(f"--recipe: step {name}: cannot be run, see above") from error
-        return cls(name, (*kind, *flags), module, settings)
-
-    def __str__(self) -> str:
-        return f"python {shlex.join(self.words)}"
-
-    def run(self, out: Path, rank: int, number: int) -> int:
-        """Run the command as it runs alone; return the exit code.
-
-        Raises:
-            InputError: It cannot be done.
-        """
-        try:
-            with alone(out / self.name, rank):
-                exit_code: int = self.module.run(self.settings, rank, number)
-                return exit_code
-        except InputError as error:
-            raise InputError(f"step {self.name}: {error}") from error
-
-
 def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     """Run the steps; return the exit code: 1 if one of them skipped images."""
-    commands, out = list(_commands(settings)), settings.run.out
+    pipeline = Pipeline.of(settings)
     if settings.pipeline.dry_run:
-        print("\n".join(map(str, commands)))
+        print("\n".join(map(str, pipeline.commands)))
         return 0
-    start, worst = time.monotonic(), 0
-    for step, command in enumerate(commands, 1):
+    start, worst, step = time.monotonic(), 0, 0
+    while step < len(pipeline.commands):
+        if pipeline.has_settled(step, rank, number):
+            pipeline = Pipeline.of(settings, end=pipeline.commands[step].name)
+            continue
         if rank == 0:
-            print(f"\nstep {step} of {len(commands)}: {command.name} ({_since(start)} so far)\n{command}", flush=True)
+            pipeline.announce(step, time.monotonic() - start)
         # No process goes on to read what the first one still writes.
-        worst = max(worst, *gathered(command.run(out, rank, number)))
+        worst = max(worst, *gathered(pipeline.do(step, rank, number)))
+        step += 1
     if rank == 0:
-        print(f"\n{len(commands)} steps in {_since(start)}; all that they wrote is in {out}")
+        print(f"\n{step} steps in {_shown(time.monotonic() - start)}; all that they wrote is in {settings.run.out}")
     return worst
 
 
-def _since(start: float) -> timedelta:
-    """Return the time since a start, in whole seconds."""
-    return timedelta(seconds=round(time.monotonic() - start))
+@dataclass(frozen=True)
+class Pipeline:
+    """The steps to do.
+
+    Attributes:
+        settings: Settings of the command.
+        commands: Commands of the steps, all of which are checked.
+        times: What steps took, and take.
+        end: Name of the step from which on nothing is repeated, since masks agree; None if that is still open.
+    """
+
+    settings: Settings
+    commands: Sequence[Command]
+    times: StepTimes
+    end: str | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, end: str | None = None) -> "Pipeline":
+        """Return the steps of a recipe.
+
+        Raises:
+            InputError: The recipe, or a value of it, cannot be used.
+        """
+        recipe = read_recipe(settings.pipeline.recipe)
+        planned = settings.pipeline.planned(recipe, end)
+        pace = {step.name: recipe.seconds[step.pace] for step in planned if step.pace in recipe.seconds}
+        times = StepTimes.open(settings.run.out / TIMES_FILE, pace)
+        return cls(settings, list(_commands(settings, recipe, planned)), times, end)
+
+    def has_settled(self, step: int, rank: int, number: int) -> bool:
+        """Whether a step trains a network on masks that are nearly those of the generation before."""
+        masks = [command.trained_masks for command in self.commands[: step + 1] if command.trained_masks]
+        if self.commands[step].trained_masks is None or len(masks) < 2:
+            return False
+        images = replace(self.settings.data, masks=None, masks_form=None).open()
+        share = agreement(images, masks[-2], masks[-1], rank, number)
+        if rank == 0:
+            print(f"\n{100 * share:.2f} % of the pixels are the same in {masks[-2]} and {masks[-1]}")
+        return share >= self.settings.pipeline.settled
+
+    def announce(self, step: int, seconds: float) -> None:
+        """Print which step comes, how long all took so far, and how long those left will take if that is known."""
+        command = self.commands[step]
+        left = self.times.left([(command.name, command.work) for command in self.commands[step:]])
+        most = "at most " * (self.end is None and self.settings.pipeline.generations > 1)
+        times = f"{_shown(seconds)} so far" + ("" if left is None else f", about {_shown(left)} left")
+        print(f"\nstep {step + 1} of {most}{len(self.commands)}: {command.name} ({times})\n{command}", flush=True)
+
+    def do(self, step: int, rank: int, number: int) -> int:
+        """Run a step, and keep how long it took; return its exit code."""
+        command, start, done = self.commands[step], time.monotonic(), False
+        try:
+            exit_code = command.run(self.settings.run.out, rank, number)
+            done = True
+        finally:
+            if rank == 0:
+                self.times.add(command.name, time.monotonic() - start, command.work, done)
+        return exit_code
 
 
-def _commands(settings: Settings) -> Iterator[Command]:
+def _shown(seconds: float) -> timedelta:
+    """Return a time in whole seconds."""
+    return timedelta(seconds=round(seconds))
+
+
+def _commands(settings: Settings, recipe: Recipe, planned: Sequence[PlannedStep]) -> Iterator[Command]:
     """Yield the commands of the steps to do, all of which are checked.
 
     Raises:
-        InputError: The recipe, or a value of it, cannot be used.
+        InputError: A value of the recipe cannot be used.
     """
-    pipeline, recipe = settings.pipeline, read_recipe(settings.pipeline.recipe)
-    names = [step.name for step in recipe.steps]
-    if pipeline.until not in (None, *names):
-        raise InputError(f"--until: expected one of {', '.join(names)}, got {pipeline.until}")
-    values = pipeline.values(recipe) | {name: str(settings.run.out / name) for name in names}
-    has_masks = settings.data.open().has_masks
-    for step in recipe.steps[: names.index(pipeline.until or names[-1]) + 1]:
-        data = settings.validation.images(settings.data) if step.validates else settings.data
-        if data is None or (step.command == EVALUATE and not has_masks):
+    values, images = settings.pipeline.values(recipe), settings.data.open()
+    validation = settings.validation.images(settings.data)
+    number = 0 if validation is None else len(validation.open())
+    for each in planned:
+        step, data = each.step, validation if each.step.validates else settings.data
+        if data is None or (step.command == EVALUATE and not images.has_masks):
             continue
-        yield Command.of(step.name, step.command, [*_flags(step, settings, data), *step.filled(values)])
+        folders = {name: str(settings.run.out / folder) for name, folder in each.folders.items()}
+        flags = [*_flags(each, settings, data), *step.filled(values | folders)]
+        yield Command.of(each.name, step.command, flags, number if step.validates else len(images))
 
 
-def _flags(step: RecipeStep, settings: Settings, data: DataOptions) -> list[str]:
+def _flags(each: PlannedStep, settings: Settings, data: DataOptions) -> list[str]:
     """Return the flags that do not stand in the recipe: images, labels, folder, device."""
+    step: RecipeStep = each.step
     kinds = get_type_hints(STEPS[step.command].Settings).values() if step.command in STEPS else ()
     # The masks that a network is trained on take the place of the images' own.
     flags = flags_of(replace(data, masks=None, masks_form=None) if "--masks" in step.flags else data)
@@ -191,4 +225,4 @@ def _flags(step: RecipeStep, settings: Settings, data: DataOptions) -> list[str]
         flags += ["--device", settings.run.device]
     if TrainingRunOptions in kinds:
         flags += ["--resume"]
-    return [*flags, "--out", str(settings.run.out / step.name)]
+    return [*flags, "--out", str(settings.run.out / each.name)]
