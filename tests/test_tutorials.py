@@ -13,6 +13,7 @@ def run(name: str) -> dict[str, object]:
 def test_study_one_image() -> None:
     scores = run("study_one_image")["scores"]
     assert scores["img"] < scores["F1"] < scores["F2"] < scores["F3"] < scores["F1+F3+F4"]  # type: ignore[index]
+    assert scores["mirror image"] > scores["img"] + 0.3  # type: ignore[index]
 
 
 def test_masks_from_your_maps() -> None:

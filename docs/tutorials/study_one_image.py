@@ -55,6 +55,21 @@ print(f"F1+F3+F4: mIoU {100 * scores['F1+F3+F4']:.1f} %")
 print(expansion.scores.shape)  # (1, K, H, W); -inf for classes that the image does not have
 print(expansion.sample.classes.shape)  # the sampled pixels' classes, -1 is padding
 
+# ## Labels of some images, masks of others
+#
+# Slices, frames and tiles look alike: one SVM fitted to the labels of some labels all. Here another image is the mirror
+# image. `expand.py --fit-on LIST` does so for a folder.
+
+fused = ["F1", "F3", "F4"]
+expander.fit([stages[name] for name in fused], labels)
+with torch.no_grad():
+    mirrored = backbone.stages(images.flip(3), fused)
+masks = expander.predict([mirrored[name] for name in fused], labels.shape[1:]).masks
+score = SegmentationScore(num_classes=21)
+score.update(masks, labels.flip(2))
+scores["mirror image"] = score.compute().miou
+print(f"mirror image: mIoU {100 * scores['mirror image']:.1f} %")
+
 # ## The same from the command line
 #
 # ```

@@ -402,7 +402,7 @@ class Failing(GroundTruth):
 
 def test_an_image_whose_maps_need_too_much_memory_is_skipped(tiny_voc: Path, tmp_path: Path) -> None:
     dataset, labeller = voc2012(tiny_voc, "train"), StudyLabeller(SVMExpander(samples_per_class=20))
-    run = ExpansionRun(small_backbone(), labeller, Failing(), ["img"], {}, {"none": []}, tmp_path, torch.device("cpu"))
+    run = ExpansionRun(small_backbone(), {"img": labeller}, Failing(), {}, {"none": []}, tmp_path, torch.device("cpu"))
     progress = Progress()
     run.run(dataset, range(3), progress)
     assert progress.skipped == {dataset.ids[1]: "no memory left"} and progress.images == 2
@@ -424,7 +424,7 @@ def test_a_batch_that_failed_is_let_go_before_its_images_are_tried(
     monkeypatch.setattr(StudyLabeller, "forward", fail)
     labeller = StudyLabeller(SVMExpander())
     run = ExpansionRun(
-        small_backbone(), labeller, GroundTruth(), ["img"], {}, {"none": []}, tmp_path, torch.device("cpu")
+        small_backbone(), {"img": labeller}, GroundTruth(), {}, {"none": []}, tmp_path, torch.device("cpu")
     )
     progress = Progress()
     run.run(voc2012(tiny_voc, "train"), range(3), progress, batch_size=3)

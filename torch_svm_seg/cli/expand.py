@@ -6,6 +6,7 @@ How to run:
     python expand.py --root /data --out runs/voc         the study of the paper's Table 1 on VOC 2012 train
     python expand.py --images photos --masks masks       a custom folder
     python expand.py --root /data --supervision points --points clicks.json
+    python expand.py --images tiles --supervision scribbles --scribbles strokes --fit-on labelled.txt
     python expand.py --root /data --supervision seed --checkpoint runs/sipe/checkpoint.pt --features F4 --refine crf
     torchrun --nproc-per-node 4 expand.py --root /data   on four GPUs
 
@@ -38,16 +39,15 @@ from torch_svm_seg.cli.options.option import (
 from torch_svm_seg.cli.options.refinement import RefinementOptions
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
-from torch_svm_seg.cli.options.sparse import FORMS, OtherImageOptions, SparseOptions
+from torch_svm_seg.cli.options.sparse import FORMS, OtherImageOptions, SharedOptions, SparseOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.expansion.box_labeller import BoxLabeller
-from torch_svm_seg.expansion.labelling import StudyLabeller
-from torch_svm_seg.expansion.seed_expander import SelfTraining
-from torch_svm_seg.pipeline.expansion_run import ExpansionRun
+from torch_svm_seg.expansion.labelling import FittedLabeller, StudyLabeller
+from torch_svm_seg.pipeline.expansion_run import ExpansionRun, Labeller
 from torch_svm_seg.pipeline.expansion_summary import summarize
 from torch_svm_seg.pipeline.image_log import Report
 from torch_svm_seg.pipeline.image_run import ImageRun
@@ -106,6 +106,7 @@ class Settings:
     labels: LabelOptions = group()
     sparse: SparseOptions = group()
     others: OtherImageOptions = group()
+    shared: SharedOptions = group()
     svm: SVMOptions = group()
     masks: MaskOptions = group()
     run: ExpansionRunOptions = group(out=Path("out/expand"))
@@ -132,6 +133,7 @@ class Settings:
             raise InputError(f"{' and '.join(given)}: only with --supervision seed")
         self.sparse.check(self.samples.supervision)
         self.others.check(self.samples.supervision, self.features)
+        self.shared.check(self.samples.supervision, self.others.pixels)
         if not 0 <= self.masks.ignore_below <= 1:
             raise InputError(f"--ignore-below: expected 0 to 1, got {self.masks.ignore_below}")
         features = self.features.features or self._default_features
@@ -219,7 +221,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     outcome = ImageRun(dataset, options.out, record, options.overwrite, rank, number).do(expansion.jobs(dataset), work)
     if rank == 0:
         summarize(dataset, expansion, outcome)
-    return 1 if outcome.now.skipped else 0
+    unused = expansion.fitted_to.skipped if expansion.fitted_to else {}
+    return 1 if outcome.now.skipped or unused else 0
 
 
 def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
@@ -231,17 +234,19 @@ def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
     own = owner.backbone if owner and not settings.features.backbone else settings.features.load()
     backbone = settings.features.open(own).to(device)
     walk = partial(settings.masks.open_walk, backbone)
+    supervision = _supervision(settings, dataset, classifier)
+    fitted_to = settings.shared.open(dataset, supervision)
     return ExpansionRun(
         backbone,
-        _labeller(settings).to(device),
-        _supervision(settings, dataset, classifier),
-        settings.features.features or (),
+        {name: _labeller(settings).to(device) for name in settings.features.features or ()},
+        fitted_to.supervise() if fitted_to else supervision,
         {name: BASELINES[name]().to(device) for name in settings.seeds.baselines},
         {name: settings.masks.open(name, device, walk=walk) for name in settings.masks.refine},
         settings.run.out,
         device,
         settings.masks.ignore_below,
         others,
+        fitted_to,
     )
 
 
@@ -260,8 +265,10 @@ def _supervision(settings: Settings, dataset: ImageDataset, classifier: Classifi
     return GroundTruth()
 
 
-def _labeller(settings: Settings) -> StudyLabeller | SelfTraining | BoxLabeller:
+def _labeller(settings: Settings) -> Labeller:
     expander = settings.svm.expander(settings.samples)
+    if settings.shared.fit_on is not None:
+        return FittedLabeller(expander)
     if settings.samples.supervision == "boxes":
         return BoxLabeller(expander, settings.sparse.box_rounds)
     if settings.from_seeds:

@@ -185,6 +185,22 @@ class ImageDataset(Dataset[DatasetItem]):
         selection.ids = tuple(self.ids[index] for index in indices)
         return selection
 
+    def named(self, ids: Iterable[str], source: PathLike = "ids") -> "ImageDataset":
+        """Return the data set of some of the images that it was opened with, by their ids.
+
+        Args:
+            ids: The ids.
+            source: Where they come from, for messages.
+
+        Raises:
+            InputError: There are none, or it was opened without one of them.
+        """
+        selection = copy.copy(self)
+        selection.ids = _unique_ids(ids, source)
+        if unknown := sorted(set(selection.ids) - set(self.all_ids)):
+            raise InputError(f"{source}: expected images of the data set, got {first_few(unknown)}")
+        return selection
+
     def with_masks(self, masks: PathLike) -> "ImageDataset":
         """Return the data set of the same images with the masks ``ID.png`` of another folder.
 

@@ -32,10 +32,24 @@ def calibrated(scores: Tensor, sample: PixelSample) -> Tensor:
         torch.Size([1, 2, 1, 2])
     """
     read = scores.flatten(2).gather(2, sample.positions[:, None].expand(-1, scores.shape[1], -1))
-    known = sample.classes >= 0
+    return (likeliest_slopes(read, sample.classes)[:, None, None, None] * scores).softmax(1)
+
+
+def likeliest_slopes(scores: Tensor, classes: Tensor) -> Tensor:
+    """Return the slope of each image that makes the classes of pixels the most likely, see :func:`calibrated`, (B,).
+
+    Args:
+        scores: Decision values of classes by id at each pixel, (B, K, N); -inf for a class that an image does not have.
+        classes: Class ids of the pixels, (B, N); -1 is padding.
+
+    Example:
+        >>> likeliest_slopes(torch.tensor([[[2.0, -2.0], [0.0, 0.0]]]), torch.tensor([[0, 1]])).tolist()
+        [10.0]
+    """
+    known = classes >= 0
     # 0 * -inf is nan: an absent class's score is made finite, and far enough below the others to stay impossible.
-    values = torch.where(read > -torch.inf, read, -1e4).double()
-    right = values.gather(1, sample.classes.clamp_min(0)[:, None])[:, 0]
+    values = torch.where(scores > -torch.inf, scores, -1e4).double()
+    right = values.gather(1, classes.clamp_min(0)[:, None])[:, 0]
     lower = values.new_full((len(values),), _SMALLEST).log()
     upper = torch.full_like(lower, _LARGEST).log()
     for _ in range(_HALVINGS):
@@ -43,8 +57,7 @@ def calibrated(scores: Tensor, sample: PixelSample) -> Tensor:
         expected = ((middle.exp()[:, None, None] * values).softmax(1) * values).sum(1)
         too_flat = ((right - expected) * known).sum(1) > 0
         lower, upper = torch.where(too_flat, middle, lower), torch.where(too_flat, upper, middle)
-    slope = torch.where(known.any(1), ((lower + upper) / 2).exp(), 1.0).to(scores)
-    return (slope[:, None, None, None] * scores).softmax(1)
+    return torch.where(known.any(1), ((lower + upper) / 2).exp(), 1.0).to(scores)
 
 
 def held_out(labels: Tensor, sample: PixelSample, seed: int) -> PixelSample:

@@ -1,13 +1,15 @@
 """The expansion: each image trains its own pixel classifier, which re-labels all of its pixels."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.expansion.calibration import likeliest_slopes
 from torch_svm_seg.expansion.interpolation import feature_maps, read_pixels
+from torch_svm_seg.expansion.labelled_pixels import LabelledPixels, joined
 from torch_svm_seg.expansion.normalization import equalize_maps, z_score
 from torch_svm_seg.expansion.pixel_samples import pixel_products
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
@@ -15,6 +17,8 @@ from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
 from torch_svm_seg.svm.arguments import check_count
 from torch_svm_seg.svm.svm import SVM
 from torch_svm_seg.tensors import full_precision
+
+_FITTED = ("mean", "rate", "slope")
 
 
 class Expansion(NamedTuple):
@@ -55,12 +59,20 @@ class SVMExpander(nn.Module):
         normalize: Z-score the features, and let several maps weigh alike. Without, they are taken as they are, such as
             those of a learned projection.
 
+    Attributes (after ``fit``):
+        mean, rate: What features are moved by, and multiplied by then, one number per channel.
+        slope: Factor that makes logits of the scores, the one by which the trained pixels are the most likely, (1,).
+
     Example:
         >>> features, labels = torch.rand(2, 8, 12, 16), torch.randint(0, 3, (2, 48, 64))
         >>> scores, masks, _ = SVMExpander(SVM(C=0.5), samples_per_class=100)(features, labels)
         >>> tuple(scores.shape), tuple(masks.shape)
         ((2, 3, 48, 64), (2, 48, 64))
     """
+
+    mean: Tensor
+    rate: Tensor
+    slope: Tensor
 
     def __init__(
         self,
@@ -80,6 +92,8 @@ class SVMExpander(nn.Module):
         self.svm = SVM() if svm is None else svm
         self.samples_per_class, self.num_classes = samples_per_class, num_classes
         self.seed, self.every_pixel, self.normalize = seed, every_pixel, normalize
+        for name in _FITTED:
+            self.register_buffer(name, None)
 
     def forward(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Expansion:
         """Expand the labels of a batch of images of one size, each by an SVM of its own.
@@ -98,6 +112,7 @@ class SVMExpander(nn.Module):
         maps, labels = self._checked(features, labels, weights)
         size = (labels.shape[1], labels.shape[2])
         with full_precision(labels.device):
+            maps = equalize_maps([z_score(one) for one in maps]) if self.normalize else maps
             sample, sample_weight = self._sample(labels, weights)
             x, products = read_pixels(maps, sample.positions, size), pixel_products(maps, sample.positions, size)
             svm = self.svm.unfitted().fit(x, sample.classes, sample_weight, products)
@@ -117,17 +132,56 @@ class SVMExpander(nn.Module):
             >>> expander.predict(torch.rand(5, 8, 12, 16), (30, 40)).masks.shape
             torch.Size([5, 30, 40])
         """
+        return self.fit_pixels([self.pixels(features, labels, weights)])
+
+    @torch.no_grad()
+    def pixels(
+        self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None
+    ) -> LabelledPixels:
+        """Return the pixels of images of one size that would train their SVMs, for :meth:`fit_pixels`.
+
+        Args:
+            features: See :meth:`forward`.
+            labels: See :meth:`forward`.
+            weights: See :meth:`forward`.
+        """
         maps, labels = self._checked(features, labels, weights)
         with full_precision(labels.device):
             sample, sample_weight = self._sample(labels, weights)
-            x = read_pixels(maps, sample.positions, (labels.shape[1], labels.shape[2])).flatten(0, 1)
-            weight = None if sample_weight is None else sample_weight.flatten()
-            self.svm.fit(x, sample.classes.flatten(), weight)
-        self.svm.decision.detach_()
+            weight = torch.ones_like(sample.classes, dtype=maps[0].dtype) if sample_weight is None else sample_weight
+            return LabelledPixels.of(maps, sample, weight, (labels.shape[1], labels.shape[2]))
+
+    @torch.no_grad()
+    def fit_pixels(self, images: Sequence[LabelledPixels]) -> "SVMExpander":
+        """Fit one SVM to the labelled pixels of images of any sizes, to :meth:`predict` to others.
+
+        Features are z-scored by the mean and the standard deviation over the cells of all these images together, here
+        and in :meth:`predict`.
+
+        Args:
+            images: What :meth:`pixels` returned.
+
+        Raises:
+            ValueError: There are none, or their channels differ.
+
+        Example:
+            >>> expander = SVMExpander(SVM(kernel="linear"), samples_per_class=100)
+            >>> large = expander.pixels(torch.rand(1, 8, 12, 16), torch.randint(0, 3, (1, 48, 64)))
+            >>> small = expander.pixels(torch.rand(1, 8, 6, 6), torch.randint(0, 3, (1, 24, 24)))
+            >>> expander.fit_pixels([large, small]).predict(torch.rand(1, 8, 9, 9), (36, 36)).scores.shape
+            torch.Size([1, 3, 36, 36])
+        """
+        pixels = joined(images)
+        mean, rate = pixels.normalization()
+        self.mean, self.rate = (mean, rate) if self.normalize else (torch.zeros_like(mean), torch.ones_like(rate))
+        x = (pixels.x - self.mean) * self.rate
+        scores = self.svm.fit(x, pixels.classes, pixels.weights).decision_function(x)
+        numbers = torch.searchsorted(self.svm.classes_, pixels.classes)
+        self.slope = likeliest_slopes(scores.mT[None], numbers[None])
         return self
 
     def predict(self, features: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Expansion:
-        """Label all pixels of images by the SVM of :meth:`fit`; features are normalised image by image, as there.
+        """Label all pixels of images by the SVM of :meth:`fit`; features are normalised as they were there.
 
         Args:
             features: (B, C, h, w), floating point, on any grid; or several such maps, as in ``fit``.
@@ -140,36 +194,44 @@ class SVMExpander(nn.Module):
             RuntimeError: The SVM is not fitted.
             ValueError: The features are not as above, or not of as many channels as in ``fit``.
         """
-        if not hasattr(self.svm, "decision"):
+        if self._buffers["mean"] is None:
             raise RuntimeError("predict: call fit first")
-        maps = feature_maps(features)
-        _check_maps(maps)
-        channels = sum(one.shape[1] for one in maps)
-        if channels != self.svm.decision.channels:
-            raise ValueError(f"features: expected {self.svm.decision.channels} channels as in fit, got {channels}")
+        maps = self._maps(features)
+        channels = [one.shape[1] for one in maps]
+        if sum(channels) != self.svm.decision.channels:
+            raise ValueError(f"features: expected {len(self.mean)} channels as in fit, got {sum(channels)}")
         none = torch.zeros(len(maps[0]), 0, dtype=torch.long, device=maps[0].device)
+        parts = zip(maps, self.mean.split(channels), self.rate.split(channels), strict=True)
         with full_precision(maps[0].device):
-            return Expansion(*self._score(self.svm, self._normalized(maps), size), PixelSample(none, none))
+            maps = [(one - mean.view(-1, 1, 1)) * rate.view(-1, 1, 1) for one, mean, rate in parts]
+            return Expansion(*self._score(self.svm, maps, size), PixelSample(none, none))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
+        """Make room for the normalisation of a fit before it is loaded."""
+        for name in _FITTED:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _checked(
         self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None
     ) -> tuple[list[Tensor], Tensor]:
-        """Return the normalised maps and the labels, 255 where of no weight."""
+        """Return the maps and the labels, 255 where of no weight."""
         if not labels.dtype.is_floating_point:
             labels = labels.long()  # small types could not be compared with the void id
-        maps = feature_maps(features)
-        _check_maps(maps)
+        maps = self._maps(features)
         self._check_labels(labels, weights, len(maps[0]))
         if weights is not None:
             labels = torch.where(weights > 0, labels, VOID)
             _check_labelled(labels)
-        with full_precision(labels.device):
-            return self._normalized(maps), labels
+        return maps, labels
 
-    def _normalized(self, maps: list[Tensor]) -> list[Tensor]:
-        dtype = torch.float64 if any(features.dtype == torch.float64 for features in maps) else torch.float32
-        maps = [features.to(dtype) for features in maps]
-        return equalize_maps([z_score(features) for features in maps]) if self.normalize else maps
+    def _maps(self, features: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Return the maps in one precision, single or double."""
+        maps = feature_maps(features)
+        _check_maps(maps)
+        dtype = torch.float64 if any(one.dtype == torch.float64 for one in maps) else torch.float32
+        return [one.to(dtype) for one in maps]
 
     def _sample(self, labels: Tensor, weights: Tensor | None) -> tuple[PixelSample, Tensor | None]:
         """Return the pixels that train, and their weights."""

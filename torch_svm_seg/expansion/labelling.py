@@ -88,6 +88,33 @@ class StudyLabeller(nn.Module):
         return labels
 
 
+class FittedLabeller(nn.Module):
+    """Labels all pixels by one SVM that is fitted to labelled pixels of other images.
+
+    Args:
+        expander: Has been fitted, or will be before images are labelled.
+
+    Example:
+        >>> images, features, labels = torch.zeros(1, 3, 8, 8), torch.rand(1, 4, 4, 4), torch.randint(0, 2, (1, 8, 8))
+        >>> labeller = FittedLabeller(SVMExpander(samples_per_class=10).fit(features, labels))
+        >>> labeller(images, features, torch.full_like(labels, 255)).masks.shape
+        torch.Size([1, 8, 8])
+    """
+
+    def __init__(self, expander: SVMExpander) -> None:
+        super().__init__()
+        self.expander = expander
+
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], labels: Tensor) -> Labelling:
+        """Label a batch of images of one size; see :class:`StudyLabeller`. Labels of these images are not used."""
+        expansion: Expansion = self.expander.predict(features, (images.shape[2], images.shape[3]))
+        return Labelling(expansion.masks, (self.expander.slope * expansion.scores).softmax(1))
+
+    def training_labels(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the labels of the pixels of these images that may be trained on: those that are known."""
+        return labels
+
+
 class SeedLabeller(nn.Module):
     """The seed itself, which an expansion is compared with (:func:`seeds_of`).
 

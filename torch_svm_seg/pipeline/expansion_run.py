@@ -19,12 +19,13 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import save_mask
 from torch_svm_seg.data.mask_forms import used_values
 from torch_svm_seg.expansion.box_labeller import BoxLabeller
-from torch_svm_seg.expansion.labelling import Baseline, Labelling, StudyLabeller, label, seeds_of
+from torch_svm_seg.expansion.labelling import Baseline, FittedLabeller, Labelling, StudyLabeller, label, seeds_of
 from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.image_log import ImageEntry, Report
 from torch_svm_seg.pipeline.jobs import Job
+from torch_svm_seg.pipeline.one_for_all import TrainingImages
 from torch_svm_seg.pipeline.readings import Reading, batches, read_ahead
 from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
@@ -32,6 +33,7 @@ from torch_svm_seg.pixel_classifier.other_images import OtherImages
 from torch_svm_seg.refine import refine
 
 UNREFINED = "none"
+Labeller = StudyLabeller | FittedLabeller | SelfTraining | BoxLabeller
 
 
 def mask_path(out: Path, name: str, id: str) -> Path:
@@ -52,34 +54,35 @@ class ExpansionRun:
 
     Attributes:
         backbone: Gives the features; on ``device``.
-        labeller: Labels pixels by features and what is known about them.
+        labellers: Labels pixels by features and what is known about them, by the name of the features: the backbone's
+            stages, or several fused, as F3+F4.
         supervision: Gives what is known.
-        features: Names of the backbone's stages, or of several fused, as F3+F4.
         baselines: Labellers without features, by name.
         refinements: Modules to apply one after the other to probabilities, by name; ``"none"`` has none.
         out: Folder to write to.
         device: Where to compute.
         ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
         others: What other images' labels add to the SVMs' scores, of the same backbone; only with a ``StudyLabeller``.
+        fitted_to: Images that all labellers are fitted to before a run; None if each image is labelled by its own.
     """
 
     backbone: Backbone
-    labeller: StudyLabeller | SelfTraining | BoxLabeller
+    labellers: Mapping[str, Labeller]
     supervision: Supervision
-    features: Sequence[str]
     baselines: Mapping[str, Baseline]
     refinements: Mapping[str, Sequence[nn.Module]]
     out: Path
     device: torch.device
     ignore_below: float = 0.0
     others: OtherImages | None = None
+    fitted_to: TrainingImages | None = None
 
     @property
     def names(self) -> list[str]:
         """Names of the masks that the run writes."""
         return [
             _mask_name(base, refinement)
-            for base in (*self.baselines, *self.features)
+            for base in (*self.baselines, *self.labellers)
             for refinement in self.refinements
         ]
 
@@ -117,6 +120,9 @@ class ExpansionRun:
             workers: Processes that read images ahead.
             report: Takes note of images that are done, or, without any, that some were skipped.
         """
+        if self.fitted_to is not None:
+            expanders = {name: labeller.expander for name, labeller in self.labellers.items()}
+            self.fitted_to.fit(expanders, self.backbone, self.device)
         note: Report = report or (lambda entries: progress.add(Progress.of(entries)))
         readings = read_ahead(dataset, indices, self.supervision, workers)
         for group in batches(readings, batch_size, progress.skipped):
@@ -125,10 +131,11 @@ class ExpansionRun:
     @torch.inference_mode()
     def training_pixels(self, supervised: Supervised) -> Tensor | None:
         """Return the class of each pixel that trains an image's SVM, 255 at all others, (H, W); None without SVM."""
-        if not self.features:
+        if not self.labellers:
             return None
+        labeller = next(iter(self.labellers.values()))
         image, known = supervised.image[None].to(self.device), supervised.known[None].to(self.device)
-        labels, expander = self.labeller.training_labels(image, known), self.labeller.expander
+        labels, expander = labeller.training_labels(image, known), labeller.expander
         sample = sample_pixels(labels, expander.samples_per_class, expander.seed)
         return supervised.class_ids(sample.as_labels(*labels.shape[1:])[0]).cpu()
 
@@ -163,16 +170,16 @@ class ExpansionRun:
         ]
         for name, baseline in self.baselines.items():
             self._label(name, partial(baseline, images, known), images, known, ids, entries)
-        wanted = {stage for name in self.features for stage in fused_stages(name)}
+        wanted = {stage for name in self.labellers for stage in fused_stages(name)}
         wanted |= set(self.others.classifier.stages if self.others else ())
         stages = self.backbone.stages(images, wanted) if wanted else {}
         more = _certainty(group, self.device)
         if self.others is not None:
             number = int(known.masked_fill(known == VOID, -1).max()) + 1
             more["others"] = self.others.scores(stages, known, ids[:number])
-        for name in self.features:
+        for name, labeller in self.labellers.items():
             maps = [stages[stage] for stage in fused_stages(name)]
-            labelled = partial(self.labeller, images, maps, known, **more)
+            labelled = partial(labeller, images, maps, known, **more)
             self._label(name, labelled, images, known, ids, entries)
         return entries
 

@@ -11,7 +11,9 @@ from torch_svm_seg.cli.options.option import changed_flags, flag, option
 from torch_svm_seg.data.boxes import read_boxes
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.lists import read_list
 from torch_svm_seg.data.points import read_points
+from torch_svm_seg.pipeline.one_for_all import TrainingImages
 from torch_svm_seg.pipeline.sparse_labels import BoxLabels, PointLabels, ScribbleLabels
 from torch_svm_seg.pipeline.supervision import Supervision
 from torch_svm_seg.pixel_classifier.other_images import OtherImages, load_other_images
@@ -22,6 +24,9 @@ FORMS = ("points", "scribbles", "boxes")
 
 LABELLED = FORMS[:2]
 """Those of them that label pixels."""
+
+GROUND_TRUTH = "ground-truth"
+"""The supervision by masks, which label pixels too."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,44 @@ class OtherImageOptions:
             InputError: It cannot be read, or is of other classes.
         """
         return None if self.pixels is None else load_other_images(self.pixels, class_names)
+
+
+@dataclass(frozen=True)
+class SharedOptions:
+    """One SVM for all images."""
+
+    title: ClassVar = "one SVM for all images"
+
+    fit_on: Path | None = option(
+        None,
+        metavar="FILE",
+        content=True,
+        help="image names, one per line: one SVM is fitted to the labelled pixels of these images together and labels "
+        "all images of the run, which need no labels; for images that look alike: microscopy, video, tiles",
+    )
+
+    def check(self, supervision: str, pixels: Path | None) -> None:
+        """Raise InputError where labels are not of pixels, or other images' labels help in another way already."""
+        if self.fit_on is None:
+            return
+        if supervision not in (GROUND_TRUTH, *LABELLED):
+            raise InputError(f"--fit-on: only with --supervision {', '.join((GROUND_TRUTH, *LABELLED))}")
+        if pixels is not None:
+            raise InputError("--fit-on and --pixels: give one of them")
+
+    def open(self, dataset: ImageDataset, supervision: Supervision) -> TrainingImages | None:
+        """Open the images to fit to, if there are any.
+
+        Raises:
+            InputError: The list cannot be read, or names none of the data set's images.
+        """
+        if self.fit_on is None:
+            return None
+        flat = not any("/" in id for id in dataset.all_ids)
+        ids, notes = read_list(self.fit_on, set(dataset.all_ids).__contains__, flat)
+        for note in notes:
+            dataset.notes.about_all(note)
+        return TrainingImages(dataset.named(ids, f"--fit-on: {self.fit_on}"), supervision)
 
 
 @dataclass(frozen=True)
