@@ -10,6 +10,7 @@ from conftest import CAT, PERSON, TINY_IDS, VOID
 from torch_svm_seg.cli.expand import main
 from torch_svm_seg.cli.train import main as train
 from torch_svm_seg.data.io import read_mask, save_mask
+from torch_svm_seg.training.checkpoints import read_checkpoint
 
 TRAIN = TINY_IDS[:3]
 
@@ -145,6 +146,19 @@ def test_labels_of_all_images_help_each(tiny_voc: Path, tmp_path: Path, capsys: 
     assert main([*given, *network, "--out", str(tmp_path / "alone")]) == 0
     masks = [read_mask(tmp_path / name / "F1+F2" / f"{TRAIN[0]}.png") for name in ("helped", "alone")]
     assert set(masks[0].unique().tolist()) <= {0, CAT, PERSON} and not torch.equal(*masks)
+
+
+def test_certainty_weighs_the_labels_of_all_images(tiny_voc: Path, tmp_path: Path) -> None:
+    counts = []
+    for certainty in (1.0, 0.25):
+        write_points(tiny_voc, tmp_path / "points.json")
+        points = json.loads((tmp_path / "points.json").read_text())
+        sure = {id: [point | {"certainty": certainty} for point in of_image] for id, of_image in points.items()}
+        (tmp_path / "points.json").write_text(json.dumps(sure))
+        assert fit_points(tiny_voc, tmp_path / "points.json", tmp_path / str(certainty)) == 0
+        checkpoint = read_checkpoint(tmp_path / str(certainty) / "checkpoint.pt")
+        counts.append(checkpoint.state["moments"]["counts"])
+    torch.testing.assert_close(counts[1], 0.25 * counts[0])
 
 
 @pytest.mark.parametrize(

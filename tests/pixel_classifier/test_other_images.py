@@ -79,6 +79,21 @@ def test_their_weight_does_not_grow_with_their_number() -> None:
     torch.testing.assert_close(one, two)
 
 
+def test_an_uncertain_label_counts_for_less() -> None:
+    moments, (channels, truth) = all_moments(5), image_of(9)
+    right = clicks(truth, 9)
+    wrong = right.clone()
+    wrong[2, 2] = 1
+    sure, unsure = torch.ones(1, 16, 24), torch.ones(1, 16, 24)
+    unsure[0, 2, 2] = 1e-4
+    expected, found, misled = (
+        others_of(moments).scores({"img": channels[None]}, labels[None], IDS, certainty)
+        for labels, certainty in ((right, None), (wrong, unsure), (wrong, sure))
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
+    assert float((misled - expected).abs().max()) > 0.5
+
+
 def test_classes_are_found_by_their_ids_and_absent_ones_add_nothing() -> None:
     moments, (channels, truth) = all_moments(5), image_of(9)
     labels = clicks(truth, 9)[None]

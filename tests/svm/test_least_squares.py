@@ -45,6 +45,17 @@ def test_blocks_add_up(samples: tuple[torch.Tensor, torch.Tensor]) -> None:
         torch.testing.assert_close(part, whole)
 
 
+def test_a_weight_counts_samples_several_times(samples: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = samples
+    weights = torch.randint(0, 4, (len(x),), generator=torch.Generator().manual_seed(1))
+    found = ClassMoments.zeros(3, x.shape[1])
+    found.add(x, y, weights)
+    for part, repeated in zip(
+        found, moments_of(x.repeat_interleave(weights, 0), y.repeat_interleave(weights)), strict=True
+    ):
+        torch.testing.assert_close(part, repeated)
+
+
 def test_a_class_without_samples_never_wins(samples: tuple[torch.Tensor, torch.Tensor]) -> None:
     x, y = samples
     scores = moments_of(x, y, num_classes=4).solve()(x.float())

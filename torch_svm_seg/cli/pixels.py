@@ -174,8 +174,9 @@ def _fit_to_labels(
 
     def add(labelled: Supervised, index: int) -> None:
         features = classifier.features(labelled.image).permute(2, 0, 1)
-        labels = labelled.known.to(features.device)
-        add_labelled(own, features, labels, fit.samples_per_image, fit.seed)
+        labels, certainty = labelled.known.to(features.device), labelled.certainty
+        certainty = None if certainty is None else certainty.to(features.device)
+        add_labelled(own, features, labels, fit.samples_per_image, fit.seed, certainty)
 
     skipped = _for_each(settings, dataset, add, rank, number)
     moments = ClassMoments(*(sum_over_processes(part) for part in own))

@@ -176,7 +176,7 @@ class ExpansionRun:
         more = _certainty(group, self.device)
         if self.others is not None:
             number = int(known.masked_fill(known == VOID, -1).max()) + 1
-            more["others"] = self.others.scores(stages, known, ids[:number])
+            more["others"] = self.others.scores(stages, known, ids[:number], more.get("certainty"))
         for name, labeller in self.labellers.items():
             maps = [stages[stage] for stage in fused_stages(name)]
             labelled = partial(labeller, images, maps, known, **more)

@@ -27,7 +27,14 @@ WEIGHT = 3.0
 """Weight of the labels of all images, of those of the image itself."""
 
 
-def add_labelled(moments: ClassMoments, features: Tensor, labels: Tensor, per_class: int, seed: int = 0) -> None:
+def add_labelled(
+    moments: ClassMoments,
+    features: Tensor,
+    labels: Tensor,
+    per_class: int,
+    seed: int = 0,
+    certainty: Tensor | None = None,
+) -> None:
     """Add an image's labelled pixels to moments.
 
     Args:
@@ -36,6 +43,7 @@ def add_labelled(moments: ClassMoments, features: Tensor, labels: Tensor, per_cl
         labels: Class ids (H, W), 255 where there is none.
         per_class: Pixels to draw from each class at most.
         seed: Seed of the choice.
+        certainty: Weight of each label, (H, W); 1 by default.
 
     Example:
         >>> moments = ClassMoments.zeros(num_classes=3, channels=5)
@@ -45,7 +53,8 @@ def add_labelled(moments: ClassMoments, features: Tensor, labels: Tensor, per_cl
     """
     sample = sample_pixels(labels[None], per_class, seed)
     pixels = read_pixels(features[None].float(), sample.positions, (labels.shape[0], labels.shape[1]))
-    moments.add(pixels[0], sample.classes[0])
+    weights = None if certainty is None else certainty.flatten()[sample.positions[0]]
+    moments.add(pixels[0], sample.classes[0], weights)
 
 
 class OtherImages:
@@ -79,26 +88,31 @@ class OtherImages:
         self.classifier, self.moments, self.ridge = classifier, moments, ridge
         self.per_class, self.seed = per_class, seed
 
-    def scores(self, stages: Mapping[str, Tensor], labels: Tensor, ids: Tensor) -> Tensor:
+    def scores(
+        self, stages: Mapping[str, Tensor], labels: Tensor, ids: Tensor, certainty: Tensor | None = None
+    ) -> Tensor:
         """Return what to add to the scores of each image's own SVM, in logits of the classes.
 
         Args:
             stages: Maps of the backbone's stages, (B, C, h, w) each.
             labels: Labels by the number of the class among ``ids``, (B, H, W); 255 where there is none.
             ids: Id of each class, (K,).
+            certainty: Weight of each label, (B, H, W); 1 by default.
 
         Returns:
             Scores (B, K, H, W); 0 for classes that the image has no label of.
         """
         features = self.classifier.joined(stages)
         moments = ClassMoments(*(part[ids.cpu()] for part in self.moments))
-        return torch.stack([self._scores(*image, moments) for image in zip(features, labels, strict=True)])
+        sure: Sequence[Tensor | None] = [None] * len(labels) if certainty is None else list(certainty)
+        images = zip(features, labels, sure, strict=True)
+        return torch.stack([self._scores(*image, moments) for image in images])
 
-    def _scores(self, features: Tensor, labels: Tensor, everywhere: ClassMoments) -> Tensor:
-        """Return the scores (K, H, W) of an image from its features (D, h, w) and its labels (H, W)."""
+    def _scores(self, features: Tensor, labels: Tensor, certainty: Tensor | None, everywhere: ClassMoments) -> Tensor:
+        """Return the scores (K, H, W) of an image from its features (D, h, w), its labels (H, W) and their weights."""
         number = len(everywhere.counts)
         own = ClassMoments.zeros(number, len(features))
-        add_labelled(own, features, labels, self.per_class, self.seed)
+        add_labelled(own, features, labels, self.per_class, self.seed, certainty)
         scores = features.new_zeros(number, *labels.shape)
         present = own.counts > 0
         if int(present.sum()) > 1:
@@ -138,7 +152,8 @@ def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages
 
 def _pooled(own: ClassMoments, everywhere: ClassMoments, present: Tensor) -> ClassMoments:
     """Return the moments of some classes, (K,) bool: an image's own, and in their proportion those of all images."""
-    share = torch.where(everywhere.counts > 0, WEIGHT * own.counts / everywhere.counts.clamp_min(1), 0)
+    known = everywhere.counts > 0
+    share = torch.where(known, WEIGHT * own.counts / torch.where(known, everywhere.counts, 1), 0)
     return ClassMoments(
         *(
             (mine + share.view(-1, *[1] * (mine.dim() - 1)) * theirs)[present]

@@ -37,7 +37,7 @@ class ClassMoments(NamedTuple):
     """Number, sum and second moment of the samples of each class, in double precision.
 
     Attributes:
-        counts: Number of samples of each class, (K,).
+        counts: Number of samples of each class, or the sum of their weights, (K,).
         sums: Their sums, (K, D).
         products: Sums of their outer products, (K, D, D).
 
@@ -58,23 +58,26 @@ class ClassMoments(NamedTuple):
         shape = (num_classes, channels)
         return cls(*(torch.zeros(size, dtype=torch.float64) for size in (shape[:1], shape, (*shape, channels))))
 
-    def add(self, x: Tensor, y: Tensor) -> None:
+    def add(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> None:
         """Add samples.
 
         Args:
             x: Samples (N, D), floating point.
             y: Their class ids (N,).
+            weights: Their weights >= 0, (N,): a sample of weight 2 counts as two; 1 by default.
 
         Raises:
             ValueError: A sample is not finite.
         """
         if not bool(x.isfinite().all()):
             raise ValueError("x: expected finite samples, got nan or inf")
+        weights = x.new_ones(len(x)) if weights is None else weights.to(x)
         for id in y.unique().tolist():
-            own = x[y == id]
-            self.counts[id] += len(own)
-            self.sums[id] += own.sum(0, dtype=torch.float64).cpu()
-            self.products[id] += (own.mT @ own).double().cpu()
+            own, weight = x[y == id], weights[y == id]
+            weighted = weight[:, None] * own
+            self.counts[id] += float(weight.sum())
+            self.sums[id] += weighted.sum(0, dtype=torch.float64).cpu()
+            self.products[id] += (own.mT @ weighted).double().cpu()
 
     def solve(self, ridge: float = 0.5, balance: float = 0.5) -> LinearScores:
         """Return the classifiers with the least squared error and ridge penalty.
