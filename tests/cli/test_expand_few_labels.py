@@ -187,4 +187,4 @@ def test_pixels_takes_one_kind_of_labels(tiny_voc: Path, tmp_path: Path, capsys:
     points = tmp_path / "points.json"
     write_points(tiny_voc, points)
     assert fit_points(tiny_voc, points, tmp_path / "pixels", "--cams", str(tmp_path)) == 2
-    assert "--cams, --points, --scribbles: expected one of them, got --points too" in capsys.readouterr().err
+    assert "--cams, --seeds, --points, --scribbles: expected one of them, got --points too" in capsys.readouterr().err

@@ -11,8 +11,8 @@ from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
 from torch_svm_seg.cli.expand import main as expand
 from torch_svm_seg.cli.train import main
-from torch_svm_seg.data.constants import VOC_CLASSES
-from torch_svm_seg.data.io import read_mask
+from torch_svm_seg.data.constants import VOC_CLASSES, VOID
+from torch_svm_seg.data.io import read_mask, save_mask
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.pixel_classifier.classifier import load_pixel_classifier
 
@@ -116,3 +116,24 @@ def test_two_processes_fit_as_one(tiny_voc: Path, cams: Path, tmp_path: Path) ->
     torchrun("train.py", *flags, "--out", str(tmp_path / "two"))
     one, two = (load_pixel_classifier(tmp_path / name / "checkpoint.pt") for name in ("one", "two"))
     torch.testing.assert_close(two.weight, one.weight, rtol=1e-3, atol=1e-4)
+
+
+def test_masks_serve_in_place_of_maps(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = voc2012(tiny_voc)
+    for index, id in enumerate(data.ids):
+        mask = data.mask(index).clone()
+        mask[:, :20] = 0
+        save_mask(tmp_path / "seeds" / f"{id}.png", mask)
+    given = ["--root", str(tiny_voc), "--seeds", str(tmp_path / "seeds"), "--seeds-certainty", "0.6"]
+    assert main(["pixels", *given, "--out", str(tmp_path / "pixels"), *FEATURES]) == 0
+    posterior = ["posterior", *given, "--pixels", str(tmp_path / "pixels" / "checkpoint.pt")]
+    assert main([*posterior, "--out", str(tmp_path / "maps")]) == 0
+    for id in data.ids:
+        maps = read_cams(tmp_path / "maps", id, (60, 80), VOC_CLASSES)
+        assert set(maps.classes) == set(read_mask(tmp_path / "seeds" / f"{id}.png").unique().tolist()) - {0, VOID}
+        assert maps.background is not None
+
+    assert main([*posterior, "--seeds-certainty", "1", "--out", str(tmp_path / "sure")]) == 2
+    assert "--seeds-certainty: expected more than 0 and less than 1, got 1.0" in capsys.readouterr().err
+    assert main([*posterior, "--cams", str(tmp_path / "maps"), "--out", str(tmp_path / "both")]) == 2
+    assert "--cams and --seeds: give one of them" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.cli.options.backbone import TwoBackboneOptions
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
-from torch_svm_seg.cli.options.maps import MapOptions
+from torch_svm_seg.cli.options.maps import SeedFileOptions
 from torch_svm_seg.cli.options.option import flag, group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions, seed_option
 from torch_svm_seg.cli.options.sparse import LABELLED, SparseOptions
@@ -33,9 +33,9 @@ from torch_svm_seg.training.run import CHECKPOINT_FILE
 HELP = "fit one classifier to the confident pixels of all images"
 DESCRIPTION = (
     "What other images know about the classes of an image: a linear one-vs-rest classifier on a backbone's features, "
-    "fitted to the pixels that class activation maps are confident of, in all images together, and again to those that "
-    "it is confident of itself. Reads each image once. Writes DIR/checkpoint.pt, for train.py posterior. With --points "
-    "or --scribbles it is fitted to their labels, once, for expand.py --pixels."
+    "fitted to the pixels that class activation maps or masks are confident of, in all images together, and again to "
+    "those that it is confident of itself. Reads each image once. Writes DIR/checkpoint.pt, for train.py posterior. "
+    "With --points or --scribbles it is fitted to their labels, once, for expand.py --pixels."
 )
 
 
@@ -96,9 +96,9 @@ class Settings:
     """Settings of the command."""
 
     data: DataOptions = group()
-    maps: MapOptions = group()
+    maps: SeedFileOptions = group()
     labels: LabelOptions = group()
-    sparse: SparseOptions = group(description="In place of maps: --points or --scribbles.")
+    sparse: SparseOptions = group(description="In place of seeds: --points or --scribbles.")
     network: PixelFeatureOptions = group()
     fit: RoundOptions = group()
     run: WriteOptions = group(out=Path("out/pixels"))
@@ -111,9 +111,9 @@ class Settings:
         """
         given = self.sparse.given
         if not given:
-            return self.maps.open(self.data, self.labels, dataset)
-        if self.maps.cams is not None or given[0] not in LABELLED:
-            raise InputError(f"--cams, --points, --scribbles: expected one of them, got {flag(given[0])} too")
+            return self.maps.open_files(self.data, self.labels, dataset)
+        if self.maps.cams or self.maps.seeds or given[0] not in LABELLED:
+            raise InputError(f"--cams, --seeds, --points, --scribbles: expected one of them, got {flag(given[0])} too")
         self.sparse.check(given[0])
         return self.sparse.open(dataset)
 
@@ -161,7 +161,7 @@ def _fit_to_maps(
 
     skipped = _for_each(settings, dataset, draw, rank, number)
     if not sum(gathered(len(samples))):
-        raise InputError("--cams: no image has maps that can be used")
+        raise InputError("--cams or --seeds: no image has any that can be used")
     rounds.fit(classifier, samples, lambda round, changed: _print_round(round, changed, rank))
     return {}, skipped
 

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 from torch_svm_seg.cam.io import cam_path, save_cams
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
-from torch_svm_seg.cli.options.maps import MapOptions
+from torch_svm_seg.cli.options.maps import SeedFileOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.pipeline.image_run import ImageRun
 from torch_svm_seg.pixel_classifier.classifier import load_pixel_classifier
 
-HELP = "multiply class activation maps by the probabilities of a pixel classifier"
+HELP = "multiply class activation maps, or masks, by the probabilities of a pixel classifier"
 DESCRIPTION = (
-    "Write the posterior of each image's classes, from maps and a classifier of train.py pixels, to DIR/ID.npz, with a "
-    "background of its own, for expand.py --cams DIR. The same command continues an interrupted run."
+    "Write the posterior of each image's classes, from maps or masks and a classifier of train.py pixels, to "
+    "DIR/ID.npz, with a background of its own, for expand.py --cams DIR. The same command continues an interrupted run."
 )
 
 
@@ -34,7 +34,7 @@ class Settings:
     """Settings of the command."""
 
     data: DataOptions = group(affects_results=False)
-    maps: MapOptions = group()
+    maps: SeedFileOptions = group()
     labels: LabelOptions = group()
     classifier: PixelOptions = group()
     run: WriteOptions = group(out=Path("out/posterior"))
@@ -45,7 +45,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     dataset, out = settings.data.open(), settings.run.out
     classifier = load_pixel_classifier(settings.classifier.pixels, dataset.class_names)
     classifier.to(settings.run.choose_device())
-    cams = settings.maps.open(settings.data, settings.labels, dataset)
+    cams = settings.maps.open_files(settings.data, settings.labels, dataset)
     paths = [cam_path(out, id) for id in dataset.ids]
 
     def write(index: int) -> None:

@@ -11,8 +11,10 @@ from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, annotated_
 from torch_svm_seg.cli.options.option import option
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.mask_forms import MASK_FORMS
 from torch_svm_seg.pipeline.backgrounds import Background, background_rule
 from torch_svm_seg.pipeline.cam_supervision import CamFiles
+from torch_svm_seg.pipeline.supervision import MaskSeeds
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,47 @@ class MapOptions:
             return background_rule(self.background)
         except ValueError as error:
             raise InputError(f"--background: {error}") from error
+
+
+@dataclass(frozen=True)
+class SeedFileOptions(MapOptions):
+    """Files of seeds: class activation maps, or masks."""
+
+    title: ClassVar = "seeds"
+    description: ClassVar = "Give --cams or --seeds."
+
+    seeds: Path | None = option(
+        None, metavar="DIR", content=True, help="masks ID.png, such as another method's; 255 is no label"
+    )
+    seeds_form: str | None = option(None, choices=tuple(MASK_FORMS), help="form of --seeds, where masks do not tell")
+    seeds_certainty: float = option(
+        0.7,
+        metavar="P",
+        help="probability that a label of --seeds is right; other classes of its mask share the rest",
+    )
+
+    def open_files(self, data: DataOptions, labels: LabelOptions, dataset: ImageDataset) -> CamFiles | MaskSeeds:
+        """Return the masks in the folder of --seeds, or the maps in that of --cams.
+
+        Args:
+            data: Choice of the images.
+            labels: Choice of their labels, which maps have to agree with.
+            dataset: The images.
+
+        Raises:
+            InputError: Both or neither are given, they cannot be opened, or a value is out of its range.
+        """
+        if self.seeds is None:
+            return self.open(data, labels, dataset)
+        if self.cams is not None:
+            raise InputError("--cams and --seeds: give one of them")
+        if not self.seeds.is_dir():
+            raise InputError(f"--seeds: {self.seeds}: not a folder")
+        if labels.labels is not None:
+            raise InputError("--labels: works only together with maps, not with --seeds, whose masks tell")
+        if not 0 < self.seeds_certainty < 1:
+            raise InputError(f"--seeds-certainty: expected more than 0 and less than 1, got {self.seeds_certainty}")
+        return MaskSeeds(self.seeds, self.seeds_certainty, self.seeds_form)
 
 
 def check_scales(scales: Sequence[float]) -> None:

@@ -7,17 +7,16 @@ from typing import ClassVar, Literal
 from torch_svm_seg.cam.activation import SCALES
 from torch_svm_seg.cam.classifier import Classifier
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
-from torch_svm_seg.cli.options.maps import MapOptions, check_scales
+from torch_svm_seg.cli.options.maps import SeedFileOptions, check_scales
 from torch_svm_seg.cli.options.option import option
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.data.mask_forms import MASK_FORMS
 from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.expansion.labelling import SeedLabeller
 from torch_svm_seg.expansion.ppmg import PPMG
 from torch_svm_seg.expansion.seed_expander import SelfTraining
 from torch_svm_seg.pipeline.cam_supervision import ClassifierCams
-from torch_svm_seg.pipeline.supervision import MaskSeeds, Supervision
+from torch_svm_seg.pipeline.supervision import Supervision
 from torch_svm_seg.refine import DenseCRF
 
 BASELINES: dict[str, type[SeedLabeller] | type[PPMG]] = {"seed": SeedLabeller, "ppmg": PPMG}
@@ -25,10 +24,9 @@ BASELINES: dict[str, type[SeedLabeller] | type[PPMG]] = {"seed": SeedLabeller, "
 
 
 @dataclass(frozen=True)
-class SeedOptions(MapOptions):
+class SeedOptions(SeedFileOptions):
     """The seeds, and the pixels of them that train the SVMs."""
 
-    title: ClassVar = "seeds"
     description: ClassVar = (
         "For --supervision seed. Give --cams or --seeds, or a --checkpoint alone, whose maps are then computed."
     )
@@ -43,10 +41,6 @@ class SeedOptions(MapOptions):
     scales: tuple[float, ...] = option(
         SCALES, metavar="S", help="factors on the image's size whose maps --checkpoint sums"
     )
-    seeds: Path | None = option(
-        None, metavar="DIR", content=True, help="masks ID.png, such as another method's; 255 is no label"
-    )
-    seeds_form: str | None = option(None, choices=tuple(MASK_FORMS), help="form of --seeds, where masks do not tell")
     agreement: Literal["crf", "none"] = option(
         "crf",
         help="crf trains on pixels by the label that a dense CRF of the seed gives them, none by the seed's own",
@@ -67,8 +61,6 @@ class SeedOptions(MapOptions):
         """Raise InputError unless the options name one source of seeds."""
         if not (self.cams or self.seeds or self.checkpoint):
             raise InputError("--supervision seed: needs --cams DIR, --seeds DIR or --checkpoint FILE")
-        if self.cams is not None and self.seeds is not None:
-            raise InputError("--cams and --seeds: give one of them")
         check_scales(self.scales)
 
     def open_seeds(
@@ -79,14 +71,8 @@ class SeedOptions(MapOptions):
         Raises:
             InputError: They cannot be opened, or the labels that the classifier's maps need cannot.
         """
-        if self.seeds is not None:
-            if not self.seeds.is_dir():
-                raise InputError(f"--seeds: {self.seeds}: not a folder")
-            if labels.labels is not None:
-                raise InputError("--labels: works only together with --cams or --checkpoint, not with --seeds")
-            return MaskSeeds(self.seeds, form=self.seeds_form)
-        if self.cams is not None or classifier is None:
-            return self.open(data, labels, dataset)
+        if self.cams is not None or self.seeds is not None or classifier is None:
+            return self.open_files(data, labels, dataset)
         labelled = labels.open(data, dataset)
         present = {id: labelled.classes(index) for index, id in enumerate(labelled.dataset.ids)}
         return ClassifierCams(classifier, present, self.background_rule(), self.scales)
