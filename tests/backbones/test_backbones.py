@@ -204,9 +204,17 @@ def test_an_unknown_stage_is_refused_with_those_there_are(name):
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (1, 8, 8, 3), (1, 3, 0, 8), (1, 3, 8, 0)])
 def test_images_of_another_shape_are_refused(shape):
     backbone = tiny_backbone()
-    for read in (backbone.normalize, backbone, lambda images: backbone.stages(images, ["img"])):
+    for read in (backbone.normalize, backbone, lambda images: backbone.stages(images, ["img", "F1"])):
         with pytest.raises(ValueError, match=r"images: expected shape \(B, 3, H, W\).*got \(" + str(shape[0])):
             read(torch.zeros(shape))
+
+
+def test_the_stage_of_the_image_itself_has_any_channels():
+    images = torch.rand(2, 5, 4, 6)
+    assert torch.equal(tiny_backbone().stages(images, ["img"])["img"], images)
+    for shape in ((5, 4, 6), (1, 0, 4, 6), (1, 5, 0, 6)):
+        with pytest.raises(ValueError, match=r"images: expected shape \(B, C, H, W\)"):
+            tiny_backbone().stages(torch.zeros(shape), ["img"])
 
 
 def test_a_stage_cannot_take_the_name_of_the_picture():

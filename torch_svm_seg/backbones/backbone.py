@@ -178,23 +178,22 @@ class Backbone(nn.Module):
         """Read stages of the network; what lies deeper than the deepest one asked for is not computed.
 
         Args:
-            images: RGB 0..255, uint8 or floating point, of shape (B, 3, H, W).
+            images: RGB 0..255, uint8 or floating point, of shape (B, 3, H, W); for ``img`` alone, any channels.
             names: Any of :attr:`stage_names`.
 
         Returns:
-            The stages by name, in the order asked for: ``img`` as floating point 0..255 of shape (B, 3, H, W), the
-            others as (B, channels, h, w), whose cells cover the image. All carry gradients unless the caller forbids
-            it.
+            The stages by name, in the order asked for: ``img`` as floating point of the images' shape, the others as
+            (B, channels, h, w), whose cells cover the image. All carry gradients unless the caller forbids it.
 
         Raises:
             ValueError: There is no such stage, or the images have another shape or no pixels.
         """
         names = list(names)
         self.check_stages(names)
-        features = {IMAGE: self._converted(images)}
         deep = [name for name in names if name != IMAGE]
-        if deep:
-            features |= self._read(self._input(images), deep)
+        features = self._read(self._input(images), deep) if deep else {}
+        if IMAGE in names:
+            features[IMAGE] = self._converted(images, colours=False)
         return {name: features[name] for name in names}
 
     def check_stages(self, names: Iterable[str]) -> None:
@@ -224,9 +223,10 @@ class Backbone(nn.Module):
         shrinks = size[0] < images.shape[2] or size[1] < images.shape[3]
         return resize(inputs, size, antialias=shrinks)
 
-    def _converted(self, images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-            raise ValueError(f"images: expected shape (B, 3, H, W) with at least one pixel, got {tuple(images.shape)}")
+    def _converted(self, images: Tensor, colours: bool = True) -> Tensor:
+        if images.ndim != 4 or 0 in images.shape[1:] or (colours and images.shape[1] != 3):
+            shape = f"(B, {3 if colours else 'C'}, H, W)"
+            raise ValueError(f"images: expected shape {shape} with at least one pixel, got {tuple(images.shape)}")
         return images.to(self.mean)
 
 

@@ -25,7 +25,7 @@ VOC_CLASSES = (
 )
 """The classes of PASCAL VOC in its spelling; the index in the tuple is the class id."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp", ".npy")
 """Suffixes of the files that are taken for images, in lower case; those of files may be in any case."""
 
 MASK_SUFFIXES = (".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff")

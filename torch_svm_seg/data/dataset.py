@@ -30,7 +30,7 @@ class DatasetItem:
 
     Attributes:
         id: Its name in the data set, safe to name files after.
-        image: RGB values, uint8 of shape (3, H, W).
+        image: RGB values, uint8 of shape (3, H, W); or other channels, float32 of shape (C, H, W).
         mask: Class ids, int64 of shape (H, W), :data:`VOID` where there is no label; None in a data set without masks.
 
     Example:
@@ -150,7 +150,7 @@ class ImageDataset(Dataset[DatasetItem]):
         """Read only the image of one image, whether or not it has a mask.
 
         Returns:
-            RGB values, uint8 of shape (3, H, W).
+            RGB values, uint8 of shape (3, H, W); or other channels, float32 of shape (C, H, W).
 
         Raises:
             IndexError: There is no such item.

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from PIL import ImageFile
 from torch import Tensor
 
+from torch_svm_seg.data.channels import ARRAY_SUFFIX, read_channels, read_pages
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.file_index import FileIndex
 from torch_svm_seg.data.io import decoded, size_text
@@ -86,12 +87,18 @@ class ImageFiles:
             mask_size: Returns height and width of its mask, if there is one.
 
         Returns:
-            RGB values, uint8 of shape (3, H, W).
+            RGB values, uint8 of shape (3, H, W); or other channels, float32 of shape (C, H, W), see
+            :mod:`~torch_svm_seg.data.channels`.
 
         Raises:
             InputError: The file is damaged, or leaves open how it is to be read.
         """
+        if path.suffix.lower() == ARRAY_SUFFIX:
+            return read_channels(path)
         with open_image(path) as image:
+            if (pages := read_pages(image, path)) is not None:
+                self._notes.about(id, f"TIFF of {len(pages)} grey pages, read as channels")
+                return pages
             upright = self._is_upright(id, path, image, mask_size)
             bits = self._bits_of(id, path, image) if is_wide(image) else 16
             return decoded(image, path, upright, bits)
@@ -176,9 +183,11 @@ def _bits_of_values(paths: Sequence[Path]) -> int | None:
 
 
 def _largest_value(path: Path) -> int | None:
-    """Return the largest value of an image of more than 8 bits; None for others, and for those that are damaged."""
+    """Return the largest value of an RGB or grey image of more than 8 bits; None for others, damaged ones included."""
     try:
         with open_image(path) as image:
-            return int(wide_values(image, path).max()) if is_wide(image) else None
+            if not is_wide(image) or read_pages(image, path) is not None:
+                return None
+            return int(wide_values(image, path).max())
     except InputError:
         return None

@@ -128,6 +128,24 @@ def read_arrays(path: PathLike, most: int) -> dict[str, NDArray[Any]]:
         return {member.filename.removesuffix(".npy"): _array(archive.read(member)) for member in members}
 
 
+def read_array(path: PathLike) -> NDArray[Any]:
+    """Read one array of NumPy, ``.npy``.
+
+    Raises:
+        InputError: The file is missing, damaged or no such array, or holds objects.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        ...     np.save(file.name, np.zeros((2, 3)))
+        ...     read_array(file.name).shape
+        (2, 3)
+    """
+    content = read_bytes(path)
+    with reading(path):
+        return _array(content)
+
+
 def _array(content: bytes) -> NDArray[Any]:
     """Return the array in a file of NumPy; its values are those of the file, whatever its header claims."""
     stream = io.BytesIO(content)

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
 
+from torch_svm_seg.data.channels import as_colours
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.label.pictures import class_colours, image_png, mask_png, uncertainty_png
 from torch_svm_seg.label.session import Session, State
@@ -143,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == ["images"]:
             return "application/json", _json({"images": session.overview(), "classes": _classes(session)})
         if len(path) == 2 and path[0] == "image":
-            return "image/png", image_png(session.image(_number(path[1])))
+            return "image/png", image_png(as_colours(session.image(_number(path[1]))))
         if len(path) == 2 and path[0] == "state":
             return "application/json", _state(session.open(_number(path[1])))
         raise _Refused(404, "no such page")

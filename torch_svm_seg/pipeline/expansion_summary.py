@@ -2,6 +2,7 @@
 
 import shutil
 
+from torch_svm_seg.data.channels import as_colours
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask, write_atomically
 from torch_svm_seg.data.notes import first_few
@@ -69,5 +70,5 @@ def _overview_rows(dataset: ImageDataset, run: ExpansionRun) -> list[PanelRow]:
         supervised = run.supervision.read(dataset, index)
         masks = [read_mask(path) for path in run.paths(id)]
         truth = dataset.mask(index) if is_readable(dataset, index) else None
-        rows.append(PanelRow(supervised.image, masks, truth, run.training_pixels(supervised)))
+        rows.append(PanelRow(as_colours(supervised.image), masks, truth, run.training_pixels(supervised)))
     return rows
