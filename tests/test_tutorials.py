@@ -26,5 +26,5 @@ def test_masks_from_your_maps() -> None:
 def test_svm_in_your_loop() -> None:
     names = run("svm_in_your_loop")
     assert names["accuracy"] > 0.85  # type: ignore[operator]
-    for losses in ("losses", "through_fit"):
+    for losses in ("losses", "own_losses", "through_fit"):
         assert names[losses][-1] < 0.95 * names[losses][0]  # type: ignore[index]

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from torch_svm_seg import SVM, SVMExpander, load_backbone
 from torch_svm_seg.data.embedded import embedded_sample
+from torch_svm_seg.segmenters import build_segmenter
+from torch_svm_seg.segmenters.online import OnlineLabels
 
 # ## One SVM per row of a batch
 #
@@ -46,6 +48,26 @@ for _ in range(8):
     optimizer.step()
     losses.append(loss.item())
 print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}")
+
+# ## Labels that the network gives itself
+#
+# `OnlineLabels` needs no labelled pixels that are right: masks tell which classes an image has, the network's own
+# probabilities choose the pixels that train each image's SVM, and its current features are what the SVM sees. First the
+# network has to learn from the masks. `train.py segment --online N` does this for every N-th batch.
+
+network = build_segmenter("lite:efficientnet_lite0", num_classes=21).train()
+relabel = OnlineLabels(network, samples_per_class=100)
+optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+own_losses = []
+for step in range(8):
+    masks = labels if step < 5 else relabel.label(images, labels)
+    loss = network.losses(images, masks)["segmentation"]
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    own_losses.append(loss.item())
+kept = 100 * (masks == labels).float().mean()
+print(f"loss {own_losses[0]:.2f} -> {own_losses[-1]:.2f}; {kept:.1f} % of the labels as given")
 
 # ## A gradient through the fit
 #

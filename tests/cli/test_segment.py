@@ -2,6 +2,7 @@
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 from torchrun import torchrun
 from training_files import rows, same, weights
 
-from torch_svm_seg.cam.io import read_cams
+from torch_svm_seg.cam.activation import ActivationMaps
+from torch_svm_seg.cam.io import cam_path, read_cams, save_cams
 from torch_svm_seg.cli import evaluate, expand
 from torch_svm_seg.cli.train import main
 from torch_svm_seg.data.constants import VOC_CLASSES
@@ -23,6 +25,7 @@ from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.evaluation.voc_archive import write_voc_archive
 from torch_svm_seg.segmenters import Segmenter, load_segmenter
 from torch_svm_seg.segmenters.training import survey_masks
+from torch_svm_seg.training.trainer import Training
 
 QUICK = ["--crop-size", "48", "--batch-size", "2", "--steps", "4", "--check-every", "2"]
 
@@ -121,6 +124,52 @@ def test_two_processes_train_like_one(tiny_voc: Path, tmp_path: Path) -> None:
         for first, second in zip(rows(tmp_path / "one" / log), rows(tmp_path / "two" / log), strict=True):
             for name in first.keys() - {"seconds"}:
                 assert float(first[name]) == pytest.approx(float(second[name]), rel=2e-3)
+    one, two = weights(tmp_path / "one/checkpoint.pt"), weights(tmp_path / "two/checkpoint.pt")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
+
+
+def probabilities(folder: Path) -> str:
+    """Maps of the train images, which take the lower half of each for what its mask has there, and are not sure."""
+    for id in TINY_IDS[:3]:
+        cat = torch.linspace(0.1, 0.9, 60)[:, None].expand(60, 80)
+        maps = ActivationMaps((CAT, PERSON), torch.stack([cat, (1 - cat) / 2]), (60, 80), (1 - cat) / 2)
+        save_cams(cam_path(folder, id), maps, VOC_CLASSES)
+    return str(folder)
+
+
+def test_labels_by_probability_and_online_resume_to_the_same_network(tiny_voc: Path, tmp_path: Path) -> None:
+    flags = ["--probabilities", probabilities(tmp_path / "maps"), "--ignore-below", "0.3", "--online", "2"]
+    flags += ["--online-after", "1", "--online-features", "F2", "F3"]
+    assert segment(tiny_voc, tmp_path / "plain") == 0
+    assert segment(tiny_voc, tmp_path / "whole", *flags) == 0
+    assert not same(*(weights(tmp_path / name / "checkpoint.pt") for name in ("plain", "whole")))
+    state = torch.load(tmp_path / "whole/checkpoint.pt", weights_only=True)["settings"]
+    assert state["ignore_below"] == 0.3 and state["online"] == 2
+
+    interrupted, run = [], Training.run
+
+    def stop_after_the_first_check(training: Training, *arguments: Any) -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted.append(1)
+        run(training, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "run", stop_after_the_first_check)
+        assert segment(tiny_voc, tmp_path / "parts", *flags) == 130
+    assert segment(tiny_voc, tmp_path / "parts", *flags, "--resume") == 0
+    assert same(*(weights(tmp_path / name / "checkpoint.pt") for name in ("parts", "whole")))
+    assert segment(tiny_voc, tmp_path / "parts", *flags[:-3], "--resume") == 2  # another run
+    (tmp_path / "maps" / f"{TINY_IDS[0]}.npz").write_bytes((tmp_path / "maps" / f"{TINY_IDS[1]}.npz").read_bytes()[:-1])
+    assert segment(tiny_voc, tmp_path / "parts", *flags, "--resume") == 2  # on other maps
+
+
+def test_two_processes_label_online_like_one(tiny_voc: Path, tmp_path: Path) -> None:
+    flags = ["segment", "--root", str(tiny_voc), *QUICK, "--online", "1", "--online-after", "2"]
+    flags += ["--probabilities", probabilities(tmp_path / "maps")]
+    torchrun("train.py", *flags, "--out", str(tmp_path / "two"))
+    assert main([*flags, "--out", str(tmp_path / "one")]) == 0
     one, two = weights(tmp_path / "one/checkpoint.pt"), weights(tmp_path / "two/checkpoint.pt")
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=1e-3)
@@ -245,10 +294,15 @@ class TestPredict:
         (["--val-masks", "unsure"], "--val-masks: works only together with"),
         (["--network", "deeplabv9:resnet50"], "network 'deeplabv9:resnet50': expected deeplabv2:resnet101"),
         (["--scale-range", "2", "1"], "--scale-range: expected positive numbers"),
+        (["--ignore-below", "0.5"], "--ignore-below: works only together with --probabilities"),
+        (["--ignore-below", "2"], "--ignore-below: expected 0 to 1, got 2.0"),
+        (["--probabilities", "empty"], f"empty/{TINY_IDS[0]}.npz: no such file; every mask needs"),
+        (["--online", "1", "--online-features", "F9"], "stage F9: expected one of img, F1"),
         (["--steps", "0"], "--steps: expected at least 1, got 0"),
         (["--check-every", "0", "--steps", "0"], "expected at least 1"),
         (["--network", "lraspp:mobilenet_v3_large", "--weights", "random", "--batch-size", "1"], "needs at least 2"),
         (["--learning-rate", "1e36"], "the loss is not finite at step 2"),
+        (["--learning-rate", "1e36", "--online", "1", "--online-after", "1"], "the loss is not finite at step 2"),
     ],
 )
 def test_bad_input_is_named(

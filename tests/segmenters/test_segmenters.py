@@ -159,6 +159,22 @@ def test_loss_is_the_mean_over_labelled_pixels() -> None:
     assert network.losses(images(), torch.full_like(masks, 255))["segmentation"] == 0
 
 
+def test_labels_count_by_their_weights() -> None:
+    network = LiteSegmenter(small_backbone(), 4).eval()
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(0, 4, (2, 65, 81), generator=generator)
+    masks[1, 30:] = 255
+    weights = torch.rand(2, 65, 81, generator=generator)
+    each = F.cross_entropy(network(images()), masks, ignore_index=255, reduction="none")
+    expected = (each * weights).sum() / weights[masks != 255].sum()
+    torch.testing.assert_close(network.losses(images(), masks, weights)["segmentation"], expected)
+    # A label of weight 0 is none, and a factor on all weights changes nothing.
+    halved = torch.where(torch.arange(81) < 40, 0.5, 0).expand(2, 65, 81)
+    left = masks.where(halved > 0, 255)
+    losses = [network.losses(images(), *labels)["segmentation"] for labels in ((masks, halved), (left,))]
+    torch.testing.assert_close(*losses)
+
+
 class _Brightness(Segmenter):
     """Two classes: dark, and bright in the left half of the image alone."""
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from tqdm import tqdm
 
 from torch_svm_seg.cli.options.data import DataOptions
+from torch_svm_seg.cli.options.noise import CertaintyOptions, OnlineOptions
 from torch_svm_seg.cli.options.option import group, option
 from torch_svm_seg.cli.options.run import TrainingRunOptions
 from torch_svm_seg.cli.options.training import FileSources, SGDOptions, training_record, training_settings
@@ -167,6 +168,8 @@ class Settings:
 
     data: DataOptions = group()
     network: NetworkOptions = group()
+    certainty: CertaintyOptions = group()
+    online: OnlineOptions = group()
     training: StepOptions = group(momentum=0.9, weight_decay=5e-4)
     validation: ValidationOptions = group()
     run: TrainingRunOptions = group(out=Path("out/segment"))
@@ -179,7 +182,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     validation = settings.validation.open(settings.data, data.ids, rank)
     how = training_settings(settings.training, settings.run, steps=settings.training.steps)
     network = _network(settings, data, how, number)
-    crops = MaskedCrops(data, how.crop_size, settings.training.scale_range, network.fill.cpu(), how.seed)
+    weights = settings.certainty.open(data)
+    crops = MaskedCrops(data, how.crop_size, settings.training.scale_range, network.fill.cpu(), how.seed, weights)
 
     def score() -> dict[str, float]:
         if validation is None:
@@ -189,7 +193,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
 
     training_run = TrainingRun(
         settings.run.out,
-        Training(network, crops, how, rank, number),
+        Training(network, crops, how, rank, number, settings.online.labels(network, how)),
         training_record(settings, how, settings.data, crops, _files(validation)) | {"method": METHOD},
         data.class_names,
         measured=("val_miou", "val_pixel_accuracy"),

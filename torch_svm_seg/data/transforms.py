@@ -109,8 +109,14 @@ def random_crop(image: Tensor, size: int, fill: Tensor, generator: torch.Generat
 
 
 def random_masked_crop(
-    image: Tensor, mask: Tensor, size: int, scales: tuple[float, float], fill: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+    image: Tensor,
+    mask: Tensor,
+    size: int,
+    scales: tuple[float, float],
+    fill: Tensor,
+    generator: torch.Generator,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, ...]:
     """Show an image and its mask in a square, at random, by the recipe of DeepLab.
 
     Args:
@@ -120,9 +126,11 @@ def random_masked_crop(
         scales: Smallest and largest factor on the image's size.
         fill: Colour of the padding, (3, 1, 1).
         generator: Source of the choices.
+        weights: Weight of each label, (H, W).
 
     Returns:
-        The crop, RGB 0..255, float32 of shape (3, size, size), and its class ids, int64 (size, size), 255 in padding.
+        The crop, RGB 0..255, float32 of shape (3, size, size), its class ids, int64 (size, size), 255 in padding, and
+        their weights, 0 in padding, if there are any.
 
     Example:
         >>> image, mask = torch.zeros(3, 60, 80, dtype=torch.uint8), torch.zeros(60, 80, dtype=torch.long)
@@ -133,8 +141,11 @@ def random_masked_crop(
     """
     longest = max(mask.shape) / size
     placement = random_placement(mask.shape, size, (scales[0] * longest, scales[1] * longest), generator)
-    unlabelled = torch.full((1, 1, 1), VOID)
-    return placement.apply(image, fill.float()), placement.apply(mask[None], unlabelled, nearest=True)[0]
+    crop = placement.apply(image, fill.float())
+    labels = placement.apply(mask[None], torch.full((1, 1, 1), VOID), nearest=True)[0]
+    if weights is None:
+        return crop, labels
+    return crop, labels, placement.apply(weights[None], torch.zeros(1, 1, 1), nearest=True)[0]
 
 
 def resize_longest_side(image: Tensor, length: int, multiple: int = 1) -> Tensor:

@@ -3,11 +3,15 @@
 Pretrained layers keep BatchNorm on its running statistics in training, as DeepLab does: batches are small.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.tensors import resize
 from torch_svm_seg.training.distributed import mean_over_processes
 from torch_svm_seg.training.trainable import Trainable
@@ -75,6 +79,31 @@ class Segmenter(Trainable):
         inside = set(self._pretrained[0].modules())
         return any(isinstance(module, _BatchNorm) and module not in inside for module in self.modules())
 
+    def check_stages(self, names: Sequence[str]) -> Backbone:
+        """Return the pretrained part.
+
+        Raises:
+            InputError: It does not have the stages of these names.
+        """
+        backbone = self._pretrained[0]
+        if not isinstance(backbone, Backbone):
+            raise InputError(f"{type(self).__name__}: its pretrained part has no stages to take features of")
+        if unknown := [name for name in names if name not in backbone.stage_names]:
+            raise InputError(f"stage {unknown[0]}: expected one of {', '.join(backbone.stage_names)}")
+        return backbone
+
+    def stages(self, images: Tensor, names: Sequence[str]) -> list[Tensor]:
+        """Return feature maps of the pretrained part, (B, C, h, w) each.
+
+        Args:
+            images: RGB images from 0 to 255, (B, 3, H, W).
+            names: Names of the stages, such as ``"F4"``.
+
+        Raises:
+            InputError: The pretrained part has no such stage.
+        """
+        return list(self.check_stages(names).stages(images, names).values())
+
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes, h, w) at the network's own resolution.
 
@@ -87,16 +116,19 @@ class Segmenter(Trainable):
         """Return the logits at each pixel."""
         return resize(self.coarse_logits(images).float(), images.shape[-2:])
 
-    def losses(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """Return the cross entropy, the mean over the labelled pixels of the batch.
+    def losses(self, images: Tensor, masks: Tensor, weights: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the cross entropy, the weighted mean over the labelled pixels of the batch.
 
         Args:
             images: RGB images from 0 to 255, (B, 3, H, W).
             masks: Class ids, int64 (B, H, W); 255 is no label.
+            weights: Weight of each label, from 0 to 1, (B, H, W); by default 1.
         """
+        labelled = (masks != VOID).float()
+        weights = labelled if weights is None else labelled * weights
         # On several processes the mean is over all of their pixels, not a mean of means.
-        labelled = mean_over_processes((masks != VOID).sum().float()).clamp_min(1).to(images.device)
-        loss = F.cross_entropy(self(images), masks, ignore_index=VOID, reduction="sum") / labelled
+        total = mean_over_processes(weights.sum()).clamp_min(1).to(images.device)
+        loss = (F.cross_entropy(self(images), masks, ignore_index=VOID, reduction="none") * weights).sum() / total
         return {"segmentation": loss}
 
     def train(self, mode: bool = True) -> "Segmenter":

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +19,28 @@ from torch_svm_seg.training.distributed import gathered
 from torch_svm_seg.training.trainable import Crops
 
 
+class LabelWeights(Protocol):
+    """Gives the labels of masks a weight.
+
+    Example:
+        >>> class Half:
+        ...     def __call__(self, index, mask):
+        ...         return torch.full(mask.shape, 0.5)
+        ...
+        ...     def sources(self, index):
+        ...         return ("a half",)
+        >>> weights: LabelWeights = Half()
+    """
+
+    def __call__(self, index: int, mask: Tensor) -> Tensor:
+        """Return the weight of each label of an image's mask (H, W), float32 from 0 to 1."""
+
+    def sources(self, index: int) -> Sequence[Source]:
+        """Return the files that the weights come from, or texts that stand for them."""
+
+
 class MaskedCrops(Crops):
-    """A random crop of each image, with its mask.
+    """A random crop of each image, with its mask, and the weights of its labels if there are any.
 
     Args:
         dataset: Images with masks.
@@ -27,6 +48,7 @@ class MaskedCrops(Crops):
         scales: Smallest and largest factor on an image's size.
         fill: Colour of the padding, (3, 1, 1).
         seed: Seed of the random choices.
+        weights: Weights of the labels.
 
     Example:
         >>> from torch_svm_seg.data.embedded import embedded_sample
@@ -35,24 +57,34 @@ class MaskedCrops(Crops):
         (torch.Size([3, 64, 64]), torch.Size([64, 64]))
     """
 
-    def __init__(self, dataset: ImageDataset, size: int, scales: tuple[float, float], fill: Tensor, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        size: int,
+        scales: tuple[float, float],
+        fill: Tensor,
+        seed: int,
+        weights: LabelWeights | None = None,
+    ) -> None:
         super().__init__(seed)
-        self._dataset, self._size, self._scales, self._fill = dataset, size, scales, fill
+        self._dataset, self._size, self._scales, self._fill, self._weights = dataset, size, scales, fill, weights
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return a crop (3, size, size) and its class ids, int64 (size, size), 255 in padding."""
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        """Return a crop (3, size, size), its class ids, int64 (size, size), 255 in padding, and their weights."""
         item = self._dataset[index]
         if item.mask is None:
             raise InputError(f"{item.id}: no mask to train on")
+        weights = None if self._weights is None else self._weights(index, item.mask)
         generator = self.generator(index)
-        return random_masked_crop(item.image, item.mask, self._size, self._scales, self._fill, generator)
+        return random_masked_crop(item.image, item.mask, self._size, self._scales, self._fill, generator, weights)
 
     def sources(self, index: int) -> Sequence[Source]:
-        """Return the image and its mask."""
-        return self._dataset.sources(index)
+        """Return the image, its mask, and what its weights come from."""
+        more = () if self._weights is None else self._weights.sources(index)
+        return (*self._dataset.sources(index), *more)
 
 
 @dataclass(frozen=True)

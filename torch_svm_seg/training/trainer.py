@@ -21,6 +21,9 @@ from torch_svm_seg.tensors import hash_integers
 from torch_svm_seg.training.distributed import mean_over_processes
 from torch_svm_seg.training.trainable import Crops, Trainable
 
+Relabel = Callable[[int, Tensor, list[Tensor]], list[Tensor]]
+"""Returns the labels to train on in place of those of a batch, given the number of steps done and the images."""
+
 # Power of the learning rate's decay in SIPE and IRN.
 _DECAY_POWER = 0.9
 
@@ -77,6 +80,7 @@ class Training:
         settings: Settings of the training.
         rank: Number of this process.
         processes: Number of processes; all of them build the same objects and call the same methods.
+        relabel: Changes the labels of batches, each process those of its part; by the network as it is, if need be.
 
     Attributes:
         network: The network.
@@ -94,10 +98,17 @@ class Training:
     """
 
     def __init__(
-        self, network: Trainable, crops: Crops, settings: TrainingSettings, rank: int = 0, processes: int = 1
+        self,
+        network: Trainable,
+        crops: Crops,
+        settings: TrainingSettings,
+        rank: int = 0,
+        processes: int = 1,
+        relabel: Relabel | None = None,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster, on the CPU too
         self._crops, self._settings, self._rank, self._processes = crops, settings, rank, processes
+        self._relabel = relabel
         self._batch_size = min(settings.batch_size, len(crops))
         if self._batch_size % processes:
             raise InputError(
@@ -144,6 +155,8 @@ class Training:
                 torch.manual_seed(int(hash_integers(self._settings.seed, self.step, self._rank)))
                 rate = float(self._schedule.get_last_lr()[0])
                 images, *labels = (part.to(device, non_blocking=True) for part in batch)
+                if self._relabel is not None:
+                    labels = self._relabel(self.step, images, labels)
                 losses = self._update(images, labels)
                 report(Step(self.step, rate, losses))
 
