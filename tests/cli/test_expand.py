@@ -383,3 +383,40 @@ def test_seeds_are_expanded_where_some_have_no_truth(tiny_voc: Path, tmp_path: P
     flags += ["--supervision", "seed", "--seeds", str(voc / "SegmentationClass"), "--out", str(tmp_path / "out")]
     assert main([*flags, "--agreement", "none", "--samples-per-class", "50"]) == 0
     assert (tmp_path / "out" / "overview.png").is_file()
+
+
+def test_regions_vote_and_a_bad_file_of_them_skips_its_image(
+    tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    halves = torch.zeros(60, 80, dtype=torch.uint8)
+    halves[:, 40:] = 9
+    for id in TRAIN[1:]:
+        (tmp_path / "regions").mkdir(exist_ok=True)
+        Image.fromarray(halves.numpy()).save(tmp_path / "regions" / f"{id}.png")
+    given = ["--regions", str(tmp_path / "regions"), "--refine", "none", "regions"]
+    assert run(tiny_voc, tmp_path / "out", *given) == 1
+    assert f"{TRAIN[0]}.png" in capsys.readouterr().out
+    for id in TRAIN[1:]:
+        voted = read_mask(tmp_path / "out" / "F3+regions" / f"{id}.png")
+        assert len(voted[:, :40].unique()) == len(voted[:, 40:].unique()) == 1
+    # Other regions: the masks are made anew.
+    Image.new("L", (80, 60)).save(tmp_path / "regions" / f"{TRAIN[1]}.png")
+    shutil.copy(tmp_path / "regions" / f"{TRAIN[2]}.png", tmp_path / "regions" / f"{TRAIN[0]}.png")
+    assert run(tiny_voc, tmp_path / "out", *given) == 0
+    assert "2 images expanded, 1 were there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--refine", "regions"], "--refine regions and --regions DIR: each works only together with the other"),
+        (["--regions", "."], "--refine regions and --regions DIR: each works only together with the other"),
+        (["--regions-void", "0"], "--regions-void: works only together with --regions"),
+        (["--refine", "regions", "--regions", "nowhere"], "nowhere: not a folder"),
+    ],
+)
+def test_regions_and_their_refinement_belong_together(
+    tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
+) -> None:
+    assert run(tiny_voc, tmp_path / "out", *given) == 2
+    assert message in capsys.readouterr().err

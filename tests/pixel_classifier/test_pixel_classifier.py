@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, prior_on_grid
+from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, posterior_of, prior_on_grid
 from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, confident_cells, draw_samples
 
 COLOURS = torch.tensor([[40.0, 40, 40], [200, 60, 60], [60, 60, 200]])
@@ -75,12 +75,22 @@ def test_other_images_mend_what_the_maps_miss(data: list[tuple[Tensor, Tensor, T
 def test_probabilities_sum_to_one_and_follow_the_prior(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
     classifier = fitted(data, number=1)
     image, activation, _ = data[0]
-    posterior = classifier.posterior(classifier.features(image), prior_on_grid(activation, (24, 24)), (0, 1))
+    logits = classifier.logits(classifier.features(image), (0, 1))
+    posterior = posterior_of(logits, prior_on_grid(activation, (24, 24)))
     torch.testing.assert_close(posterior.sum(-1), torch.ones(24, 24))
     certain = torch.tensor([0.0, 1.0]).expand(5, 2)
-    torch.testing.assert_close(classifier.posterior(torch.rand(5, 3), certain, (0, 1)), certain)
-    nothing = classifier.posterior(torch.rand(5, 3), torch.zeros(5, 2), (0, 1))
+    torch.testing.assert_close(posterior_of(torch.rand(5, 2), certain), certain)
+    nothing = posterior_of(torch.rand(5, 2), torch.zeros(5, 2))
     assert bool((nothing == 0).all())
+
+
+def test_at_full_size_the_prior_keeps_its_borders() -> None:
+    """A classifier that knows nothing leaves the prior as it is, to the pixel."""
+    image, mask = torch.rand(3, 24, 24) * 255, torch.randint(0, 2, (24, 24))
+    activation = torch.where(torch.stack([mask == 0, mask == 1]), 0.9, 0.1)
+    maps = classifier_of_colours()(image, activation, (0, 1), full_size=True)
+    assert maps.background is not None
+    torch.testing.assert_close(torch.stack([maps.background, maps.maps[0]]), activation)
 
 
 def test_rounds_repeat_exactly_and_the_seed_matters(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:

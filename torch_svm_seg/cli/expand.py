@@ -16,9 +16,7 @@ Then ``evaluate.py --predictions runs/voc`` scores the masks again, as tables in
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cam.classifier import Classifier
@@ -36,12 +34,11 @@ from torch_svm_seg.cli.options.option import (
     read_options,
     recorded,
 )
-from torch_svm_seg.cli.options.refinement import RefinementOptions
+from torch_svm_seg.cli.options.refinement import MaskOptions
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
 from torch_svm_seg.cli.options.sparse import FORMS, OtherImageOptions, SharedOptions, SparseOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
-from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.provenance import RunSettings
@@ -63,26 +60,6 @@ EXIT_CODES = (
     "exit code: 0 if every image has its masks; 1 if some were skipped, which the summary lists; 2 if the arguments or"
     " the data cannot be used, or writing failed; 130 if interrupted: the same command continues where it stopped"
 )
-
-
-@dataclass(frozen=True)
-class MaskOptions(RefinementOptions, WalkOptions):
-    """The refinements of the SVM's probabilities."""
-
-    title: ClassVar = "refinement"
-
-    refine: tuple[str, ...] = option(
-        ("none",),
-        metavar="HOW",
-        help="refinements of the SVM's calibrated probabilities, each written beside the others: none, crf, pamr, par, "
-        "irn, walk (between similar features of --backbone), or several in a row such as crf+pamr",
-    )
-    ignore_below: float = option(
-        0.0,
-        metavar="P",
-        help="write 255 where the most likely class is less likely than P, for networks that are trained on the masks; "
-        "scored, such pixels count as misses (default: 0, nowhere)",
-    )
 
 
 @dataclass(frozen=True)
@@ -233,15 +210,14 @@ def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
     owner = others.classifier.to(device) if others else classifier
     own = owner.backbone if owner and not settings.features.backbone else settings.features.load()
     backbone = settings.features.open(own).to(device)
-    walk = partial(settings.masks.open_walk, backbone)
     supervision = _supervision(settings, dataset, classifier)
     fitted_to = settings.shared.open(dataset, supervision)
     return ExpansionRun(
         backbone,
         {name: _labeller(settings).to(device) for name in settings.features.features or ()},
-        fitted_to.supervise() if fitted_to else supervision,
+        settings.masks.with_regions(fitted_to.supervise() if fitted_to else supervision),
         {name: BASELINES[name]().to(device) for name in settings.seeds.baselines},
-        {name: settings.masks.open(name, device, walk=walk) for name in settings.masks.refine},
+        settings.masks.open_refinements(device, backbone),
         settings.run.out,
         device,
         settings.masks.ignore_below,

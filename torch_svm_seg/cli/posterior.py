@@ -11,6 +11,7 @@ from torch_svm_seg.cli.options.maps import SeedFileOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.pipeline.image_run import ImageRun
+from torch_svm_seg.pipeline.supervision import MaskSeeds
 from torch_svm_seg.pixel_classifier.classifier import load_pixel_classifier
 
 HELP = "multiply class activation maps, or masks, by the probabilities of a pixel classifier"
@@ -45,12 +46,13 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     dataset, out = settings.data.open(), settings.run.out
     classifier = load_pixel_classifier(settings.classifier.pixels, dataset.class_names)
     classifier.to(settings.run.choose_device())
-    cams = settings.maps.open_files(settings.data, settings.labels, dataset)
+    seeds = settings.maps.open_files(settings.data, settings.labels, dataset)
     paths = [cam_path(out, id) for id in dataset.ids]
 
     def write(index: int) -> None:
-        seed = cams.read(dataset, index)
-        save_cams(paths[index], classifier(seed.image, seed.known, seed.classes or ()), dataset.class_names)
+        seed = seeds.read(dataset, index)
+        maps = classifier(seed.image, seed.known, seed.classes or (), full_size=isinstance(seeds, MaskSeeds))
+        save_cams(paths[index], maps, dataset.class_names)
 
     image_run = ImageRun(dataset, out, recorded(settings), settings.run.overwrite, rank, number)
-    return image_run.write_each(paths, write, partial(cams.sources, dataset))
+    return image_run.write_each(paths, write, partial(seeds.sources, dataset))

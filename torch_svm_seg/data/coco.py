@@ -8,14 +8,20 @@ annotations; crowds lie below all other objects and are of their class.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torch_svm_seg.data.coco_json import AnnotatedImage, Instance, annotated_images, class_names_of, is_coco
+from torch_svm_seg.data.coco_json import (
+    AnnotatedImage,
+    Instance,
+    annotated_images,
+    class_names_of,
+    decode_run_lengths,
+    is_coco,
+)
 from torch_svm_seg.data.constants import IMAGE_SUFFIXES
 from torch_svm_seg.data.dataset import Conventions, ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -185,7 +191,7 @@ def semantic_mask(image: AnnotatedImage, paint: Rasterize) -> Tensor:
 
 def _painted(instance: Instance, height: int, width: int, paint: Rasterize) -> NDArray[np.bool_]:
     if isinstance(instance.outline, dict):
-        return _decoded(instance.outline, height, width)
+        return decode_run_lengths(instance.outline, (height, width))
     polygons = [_inside(polygon, height, width) for polygon in instance.outline if len(polygon) >= 6]
     return paint(polygons, height, width) > 0
 
@@ -195,34 +201,6 @@ def _inside(polygon: NDArray[np.float32], height: int, width: int) -> NDArray[np
     if polygon.ndim != 1 or len(polygon) % 2 or not np.isfinite(polygon).all():
         raise ValueError("a polygon is not a list of finite x and y in turn")
     return np.clip(polygon.reshape(-1, 2), 0, [width, height]).astype(np.float32).reshape(-1)
-
-
-def _decoded(lengths: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
-    """Return where an object is by run lengths along columns, outside and inside in turn."""
-    if list(lengths["size"]) != [height, width]:
-        raise ValueError(f"run lengths of size {lengths['size']}, but the image has {[height, width]}")
-    counts = lengths["counts"]
-    counts = np.asarray(_unpacked(counts) if isinstance(counts, str) else counts, dtype=np.int64)
-    if (counts < 0).any() or (counts > height * width).any() or counts.sum() != height * width:
-        raise ValueError("run lengths do not add up to the image's pixels")
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
-
-
-def _unpacked(text: str) -> list[int]:
-    """Return the run lengths that COCO's text packs: five bits per character, from the third on as differences."""
-    counts: list[int] = []
-    value = shift = 0
-    for code in text.encode("ascii"):
-        bits = code - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value = shift = 0
-    return counts
 
 
 def _rasterizer() -> Rasterize | None:

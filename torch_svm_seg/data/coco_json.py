@@ -155,6 +155,33 @@ def image_labels(content: Mapping[str, Any], class_names: Sequence[str]) -> Iter
         yield PurePosixPath(image["file_name"]).name, tuple(sorted(shown[image["id"]]))
 
 
+def decode_run_lengths(lengths: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return where an object is by run lengths along columns, outside and inside in turn.
+
+    Args:
+        lengths: ``size``, height and width; and ``counts``, a list of numbers or the text that COCO packs them in.
+        size: Height and width of the image.
+
+    Returns:
+        Bool (H, W).
+
+    Raises:
+        ValueError: The run lengths are of another size, or do not add up to the image's pixels.
+
+    Example:
+        >>> decode_run_lengths({"size": [2, 3], "counts": [2, 2, 2]}, (2, 3)).astype(int).tolist()
+        [[0, 1, 0], [0, 1, 0]]
+    """
+    height, width = size
+    if list(lengths["size"]) != [height, width]:
+        raise ValueError(f"run lengths of size {lengths['size']}, but the image has {[height, width]}")
+    counts = lengths["counts"]
+    counts = np.asarray(_unpacked(counts) if isinstance(counts, str) else counts, dtype=np.int64)
+    if (counts < 0).any() or (counts > height * width).any() or counts.sum() != height * width:
+        raise ValueError("run lengths do not add up to the image's pixels")
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
 def _by_id(categories: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(categories, key=lambda category: int(category["id"]))
 
@@ -168,3 +195,20 @@ def _instance(annotation: Mapping[str, Any], class_ids: Mapping[Any, int]) -> In
         raise TypeError("segmentation is neither polygons nor run lengths")
     area = float(annotation.get("area", 0.0))
     return Instance(class_ids[annotation["category_id"]], bool(annotation.get("iscrowd", 0)), area, outline)
+
+
+def _unpacked(text: str) -> list[int]:
+    """Return the run lengths that COCO's text packs: five bits per character, from the third on as differences."""
+    counts: list[int] = []
+    value = shift = 0
+    for code in text.encode("ascii"):
+        bits = code - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts

@@ -33,3 +33,6 @@ MASK_SUFFIXES = (".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff")
 
 VOID = 255
 """The id of pixels without a label, such as the borders of VOC's objects: never trained on, never scored."""
+
+NO_REGION = -1
+"""Number of the region of pixels that lie in none."""

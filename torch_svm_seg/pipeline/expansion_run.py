@@ -30,7 +30,7 @@ from torch_svm_seg.pipeline.readings import Reading, batches, read_ahead
 from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.pixel_classifier.other_images import OtherImages
-from torch_svm_seg.refine import refine
+from torch_svm_seg.refine import RegionVote, refine
 
 UNREFINED = "none"
 Labeller = StudyLabeller | FittedLabeller | SelfTraining | BoxLabeller
@@ -58,7 +58,8 @@ class ExpansionRun:
             stages, or several fused, as F3+F4.
         supervision: Gives what is known.
         baselines: Labellers without features, by name.
-        refinements: Modules to apply one after the other to probabilities, by name; ``"none"`` has none.
+        refinements: Modules to apply one after the other to probabilities, by name; ``"none"`` has none. A
+            ``RegionVote`` is of the regions that the supervision gives.
         out: Folder to write to.
         device: Where to compute.
         ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
@@ -168,8 +169,9 @@ class ExpansionRun:
             ImageEntry(one.known.id, one.sources, unseeded=unseeded, notes=one.known.notes)
             for one, unseeded in zip(group, _unseeded(known), strict=True)
         ]
+        write = partial(self._label, images=images, known=known, ids=ids, group=group, entries=entries)
         for name, baseline in self.baselines.items():
-            self._label(name, partial(baseline, images, known), images, known, ids, entries)
+            write(name, partial(baseline, images, known))
         wanted = {stage for name in self.labellers for stage in fused_stages(name)}
         wanted |= set(self.others.classifier.stages if self.others else ())
         stages = self.backbone.stages(images, wanted) if wanted else {}
@@ -179,8 +181,7 @@ class ExpansionRun:
             more["others"] = self.others.scores(stages, known, ids[:number], more.get("certainty"))
         for name, labeller in self.labellers.items():
             maps = [stages[stage] for stage in fused_stages(name)]
-            labelled = partial(labeller, images, maps, known, **more)
-            self._label(name, labelled, images, known, ids, entries)
+            write(name, partial(labeller, images, maps, known, **more))
         return entries
 
     def _label(
@@ -190,6 +191,7 @@ class ExpansionRun:
         images: Tensor,
         known: Tensor,
         ids: Tensor,
+        group: Sequence[Reading],
         entries: Sequence[ImageEntry],
     ) -> None:
         """Have a batch labelled, write its masks with each refinement, and note the time and what was restored.
@@ -204,7 +206,8 @@ class ExpansionRun:
         labelling_seconds = time.perf_counter() - start
         for refinement, steps in self.refinements.items():
             start = time.perf_counter()
-            found = label(refine(steps, images, labelling.probabilities), seeds) if steps else labelling
+            own = [_on_regions(step, group) for step in steps]
+            found = label(refine(own, images, labelling.probabilities), seeds) if steps else labelling
             masks = ids[self._sure(found)].cpu()
             name, seconds = _mask_name(base, refinement), labelling_seconds + time.perf_counter() - start
             restored = found.restored or (0,) * len(entries)
@@ -243,6 +246,13 @@ def _of_classes_present(group: Sequence[Supervised]) -> tuple[Tensor, Tensor]:
     for planes, one in zip(activation, group, strict=True):
         planes[[classes.index(id) for id in one.classes or ()]] = one.known.to(planes)
     return activation, ids
+
+
+def _on_regions(step: nn.Module, group: Sequence[Reading]) -> nn.Module:
+    """Return a refinement of a batch: a vote of regions is given theirs."""
+    if not isinstance(step, RegionVote):
+        return step
+    return step.on(torch.stack([one.known.regions for one in group if one.known.regions is not None]))
 
 
 def _certainty(group: Sequence[Reading], device: torch.device) -> dict[str, Tensor]:

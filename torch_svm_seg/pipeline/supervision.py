@@ -16,6 +16,7 @@ from torch_svm_seg.data.mask_forms import used_values
 from torch_svm_seg.data.notes import first_few
 from torch_svm_seg.data.provenance import Source
 from torch_svm_seg.data.reading import PathLike
+from torch_svm_seg.data.regions import RegionFiles
 from torch_svm_seg.refine.probabilities import label_probabilities
 
 
@@ -29,6 +30,7 @@ class Supervised(NamedTuple):
         classes: Ids of the classes with activation, the background first; None for class ids.
         notes: Notes on how the files were read.
         certainty: Weight of each class id in the loss, (H, W); None if all weigh alike.
+        regions: Number of each pixel's region, -1 where it lies in none, (H, W); None if there are no regions.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Supervised(NamedTuple):
     classes: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
     certainty: Tensor | None = None
+    regions: Tensor | None = None
 
     def class_ids(self, channels: Tensor) -> Tensor:
         """Return the class ids of channels of the activation, by their number; 255 stays.
@@ -143,6 +146,29 @@ class MaskSeeds:
         if self._masks is None:
             self._masks = dataset.mask_folder(self.folder, self.form)
         return self._masks
+
+
+@dataclass
+class WithRegions:
+    """Another supervision, with the regions of each image.
+
+    Attributes:
+        supervision: Gives what is known about pixels.
+        files: Gives the regions.
+    """
+
+    supervision: Supervision
+    files: RegionFiles
+
+    def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        """Read an image with what is known about its pixels and its regions."""
+        known = self.supervision.read(dataset, index)
+        height, width = known.image.shape[1:]
+        return known._replace(regions=self.files.read(known.id, (height, width)))
+
+    def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        """Return all that the supervision depends on, and the file of the regions."""
+        return (*self.supervision.sources(dataset, index), self.files.path(dataset.ids[index]))
 
 
 def _trusted(mask: Tensor, present: Sequence[int], confidence: float) -> Tensor:

@@ -72,29 +72,44 @@ class PixelClassifier(nn.Module):
         size = max((maps.shape[2:] for maps in own), key=lambda grid: grid[0] * grid[1])
         return torch.cat([resize(maps, size) for maps in own], 1).float()
 
-    def posterior(self, features: Tensor, prior: Tensor, classes: Sequence[int]) -> Tensor:
-        """Return the probability of some classes, (..., n), from features (..., D) and their prior (..., n).
-
-        A class whose prior is 0 has probability 0, and where no class has any, all are 0.
-        """
+    def logits(self, features: Tensor, classes: Sequence[int]) -> Tensor:
+        """Return the logits of some classes, (..., n), from features (..., D)."""
         own = list(classes)
         with full_precision(features.device):
-            scores = SLOPE * LinearScores(self.weight[:, own], self.intercept[own])(features)
-        return normalize(scores.masked_fill(prior <= 0, -torch.inf).softmax(-1).nan_to_num(0) * prior)
+            return SLOPE * LinearScores(self.weight[:, own], self.intercept[own])(features)
 
     @torch.no_grad()
-    def forward(self, image: Tensor, activation: Tensor, classes: Sequence[int]) -> ActivationMaps:
+    def forward(
+        self, image: Tensor, activation: Tensor, classes: Sequence[int], full_size: bool = False
+    ) -> ActivationMaps:
         """Return the posterior of an image's classes as maps, with a background of their own.
 
         Args:
             image: RGB image from 0 to 255, (3, H, W).
             activation: Activation of the classes, at least 0, (n, H, W). As probabilities, it is the prior.
             classes: Their ids, the background's 0 first.
+            full_size: Return maps of the image's size, for an activation with sharp borders such as a mask's; by
+                default they are on the features' grid.
         """
         features = self.features(image)
-        prior = prior_on_grid(activation, (features.shape[0], features.shape[1])).to(features.device)
-        maps = self.posterior(features, prior, classes).permute(2, 0, 1)
+        logits, size = self.logits(features, classes), (features.shape[0], features.shape[1])
+        if full_size:
+            size = (image.shape[1], image.shape[2])
+            logits = resize(logits.permute(2, 0, 1)[None], size)[0].permute(1, 2, 0)
+        maps = posterior_of(logits, prior_on_grid(activation, size).to(logits.device)).permute(2, 0, 1)
         return ActivationMaps(tuple(classes[1:]), maps[1:], (image.shape[1], image.shape[2]), maps[0])
+
+
+def posterior_of(logits: Tensor, prior: Tensor) -> Tensor:
+    """Return the probability of classes, (..., n), from their logits and their prior.
+
+    A class whose prior is 0 has probability 0, and where no class has any, all are 0.
+
+    Example:
+        >>> posterior_of(torch.tensor([0.0, 0.0, 9.0]), torch.tensor([0.75, 0.25, 0.0])).tolist()
+        [0.75, 0.25, 0.0]
+    """
+    return normalize(logits.masked_fill(prior <= 0, -torch.inf).softmax(-1).nan_to_num(0) * prior)
 
 
 def load_pixel_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> PixelClassifier:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.expansion.sampling import confident_labels
-from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, prior_on_grid
+from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, posterior_of, prior_on_grid
 from torch_svm_seg.svm.least_squares import ClassMoments
 from torch_svm_seg.tensors import hash_integers
 from torch_svm_seg.training.distributed import sum_over_processes
@@ -31,7 +31,7 @@ class GridSamples:
     def posterior(self, classifier: PixelClassifier) -> Tensor:
         """Return the classes' probabilities by a classifier, on the CPU, (n, classes)."""
         features, prior = (values.float().to(classifier.weight.device) for values in (self.features, self.prior))
-        return classifier.posterior(features, prior, self.classes).cpu()
+        return posterior_of(classifier.logits(features, self.classes), prior).cpu()
 
 
 def draw_samples(

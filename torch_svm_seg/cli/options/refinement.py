@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
 
+from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.cli.options.option import option
+from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.regions import RegionFiles
 from torch_svm_seg.irn import load_irn
 from torch_svm_seg.pipeline.expansion_run import UNREFINED
-from torch_svm_seg.refine import PAMR, DenseCRF
+from torch_svm_seg.pipeline.supervision import Supervision, WithRegions
+from torch_svm_seg.refine import PAMR, DenseCRF, RegionVote
 from torch_svm_seg.refine.dense_crf import PRESETS
 
 
@@ -49,3 +55,60 @@ class RefinementOptions:
         if "irn" in chosen and self.irn_weights is None:
             raise InputError("--refine irn: needs --irn-weights FILE, which `train.py irn` writes")
         return [steps[step]().to(device) for step in chosen]
+
+
+@dataclass(frozen=True)
+class MaskOptions(RefinementOptions, WalkOptions):
+    """The refinements of the SVM's probabilities."""
+
+    title: ClassVar = "refinement"
+
+    refine: tuple[str, ...] = option(
+        ("none",),
+        metavar="HOW",
+        help="refinements of the SVM's calibrated probabilities, each written beside the others: none, crf, pamr, par, "
+        "irn, walk (between similar features of --backbone), regions (the mean over each of --regions), or several in "
+        "a row such as crf+pamr",
+    )
+    regions: Path | None = option(
+        None,
+        metavar="DIR",
+        content=True,
+        help="regions of each image, for the refinement regions: ID.png, each value or colour is one, or ID.json, "
+        "masks of Segment Anything by run lengths",
+    )
+    regions_void: int | None = option(None, metavar="V", help="value of ID.png in --regions that is no region")
+    ignore_below: float = option(
+        0.0,
+        metavar="P",
+        help="write 255 where the most likely class is less likely than P, for networks that are trained on the masks; "
+        "scored, such pixels count as misses (default: 0, nowhere)",
+    )
+
+    def open_refinements(self, device: torch.device, backbone: Backbone) -> dict[str, list[nn.Module]]:
+        """Build the refinements, by name.
+
+        Args:
+            device: Where they will run.
+            backbone: Gives the features of the walk.
+
+        Raises:
+            InputError: See :meth:`RefinementOptions.open` and :meth:`WalkOptions.open_walk`.
+        """
+        walk = partial(self.open_walk, backbone)
+        return {name: self.open(name, device, walk=walk, regions=RegionVote) for name in self.refine}
+
+    def with_regions(self, supervision: Supervision) -> Supervision:
+        """Return a supervision that gives the regions of images, too, where a refinement needs them.
+
+        Raises:
+            InputError: They are needed and not given, or given and not needed, or there is no such folder.
+        """
+        needed = any("regions" in name.split("+") for name in self.refine)
+        if needed != (self.regions is not None):
+            raise InputError("--refine regions and --regions DIR: each works only together with the other")
+        if self.regions_void is not None and not needed:
+            raise InputError("--regions-void: works only together with --regions")
+        if self.regions is None:
+            return supervision
+        return WithRegions(supervision, RegionFiles(self.regions, self.regions_void))
