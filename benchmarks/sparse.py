@@ -2,7 +2,7 @@
 
     python -m benchmarks.sparse --root DIR --list LIST --points clicks.json --every 4
     python -m benchmarks.sparse --root DIR --list LIST --scribbles CUES --every 4 --peers
-    python -m benchmarks.sparse --root DIR --list LIST --simulate 1 3 5 10 --every 10
+    python -m benchmarks.sparse --root DIR --list LIST --simulate 1 3 5 10 --every 10 --helpers clicks.json
 
 All rows see the same labels and features. Features are computed once an image, and kept in ``--cache DIR`` if it is
 given. Peers learn from the labelled pixels and label the cells of the features' grid; their scores are interpolated.
@@ -11,7 +11,7 @@ error.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
+from benchmarks.simulated_clicks import numbered, simulated
 from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import read_mask
-from torch_svm_seg.data.points import Point, draw_points, read_points
+from torch_svm_seg.data.points import read_points
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import SVMExpander
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     labels.add_argument("--points", help="clicks, as expand.py reads them")
     labels.add_argument("--scribbles", help="folder of ID.png, resized to the image without interpolation")
     labels.add_argument("--simulate", nargs="+", type=int, help="numbers of simulated clicks")
+    parser.add_argument("--helpers", help="clicks of the list's images, which help simulated ones, too")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights")
     parser.add_argument("--features", default="F3+F4+F5")
@@ -96,22 +98,14 @@ class Benchmark:
             print(f"| {name} | {100 * score.compute().miou:.2f} |", flush=True)
 
 
-def numbered(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return labels by the number of their class among those present, and the ids of these."""
-    ids = labels[labels != VOID].unique().long()
-    numbers = torch.full((VOID + 1,), VOID)
-    numbers[ids] = torch.arange(len(ids))
-    return numbers[labels.long()], ids
-
-
-def reader(args: argparse.Namespace, dataset: ImageDataset) -> Callable[[int], Tensor]:
-    """Return what reads the labels (H, W) of the image of an index."""
-    if args.points:
-        points = PointLabels(read_points(args.points, dataset.class_names))
+def reader(clicks: str | None, folder: str | None, dataset: ImageDataset) -> Callable[[int], Tensor]:
+    """Return what reads the labels (H, W) of the image of an index from clicks, or from a folder of scribbles."""
+    if clicks:
+        points = PointLabels(read_points(clicks, dataset.class_names))
         return lambda index: points.read(dataset, index).known
 
     def scribbles(index: int) -> Tensor:
-        labels = read_mask(Path(args.scribbles) / f"{dataset.ids[index]}.png")
+        labels = read_mask(Path(folder or "") / f"{dataset.ids[index]}.png")
         if bool((labels == VOID).all()):
             raise InputError(f"{dataset.ids[index]}: none of its pixels is labelled")
         size = dataset.image(index).shape[1:]
@@ -131,15 +125,21 @@ def readable(
             print(f"skipped {error}")
 
 
-def measure_labels(benchmark: Benchmark) -> None:
-    """Score the masks from points or scribbles."""
-    args, dataset, classifier = benchmark.args, benchmark.dataset, benchmark.classifier
-    read = reader(args, dataset)
+def other_images(benchmark: Benchmark, read: Callable[[int], Tensor]) -> OtherImages:
+    """Return what the labels of all images of the list add."""
+    dataset, classifier = benchmark.dataset, benchmark.classifier
     moments = ClassMoments.zeros(len(dataset.class_names), classifier.channels)
     for index, labels in readable(dataset, read, range(len(dataset))):
         features = classifier.joined(benchmark.stages(index))[0]
         add_labelled(moments, features, labels, PER_CLASS)
-    others = OtherImages(classifier, moments, per_class=PER_CLASS)
+    return OtherImages(classifier, moments, per_class=PER_CLASS)
+
+
+def measure_labels(benchmark: Benchmark) -> None:
+    """Score the masks from points or scribbles."""
+    args, dataset, classifier = benchmark.args, benchmark.dataset, benchmark.classifier
+    read = reader(args.points, args.scribbles, dataset)
+    others = other_images(benchmark, read)
     steps = {"crf": DenseCRF.preset("psa"), "pamr": PAMR()}
     for index, labels in readable(dataset, read, range(args.start, len(dataset), args.every)):
         stages, image = benchmark.stages(index), dataset.image(index)[None]
@@ -214,44 +214,36 @@ PEERS = {
 }
 
 
-def middle(region: Tensor) -> tuple[int, int, int]:
-    """Return row and column of the pixel of a region (H, W), bool, that is furthest from its border, and its size."""
-    parts, number = ndimage.label(region.numpy())
-    sizes = np.bincount(parts.ravel(), minlength=number + 1)[1:]
-    inside = np.pad(parts == 1 + sizes.argmax(), 1)
-    row, column = np.unravel_index(ndimage.distance_transform_edt(inside)[1:-1, 1:-1].argmax(), region.shape)
-    return int(row), int(column), int(sizes.max())
+Scores = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
+"""Scores (1, K, H, W) of an image from its stages, its labels (1, H, W) by number, and the ids of the classes."""
+
+
+def click_methods(benchmark: Benchmark) -> dict[str, Scores]:
+    """Return what labels images by simulated clicks."""
+    expander, stages = benchmark.labeller.expander, benchmark.classifier.stages
+
+    def svm(maps: Mapping[str, Tensor], known: Tensor, ids: Tensor) -> Tensor:
+        return expander([maps[stage] for stage in stages], known).scores  # type: ignore[no-any-return]
+
+    if not benchmark.args.helpers:
+        return {"SVM": svm}
+    others = other_images(benchmark, reader(benchmark.args.helpers, None, benchmark.dataset))
+
+    def both(maps: Mapping[str, Tensor], known: Tensor, ids: Tensor) -> Tensor:
+        return svm(maps, known, ids) + others.scores(maps, known, ids)
+
+    return {"SVM": svm, "SVM, other images": both, "other images alone": others.scores}
 
 
 def measure_clicks(benchmark: Benchmark) -> None:
-    """Score the masks from simulated clicks."""
+    """Score the masks from simulated clicks, for each method those that its own errors ask for."""
     args, dataset = benchmark.args, benchmark.dataset
+    methods = click_methods(benchmark)
     for index in range(args.start, len(dataset), args.every):
-        image, truth, stages = dataset.image(index)[None], dataset.mask(index).long(), benchmark.stages(index)
-        maps = [stages[name] for name in benchmark.classifier.stages]
-        points = [first_click(truth, id) for id in truth.unique().tolist() if id != VOID]
-        for number in sorted(args.simulate):
-            while True:
-                known, ids = numbered(draw_points(points, (truth.shape[0], truth.shape[1]), 2).labels)
-                mask = ids[benchmark.labeller(image, maps, known[None]).masks[0]]
-                wrong = (mask != truth) & (truth != VOID)
-                if len(points) >= number or not bool(wrong.any()):
-                    break
-                points.append(largest_error(wrong, truth))
-            benchmark.score(f"{number} clicks", index, mask)
-
-
-def first_click(truth: Tensor, id: int) -> Point:
-    """Return a click in the middle of a class."""
-    row, column, _ = middle(truth == id)
-    return Point(column + 0.5, row + 0.5, id)
-
-
-def largest_error(wrong: Tensor, truth: Tensor) -> Point:
-    """Return a click in the middle of the largest region of one class that is wrong."""
-    found = [(*middle(wrong & (truth == id)), id) for id in truth[wrong].unique().tolist()]
-    row, column, _, id = max(found, key=lambda region: region[2])
-    return Point(column + 0.5, row + 0.5, id)
+        stages, truth = benchmark.stages(index), dataset.mask(index).long()
+        for name, scores in methods.items():
+            for number, mask in simulated(partial(scores, stages), truth, sorted(args.simulate)):
+                benchmark.score(f"{name}, {number} clicks", index, mask)
 
 
 @torch.inference_mode()
