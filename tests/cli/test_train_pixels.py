@@ -137,3 +137,18 @@ def test_masks_serve_in_place_of_maps(tiny_voc: Path, tmp_path: Path, capsys: py
     assert "--seeds-certainty: expected more than 0 and less than 1, got 1.0" in capsys.readouterr().err
     assert main([*posterior, "--cams", str(tmp_path / "maps"), "--out", str(tmp_path / "both")]) == 2
     assert "--cams and --seeds: give one of them" in capsys.readouterr().err
+
+
+def test_without_maps_the_classifier_decides_among_the_labels(tiny_voc: Path, cams: Path, tmp_path: Path) -> None:
+    assert fit(tiny_voc, cams, tmp_path / "pixels") == 0
+    checkpoint = tmp_path / "pixels" / "checkpoint.pt"
+    posterior = ["posterior", "--root", str(tiny_voc), "--pixels", str(checkpoint), "--out", str(tmp_path / "alone")]
+    assert main(posterior) == 0
+    data, classifier = voc2012(tiny_voc), load_pixel_classifier(checkpoint)
+    for index, id in enumerate(data.ids):
+        maps = read_cams(tmp_path / "alone", id, (60, 80), VOC_CLASSES)
+        assert set(maps.classes) == set(data.mask(index).unique().tolist()) - {0, VOID}
+        logits = classifier.logits(classifier.features(data.image(index)), (0, *maps.classes))
+        assert maps.background is not None
+        found = torch.cat([maps.background[None], maps.maps])
+        torch.testing.assert_close(found, logits.softmax(2).permute(2, 0, 1), atol=2e-3, rtol=0)

@@ -133,6 +133,20 @@ def test_the_first_round_is_the_expansion_of_confident_labels() -> None:
     assert torch.allclose(found.probabilities.sum(1), torch.ones(2, 48, 64))
 
 
+def test_a_prior_is_bayes_rule_by_hand() -> None:
+    features, _, activation = squares()
+    expander = SVMExpander(samples_per_class=100, num_classes=4)
+    alone = SelfTraining(expander)(blank(activation), features, activation)
+    both = SelfTraining(expander, prior=True)(blank(activation), features, activation)
+    chances = activation.masked_fill(activation == -torch.inf, 0).clamp_min(0)
+    product = alone.probabilities * chances
+    some = product.sum(1, keepdim=True) > 0
+    expected = product / product.sum(1, keepdim=True).clamp_min(1e-30)
+    torch.testing.assert_close(both.probabilities.where(some, 0), expected.where(some, 0))
+    assert not torch.equal(both.masks, alone.masks)
+    assert torch.equal(both.probabilities[:, 2], torch.zeros(2, 48, 64)), "an absent class"
+
+
 def test_pixels_train_with_the_label_that_their_colour_agrees_with() -> None:
     """The seed is a blurred square; the image shows the sharp one."""
     _, truth, activation = squares()
@@ -286,7 +300,7 @@ def test_an_image_without_maps_is_skipped(
         (["--seeds", "elsewhere"], "--cams and --seeds: give one of them"),
         (
             ["--refine", "none", "crf+blur"],
-            "--refine: expected none or crf, pamr, par, irn, walk joined by +, got",
+            "--refine: expected none or crf, pamr, par, irn, walk, regions joined by +, got",
         ),
         (["--features", "none"], "--features none: needs --baselines"),
         (["--checkpoint", "a.pt", "--weights", "b.pt"], "--checkpoint and --weights: only together with --backbone"),

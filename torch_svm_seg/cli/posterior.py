@@ -10,14 +10,17 @@ from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import SeedFileOptions
 from torch_svm_seg.cli.options.option import group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions
+from torch_svm_seg.data.dataset import ImageDataset
+from torch_svm_seg.pipeline.cam_supervision import CamFiles
 from torch_svm_seg.pipeline.image_run import ImageRun
-from torch_svm_seg.pipeline.supervision import MaskSeeds
+from torch_svm_seg.pipeline.supervision import LabelsAlone, MaskSeeds
 from torch_svm_seg.pixel_classifier.classifier import load_pixel_classifier
 
 HELP = "multiply class activation maps, or masks, by the probabilities of a pixel classifier"
 DESCRIPTION = (
     "Write the posterior of each image's classes, from maps or masks and a classifier of train.py pixels, to "
-    "DIR/ID.npz, with a background of its own, for expand.py --cams DIR. The same command continues an interrupted run."
+    "DIR/ID.npz, with a background of its own, for expand.py --cams DIR. Without --cams and --seeds, all classes that "
+    "an image is labelled with are as likely before. The same command continues an interrupted run."
 )
 
 
@@ -40,19 +43,30 @@ class Settings:
     classifier: PixelOptions = group()
     run: WriteOptions = group(out=Path("out/posterior"))
 
+    def prior(self, dataset: ImageDataset) -> CamFiles | MaskSeeds | LabelsAlone:
+        """Open what is known before the classifier.
+
+        Raises:
+            InputError: It cannot be opened.
+        """
+        if self.maps.cams or self.maps.seeds:
+            return self.maps.open_files(self.data, self.labels, dataset)
+        labelled = self.labels.open(self.data, dataset)
+        return LabelsAlone({id: labelled.classes(index) for index, id in enumerate(labelled.dataset.ids)})
+
 
 def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     """Write the posterior of each image's classes; return the exit code."""
     dataset, out = settings.data.open(), settings.run.out
     classifier = load_pixel_classifier(settings.classifier.pixels, dataset.class_names)
     classifier.to(settings.run.choose_device())
-    seeds = settings.maps.open_files(settings.data, settings.labels, dataset)
+    prior = settings.prior(dataset)
     paths = [cam_path(out, id) for id in dataset.ids]
 
     def write(index: int) -> None:
-        seed = seeds.read(dataset, index)
-        maps = classifier(seed.image, seed.known, seed.classes or (), full_size=isinstance(seeds, MaskSeeds))
+        known = prior.read(dataset, index)
+        maps = classifier(known.image, known.known, known.classes or (), full_size=isinstance(prior, MaskSeeds))
         save_cams(paths[index], maps, dataset.class_names)
 
     image_run = ImageRun(dataset, out, recorded(settings), settings.run.overwrite, rank, number)
-    return image_run.write_each(paths, write, partial(seeds.sources, dataset))
+    return image_run.write_each(paths, write, partial(prior.sources, dataset))

@@ -29,6 +29,8 @@ class SelfTraining(nn.Module):
             leaves the regions as they are in the seed.
         share: Share of each region's pixels to train on, > 0 to 1.
         rounds: Number of SVMs to train at most; fewer if masks stop changing.
+        prior: Multiply the probabilities of the last SVM by those of the seed, for a seed that knows something which
+            the SVM's features do not.
 
     Example:
         >>> images, features, activation = torch.zeros(1, 3, 48, 64), torch.rand(1, 8, 12, 16), torch.rand(1, 3, 48, 64)
@@ -37,14 +39,20 @@ class SelfTraining(nn.Module):
     """
 
     def __init__(
-        self, expander: SVMExpander, agreement: nn.Module | None = None, share: float = 0.7, rounds: int = 1
+        self,
+        expander: SVMExpander,
+        agreement: nn.Module | None = None,
+        share: float = 0.7,
+        rounds: int = 1,
+        prior: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < share <= 1:
             raise ValueError(f"share: expected more than 0 and at most 1, got {share}")
         if rounds < 1:
             raise ValueError(f"rounds: expected at least 1, got {rounds}")
-        self.expander, self.agreement, self.share, self.rounds = expander, agreement, share, rounds
+        self.expander, self.agreement, self.share = expander, agreement, share
+        self.rounds, self.prior = rounds, prior
 
     def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
         """Expand the seeds of a batch of images of one size.
@@ -73,7 +81,10 @@ class SelfTraining(nn.Module):
             if settled.all():
                 break
             labelling = _unless(settled, labelling, found)
-        return labelling
+        if not self.prior:
+            return labelling
+        product = labelling.probabilities * as_probabilities(activation)
+        return label(as_probabilities(torch.where(activation > -torch.inf, product, -torch.inf)), seeds)
 
     def _train(
         self, features: Tensor | Sequence[Tensor], labels: Tensor, seeds: Tensor, number: int

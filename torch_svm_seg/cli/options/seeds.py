@@ -51,6 +51,11 @@ class SeedOptions(SeedFileOptions):
         metavar="N",
         help="train again on the confident pixels of the SVM's own labels: N SVMs at most, until masks stop changing",
     )
+    prior: bool = option(
+        False,
+        help="multiply the SVM's probabilities by those of the seed, which pays where the seed comes from other "
+        "features, such as those of train.py posterior",
+    )
     baselines: tuple[str, ...] = option(
         (),
         choices=tuple(BASELINES),
@@ -85,6 +90,6 @@ class SeedOptions(SeedFileOptions):
         """
         try:
             agreement = DenseCRF.preset(crf) if self.agreement == "crf" else None
-            return SelfTraining(expander, agreement, self.share, self.rounds)
+            return SelfTraining(expander, agreement, self.share, self.rounds, self.prior)
         except ValueError as error:
             raise InputError(f"--{error}") from error
