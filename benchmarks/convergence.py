@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         axes.semilogy(range(1, len(found) + 1), found, marker="o", markersize=3, label=feature)
     axes.axhline(1e-3, color="gray", linestyle="--", linewidth=1)
     axes.text(1, 1.2e-3, "default tol", color="gray", fontsize=8)
-    axes.set(xlabel="steps (rounds of up to 500 pairs, then Newton steps)", ylabel="relative duality gap")
+    axes.set(xlabel="steps (rounds of up to 250 pairs, then Newton steps)", ylabel="relative duality gap")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(title="objects against background")
     figure.savefig(args.out, dpi=130)

@@ -14,7 +14,7 @@ from torch_svm_seg import SVMExpander
 from torch_svm_seg.expansion import expander, pixel_samples
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, read_pixels
 from torch_svm_seg.expansion.pixel_samples import PixelProducts
-from torch_svm_seg.svm import pairs, solver, stages, svm
+from torch_svm_seg.svm import solver, stages, svm, working_sets
 from torch_svm_seg.svm.approximations import Fourier, Nystroem
 from torch_svm_seg.svm.svm import SVM
 
@@ -74,7 +74,9 @@ def test_rows_and_diagonals_are_those_of_the_kernel_matrix(gamma: float | None) 
     products, image = pixel_problem("cpu")[2](), torch.tensor([1])
     samples = products.samples(image, None if gamma is None else torch.full((1, 1, 1), gamma).double())
     kernel = samples.space(torch.arange(80)[None]).kernel[0]
-    torch.testing.assert_close(samples.kernel_rows()(torch.tensor([7, 0, 79])), kernel[[7, 0, 79]])
+    torch.testing.assert_close(
+        samples.kernel_blocks()(torch.tensor([3, 9]))(torch.tensor([7, 0, 79])), kernel[[7, 0, 79]][:, [3, 9]]
+    )
     torch.testing.assert_close(samples.diagonal()[0], kernel.diagonal())
 
 
@@ -107,7 +109,7 @@ def test_what_single_precision_does_not_solve_is_solved_in_double(
 ) -> None:
     monkeypatch.setattr(svm, "MANY_CHANNELS", 0)
     monkeypatch.setattr(stages, "SINGLE_PRECISION_STEPS", 1)
-    monkeypatch.setattr(pairs, "SWEEPS", 0)
+    monkeypatch.setattr(working_sets, "SWEEPS", 0)
     x, y, products = pixel_problem(device, torch.float32)
     double, asked = PixelProducts.double, []
     monkeypatch.setattr(PixelProducts, "double", lambda products: asked.append(products) or double(products))

@@ -1,5 +1,7 @@
 """Pair steps against LIBSVM, the optimality conditions and cases computed by hand; and the rows that they read."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,14 @@ from sklearn.svm import SVC  # type: ignore[import-untyped]
 from torch import Tensor
 
 from torch_svm_seg import SVM
-from torch_svm_seg.svm import kernel_rows, pairs, stages
+from torch_svm_seg.svm import kernel_rows, stages, working_sets
 from torch_svm_seg.svm.kernel_rows import KernelRows
 from torch_svm_seg.svm.kernels import gaussian_kernel
 from torch_svm_seg.svm.line_search import best_intercept
-from torch_svm_seg.svm.pairs import solve_by_pairs
 from torch_svm_seg.svm.problem import Problem
 from torch_svm_seg.svm.samples import GaussianSamples
 from torch_svm_seg.svm.solver import solve
+from torch_svm_seg.svm.working_sets import solve_by_pairs
 
 
 def noisy(number: int, share: float, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -25,8 +27,21 @@ def noisy(number: int, share: float, dtype: torch.dtype = torch.float64) -> tupl
     return x.to(dtype), y.long()
 
 
+class Known(GaussianSamples):
+    """Samples of a known kernel matrix (N, N)."""
+
+    def __init__(self, kernel: Tensor) -> None:
+        super().__init__(kernel[None], torch.ones(1, 1, 1))
+
+    def kernel_blocks(self) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+        return lambda columns: lambda rows: self.x[0][rows][:, columns]
+
+    def diagonal(self) -> Tensor:
+        return self.x[0].diagonal()[None]
+
+
 def rows_of(kernel: Tensor) -> KernelRows:
-    return KernelRows(lambda chosen: kernel[chosen], kernel.diagonal())
+    return KernelRows(Known(kernel))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
@@ -52,7 +67,7 @@ def test_pair_steps_and_newtons_find_the_same(squared: bool, monkeypatch: pytest
     costs[0, 50:60] = 0
     problem = Problem(2.0 * y[None] - 1, costs, squared)
     gamma = torch.full((1, 1, 1), 0.5).double()
-    monkeypatch.setattr(pairs, "SWEEPS", 1000)
+    monkeypatch.setattr(working_sets, "SWEEPS", 1000)
     found = solve_by_pairs(rows_of(gaussian_kernel(x[None], x[None], gamma)[0]), problem, 1e-9, 10000)
     expected = solve(GaussianSamples(x[None], gamma), problem, 1e-11)
     assert not bool(found.unfinished(1e-9).any())
@@ -77,7 +92,7 @@ def test_the_gap_bounds_the_error_wherever_pair_steps_stop(max_iter: int) -> Non
 def test_newtons_steps_finish_what_pair_steps_have_not(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = noisy(500, 0.2)
     whole = SVM(approximation=None, tol=1e-7).fit(x, y)
-    monkeypatch.setattr(pairs, "SWEEPS", 1)
+    monkeypatch.setattr(working_sets, "SWEEPS", 1)
     begun = SVM(approximation=None, tol=1e-7).fit(x, y)
     assert float(begun.duality_gap_[0] / begun.objective_[0]) <= 1e-7
     assert int(begun.n_iter_[0]) > 1
@@ -99,7 +114,6 @@ def test_more_rows_than_memory_holds_are_computed_again(monkeypatch: pytest.Monk
     expected = SVM(approximation=None).fit(x, y)
     monkeypatch.setattr(kernel_rows, "KEPT_BYTES", 1)
     monkeypatch.setattr(kernel_rows, "BLOCK", 8)
-    monkeypatch.setattr(kernel_rows, "SMALL_BLOCK", 4)
     found = SVM(approximation=None).fit(x, y)
     assert bool((found.duality_gap_ <= 1e-3 * found.objective_).all())
     torch.testing.assert_close(found.objective_, expected.objective_, rtol=1e-3, atol=0)
@@ -108,7 +122,6 @@ def test_more_rows_than_memory_holds_are_computed_again(monkeypatch: pytest.Monk
 def test_rows_are_the_matrixs_while_others_take_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_rows, "KEPT_BYTES", 1)
     monkeypatch.setattr(kernel_rows, "BLOCK", 3)
-    monkeypatch.setattr(kernel_rows, "SMALL_BLOCK", 2)
     matrix = torch.randn(40, 40, generator=torch.Generator().manual_seed(0))
     rows, generator = rows_of(matrix), np.random.default_rng(0)
     for sample in generator.integers(0, 40, 300):

@@ -123,10 +123,9 @@ class PixelSamples:
         """Return the same samples in double precision."""
         return PixelSamples(self.products.double(), self.images, None if self.gamma is None else self.gamma.double())
 
-    def kernel_rows(self) -> Callable[[Tensor], Tensor]:
-        """Return a function that computes rows (m, N) of the kernel matrix, of chosen samples (m,); P = 1."""
-        everyone = torch.arange(self.products.number, device=self.products.norms.device)[None]
-        return lambda chosen: self._kernel(everyone, self._table(chosen[None]))[0].T
+    def kernel_blocks(self) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+        """Return a function of columns (n,) whose value, a function of rows (m,), computes a block (m, n); P = 1."""
+        return lambda columns: lambda rows: self._kernel(columns[None], self._table(rows[None]))[0].T
 
     def diagonal(self) -> Tensor:
         """Return the diagonal of the kernel matrix, (P, N)."""

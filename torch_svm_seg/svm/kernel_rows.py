@@ -1,81 +1,121 @@
-"""Rows of one image's kernel matrix, computed when they are needed and shared by all of its problems."""
+"""The kernel matrix of one image's samples: blocks of it, and its rows, shared by all of the image's problems."""
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from torch_svm_seg.svm.samples import KernelSamples
 
 Array = NDArray[np.floating]
+Indices = NDArray[np.integer]
 
 # Bytes of rows that are kept.
-KEPT_BYTES = 240 * 2**20
-# Rows that are computed at once, as one alone takes several times as long: where all fit, and where a row that is not
-# needed takes the place of one that is.
-BLOCK, SMALL_BLOCK = 64, 16
+KEPT_BYTES = 176 * 2**20
+# Rows that are computed at once, as one alone takes several times as long.
+BLOCK = 64
 
 
 class KernelRows:
-    """The latest rows of a kernel matrix (N, N) that were needed, in bounded memory.
+    """A kernel matrix (N, N): the latest rows that were needed are kept, in bounded memory.
 
     Args:
-        read: Returns the rows (m, N) of chosen samples (m,).
-        diagonal: The matrix's diagonal, (N,).
+        samples: The samples, P = 1, on the CPU.
 
     Example:
-        >>> rows = KernelRows(lambda chosen: torch.eye(4)[chosen], diagonal=torch.ones(4))
-        >>> rows.fetch(2, likely=np.zeros(4)).tolist()
-        [0.0, 0.0, 1.0, 0.0]
+        >>> from torch_svm_seg.svm.samples import GaussianSamples
+        >>> rows = KernelRows(GaussianSamples(torch.zeros(1, 4, 2), torch.ones(1, 1, 1)))
+        >>> rows.product(np.array([0.0, 2.0, 0.0, 1.0])).tolist()
+        [3.0, 3.0, 3.0, 3.0]
     """
 
-    def __init__(self, read: Callable[[Tensor], Tensor], diagonal: Tensor) -> None:
-        self._read, number = read, len(diagonal)
-        self.diagonal: Array = diagonal.numpy()
-        scattered = np.linspace(0, number - 1, min(BLOCK, number)).astype(int)
-        first = read(torch.from_numpy(scattered)).numpy()
-        capacity = min(number, max(KEPT_BYTES // first[0].nbytes, 4 * BLOCK))
-        self._block = BLOCK if capacity == number else SMALL_BLOCK
-        self._rows = np.empty((capacity, number), first.dtype)
+    def __init__(self, samples: KernelSamples) -> None:
+        self.diagonal: Array = samples.diagonal()[0].numpy()
+        self._blocks, number = samples.kernel_blocks(), len(self.diagonal)
+        self._read = self._blocks(torch.arange(number))
+        capacity = min(number, max(KEPT_BYTES // (number * self.dtype.itemsize), 4 * BLOCK))
+        self._rows, self._memory = np.empty((capacity, number), self.dtype), np.empty(0, self.dtype)
         # Where each sample's row is, -1 for nowhere; whose row is at each place; and when that was last needed.
         self._place, self._owner, self._needed = np.full(number, -1), np.full(capacity, -1), np.zeros(capacity, int)
         self._time = 0
-        self._keep(scattered, first)
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """Type of the kernel's values."""
-        dtype: np.dtype[np.floating] = self._rows.dtype
-        return dtype
+        return self.diagonal.dtype
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows can be kept."""
+        return len(self._rows) == len(self._place)
+
+    def block(self, columns: Indices) -> Callable[[Indices], Array]:
+        """Return a function of samples (m,) that computes their kernel values (m, n) with samples ``columns`` (n,)."""
+        read = self._blocks(torch.from_numpy(columns))
+
+        def block(samples: Indices) -> Array:
+            values: Array = read(torch.from_numpy(samples)).numpy()
+            return values
+
+        return block
+
+    def memory(self, size: int) -> Array:
+        """Return memory (size, size), the same at each call: to use some for the first time takes long."""
+        if self._memory.size < size**2:
+            self._memory = np.empty(size**2, self.dtype)
+        memory: Array = self._memory[: size**2].reshape(size, size)
+        return memory
 
     def fetch(self, sample: int, likely: Array) -> Array:
         """Return a row (N,); where it has to be computed, so are those of the samples most ``likely`` (N,) needed."""
-        if self._place[sample] < 0:
-            wanted = np.where(self._place < 0, likely, -np.inf)
-            wanted[sample] = np.inf
-            size = min(self._block, int((self._place < 0).sum()))
-            chosen = np.argpartition(-wanted, size - 1)[:size]
-            self._keep(chosen, self._read(torch.from_numpy(chosen)).numpy())
-        place = self._place[sample]
         self._time += 1
-        self._needed[place] = self._time
-        row: Array = self._rows[place]
+        if self._place[sample] < 0:
+            some = most_likely(sample, likely, self._place < 0, BLOCK)
+            self._keep(some, self._read(torch.from_numpy(some)).numpy())
+        self._needed[self._place[sample]] = self._time
+        row: Array = self._rows[self._place[sample]]
         return row
 
     def product(self, coefficients: Array) -> Array:
         """Return the kernel matrix times coefficients (N,), summed in double."""
-        carrying = coefficients.nonzero()[0]
-        total = np.zeros(len(coefficients))
-        for some in np.array_split(carrying, -(-len(carrying) // BLOCK)) if len(carrying) else []:
-            kept = (self._place[some] >= 0).all()
-            rows = self._rows[self._place[some]] if kept else self._read(torch.from_numpy(some)).numpy()
-            total += coefficients[some] @ rows.astype(np.float64)
+        self._time += 1
+        total, carrying, kept = np.zeros(len(coefficients)), coefficients != 0, self._place >= 0
+        for chosen in ((carrying & kept).nonzero()[0], (carrying & ~kept).nonzero()[0]):
+            for some in np.array_split(chosen, -(-len(chosen) // BLOCK)) if len(chosen) else []:
+                total += coefficients[some] @ self._fetch(some).astype(np.float64)
         return total
 
-    def _keep(self, samples: NDArray[np.integer], rows: Array) -> None:
+    def _fetch(self, samples: Indices) -> Array:
+        """Return the rows (m, N) of samples of which all or none are kept, and keep them."""
+        places = self._place[samples]
+        if (places >= 0).all():
+            self._needed[places] = self._time
+            kept: Array = self._rows[places]
+            return kept
+        rows: Array = self._read(torch.from_numpy(samples)).numpy()
+        self._keep(samples, rows)
+        return rows
+
+    def _keep(self, samples: Indices, rows: Array) -> None:
         """Keep rows in the place of those that have not been needed for the longest."""
         size = len(samples)
         places = np.argpartition(self._needed, size - 1)[:size]
         self._place[self._owner[places][self._owner[places] >= 0]] = -1
         self._rows[places], self._owner[places], self._place[samples] = rows, samples, places
         self._needed[places] = self._time
+
+
+def most_likely(sample: int, likely: Array, missing: NDArray[np.bool_], most: int) -> Indices:
+    """Return up to ``most`` of the samples ``missing``, bool (n,): a needed one and those most ``likely`` (n,) so.
+
+    Example:
+        >>> most_likely(0, np.array([0.0, 3.0, -np.inf, 5.0]), np.array([True, True, True, False]), most=2)
+        array([0, 1])
+    """
+    # What is there must not be chosen, however unlikely the others are.
+    wanted = np.where(missing, np.maximum(likely, np.finfo(likely.dtype).min), -np.inf)
+    wanted[sample] = np.inf
+    size = min(most, int(missing.sum()))
+    chosen: Indices = np.argpartition(-wanted, size - 1)[:size]
+    return chosen

@@ -49,20 +49,29 @@ def gaussian_kernel(x: Tensor, z: Tensor, gamma: Tensor) -> Tensor:
     return (_left_factor(x, centre, gamma) @ _right_factor(z, centre, gamma)).exp2_()
 
 
-def kernel_rows(x: Tensor, gamma: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function that computes the rows of gaussian_kernel(x, x) of chosen samples (m,) of a single image.
+def kernel_blocks(x: Tensor, gamma: Tensor) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+    """Return what computes blocks of gaussian_kernel(x, x) of a single image.
 
     Args:
         x: Samples (1, N, D).
         gamma: Kernel width, > 0, (1, 1, 1).
 
+    Returns:
+        A function of columns (n,) that returns a function of rows (m,) that returns their block (m, n).
+
     Example:
-        >>> kernel_rows(torch.rand(1, 5, 3), torch.ones(1, 1, 1))(torch.tensor([2, 4])).shape
-        torch.Size([2, 5])
+        >>> blocks = kernel_blocks(torch.rand(1, 5, 3), torch.ones(1, 1, 1))
+        >>> blocks(torch.tensor([0, 1, 3]))(torch.tensor([2, 4])).shape
+        torch.Size([2, 3])
     """
     centre = x.mean(1, keepdim=True)
     left, right = _left_factor(x, centre, gamma)[0], _right_factor(x, centre, gamma)[0]
-    return lambda chosen: (left[chosen] @ right).exp2_()
+
+    def among(columns: Tensor) -> Callable[[Tensor], Tensor]:
+        chosen = right[:, columns]
+        return lambda rows: (left[rows] @ chosen).exp2_()
+
+    return among
 
 
 def multiply_by_kernel(x: Tensor, z: Tensor, gamma: Tensor, coefficients: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from torch_svm_seg.svm.kernels import gaussian_kernel, kernel_rows, multiply_by_kernel
+from torch_svm_seg.svm.kernels import gaussian_kernel, kernel_blocks, multiply_by_kernel
 from torch_svm_seg.svm.spaces import FeatureSpace, KernelSpace, Space, product, solve_gram, solve_positive
 from torch_svm_seg.tensors import first_true, spread_rows, take_rows
 
@@ -43,8 +43,8 @@ class Samples(Protocol):
 class KernelSamples(Samples, Protocol):
     """Samples whose elements are the coefficients of expansions in themselves."""
 
-    def kernel_rows(self) -> Callable[[Tensor], Tensor]:
-        """Return a function that computes rows (m, N) of the kernel matrix, of chosen samples (m,); P = 1."""
+    def kernel_blocks(self) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+        """Return a function of columns (n,) whose value, a function of rows (m,), computes a block (m, n); P = 1."""
 
     def diagonal(self) -> Tensor:
         """Return the diagonal of the kernel matrix, (P, N)."""
@@ -183,9 +183,9 @@ class GaussianSamples:
         """Return the same samples without a graph."""
         return GaussianSamples(self.x.detach(), self.gamma.detach())
 
-    def kernel_rows(self) -> Callable[[Tensor], Tensor]:
-        """Return a function that computes rows (m, N) of the kernel matrix, of chosen samples (m,); P = 1."""
-        return kernel_rows(self.x, self.gamma)
+    def kernel_blocks(self) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+        """Return a function of columns (n,) whose value, a function of rows (m,), computes a block (m, n); P = 1."""
+        return kernel_blocks(self.x, self.gamma)
 
     def diagonal(self) -> Tensor:
         """Return the diagonal of the kernel matrix, (P, N)."""

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.svm.kernel_rows import KernelRows
-from torch_svm_seg.svm.pairs import solve_by_pairs
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import KernelSamples, Samples
 from torch_svm_seg.svm.solver import solve
+from torch_svm_seg.svm.working_sets import solve_by_pairs
 from torch_svm_seg.tensors import on_cpu
 
 # Newton steps after which what single precision has not solved goes on in double precision.
@@ -72,7 +72,7 @@ def _solve_by_pairs(
     for one, count in zip(*image.unique(return_counts=True), strict=True):
         chosen = samples(one[None])
         assert isinstance(chosen, KernelSamples)
-        kernel = KernelRows(chosen.kernel_rows(), chosen.diagonal()[0])
+        kernel = KernelRows(chosen)
         for index in range(len(solutions), len(solutions) + int(count)):
             solutions.append(solve_by_pairs(kernel, problem.of(torch.tensor([index])), tol, max_iter))
     return Solution.joined(solutions)

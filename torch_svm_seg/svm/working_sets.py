@@ -1,0 +1,191 @@
+"""A dual problem solved by pair steps, on the CPU, among the samples that can still move.
+
+A working set holds the samples that violate the optimality conditions, all that are between their bounds, and those at
+a bound that nearly violate them (as in SVMlight, Joachims 1999, and LIBSVM's shrinking): a pair step costs operations
+on so many numbers. Once a set is solved for the most part, the slopes of all samples follow by one product with the
+kernel matrix, and tell the gap, and which samples are next.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from torch_svm_seg.svm.distances import Distances, DistancesOfAll, DistancesOfFew
+from torch_svm_seg.svm.kernel_rows import KernelRows
+from torch_svm_seg.svm.line_search import best_intercept
+from torch_svm_seg.svm.pairs import Variables, take_steps
+from torch_svm_seg.svm.problem import Problem, Solution
+from torch_svm_seg.svm.spaces import quotient
+from torch_svm_seg.tensors import position_hash
+
+Array = NDArray[np.floating]
+Indices = NDArray[np.integer]
+
+# Pair steps that count as one step of the solver.
+ROUND = 250
+# A problem gets at most this many times as many pair steps as it has samples: where they do not suffice, Newton's do.
+SWEEPS = 30
+# A working set is solved until this part of its own duality gap is left.
+GAP_LEFT = 0.1
+# How near samples at a bound are to violating the conditions, in units of the largest violation, to be in the set.
+NEAR = 0.2
+# Where all rows of the kernel matrix are kept: the largest set, in units of all samples, at first, and after as many
+# pair steps as there are samples. Until so few can move, all take part: it is their rows that the product needs.
+FIRST_SHARE, SHARE = 0.35, 0.5
+# Where they are not: samples in the first set, scattered; in a set with samples that nearly violate the conditions, if
+# those between their bounds are not more than half as many; and bytes of any set's kernel matrix.
+FIRST_SET, SET, SET_BYTES = 1024, 2048, 64 * 2**20
+# What is added to the curvature along a pair, in units of the kernel's diagonal: equal samples have none.
+LEAST_CURVATURE = 1e-4
+# Sets in a row that may leave the gap as it is, before it counts as all that the precision allows.
+PATIENCE = 10
+
+
+def solve_by_pairs(kernel: KernelRows, problem: Problem, tol: float, max_iter: int) -> Solution:
+    """Solve a problem to a relative duality gap of ``tol``, or as far as a bounded number of pair steps leads.
+
+    Args:
+        kernel: Kernel matrix of all samples.
+        problem: A single problem, P = 1, in double precision, on the CPU.
+        tol: Relative duality gap to reach.
+        max_iter: Steps at most, each of up to ``ROUND`` pairs.
+
+    Returns:
+        The solution, whose element is the samples' coefficients.
+
+    Example:
+        >>> from torch_svm_seg.svm.samples import GaussianSamples
+        >>> kernel = KernelRows(GaussianSamples(torch.tensor([[[0.0], [99.0]]]), torch.ones(1, 1, 1)))
+        >>> problem = Problem(torch.tensor([[1.0, -1.0]]).double(), torch.full((1, 2), 10.0).double())
+        >>> solve_by_pairs(kernel, problem, tol=1e-3, max_iter=10).element.round(decimals=3).tolist()
+        [[1.0, -1.0]]
+    """
+    dual, number = _Dual.zero(kernel, problem), problem.targets.shape[1]
+    size = min(ROUND, number)
+    most = min(max_iter, SWEEPS * -(-number // size))
+    taken, found, best, fruitless = 0, dual.solution(0), np.inf, 0
+    while taken < most and fruitless < PATIENCE and bool(found.unfinished(tol)):
+        taken += dual.improve(size, most - taken, tol / 2 * float(found.objective), taken * size > number)
+        found = dual.solution(taken)
+        fruitless = 0 if float(found.gap) < best else fruitless + 1
+        best = min(best, float(found.gap))
+    return found
+
+
+@dataclass
+class _Dual:
+    """One problem's dual variables.
+
+    Attributes:
+        kernel, problem: The problem.
+        targets, costs: Its targets and costs, (N,).
+        ridge: What the squared hinge adds to the kernel's diagonal, (N,); 0 for the hinge.
+        all: v, and the slopes y - K v - ridge v of the dual objective at v as it is stored.
+    """
+
+    kernel: KernelRows
+    problem: Problem
+    targets: Array
+    costs: Array
+    ridge: Array
+    all: Variables
+
+    @classmethod
+    def zero(cls, kernel: KernelRows, problem: Problem) -> "_Dual":
+        """Return the start, v = 0."""
+        targets, costs = problem.targets[0].double().numpy(), problem.costs[0].numpy()
+        ridge, most = np.zeros_like(costs), costs
+        if problem.squared:
+            ridge, most = quotient((problem.costs > 0) / 2, problem.costs)[0].numpy(), np.where(costs > 0, np.inf, 0)
+        lower, upper = np.where(targets > 0, 0, -most), np.where(targets > 0, most, 0)
+        variables = Variables(np.zeros_like(costs), targets.copy(), lower, upper)
+        return cls(kernel, problem, targets, costs, ridge, variables)
+
+    def solution(self, iterations: int) -> Solution:
+        """Return the dual point, the primal point that it makes, as it is stored, and their gap."""
+        problem, signed, stored = self.problem, self.all.signed, self._stored(self.all.signed)
+        values = self.targets - self.all.slopes - self.ridge * signed
+        norm, rest = stored @ values, np.abs(signed - stored)
+        # |w|^2 of v itself is at most that of what is stored and of the rest.
+        dual_norm = norm + 2 * rest @ np.abs(values) + (rest @ np.sqrt(self.kernel.diagonal)) ** 2
+        norms, dual_norms = (torch.tensor([value], dtype=torch.float64) for value in (norm, dual_norm))
+        primal_values, element = torch.from_numpy(values)[None], torch.from_numpy(stored)[None]
+        intercept = best_intercept(problem, primal_values).to(torch.from_numpy(self.kernel.diagonal).dtype).double()
+        theta = quotient(problem.targets * torch.from_numpy(signed), problem.costs)
+        objective = problem.primal(norms, problem.targets * (primal_values + intercept))
+        gap = (objective - problem.dual(dual_norms, theta)).abs()  # below 0 it is rounding's, and says how much
+        return Solution(element, intercept, theta, objective, gap, torch.tensor([iterations]))
+
+    def improve(self, size: int, most: int, enough: float, late: bool) -> int:
+        """Solve a working set for the most part; return the rounds taken.
+
+        Args:
+            size: Pairs in a round.
+            most: Rounds at most.
+            enough: Duality gap of the set that need not be improved on.
+            late: Whether as many pair steps as there are samples have been taken.
+        """
+        largest = int((SHARE if late else FIRST_SHARE) * len(self.costs))
+        few = self._set_of_rows(largest) if self.kernel.whole else self._set_of_blocks()
+        if not len(few):  # all slopes are the same: rounding alone keeps the gap open
+            return 0
+        variables, distances, everyone = self.all.of(few), self._distances(few), len(few) == len(self.costs)
+        enough, taken = max(enough, GAP_LEFT * self._gap(few, variables)), 1
+        while take_steps(variables, distances, size) and taken < most and self._gap(few, variables) > enough:
+            if everyone and variables.violating(NEAR).sum() <= largest:
+                break
+            taken += 1
+        self._move(few, variables.signed)
+        return taken
+
+    def _set_of_rows(self, largest: int) -> Indices:
+        """Return a working set where all rows of the kernel matrix are kept: (n,), n at most ``largest``, or all."""
+        near = self.all.violating(NEAR)
+        return near.nonzero()[0] if near.sum() <= largest else np.arange(len(near))
+
+    def _set_of_blocks(self) -> Indices:
+        """Return a working set (n,) where they are not, for which a block of the matrix is to be computed."""
+        rising, falling = self.all.movable()
+        steepest = rising.argmax(), falling.argmin()
+        if not self.all.signed.any():
+            usable = torch.from_numpy(self.costs > 0)[None]
+            first = position_hash(usable).argsort(1)[0, : min(FIRST_SET, int(usable.sum()))].numpy()
+            return np.union1d(first, steepest)
+        free = int((np.isfinite(rising) & np.isfinite(falling)).sum())
+        most = int((SET_BYTES / self.kernel.dtype.itemsize) ** 0.5)
+        for near, largest in ((NEAR, max(SET, 2 * free)), (0.0, most)):
+            chosen = self.all.violating(near)
+            if chosen.sum() <= min(largest, most):
+                return chosen.nonzero()[0]
+        sides = [np.argpartition(-side, most // 2)[: most // 2] for side in (rising, -falling)]
+        return np.unique(np.concatenate([*sides, steepest]))
+
+    def _distances(self, few: Indices) -> Distances:
+        """Return the distances of a few samples (n,), or of all."""
+        least = LEAST_CURVATURE * float(self.kernel.diagonal.mean())
+        if len(few) == len(self.costs):
+            return DistancesOfAll(self.kernel, self.ridge, least)
+        return DistancesOfFew(self.kernel, few, self.ridge[few], least)
+
+    def _gap(self, few: Indices, variables: Variables) -> float:
+        """Return what a few samples add to the duality gap, with the intercept in the middle of their slopes."""
+        rising, falling = variables.movable()
+        signed, ridge = variables.signed, self.ridge[few]
+        errors = variables.slopes + ridge * signed - (rising.max() + falling.min()) / 2
+        losses = np.maximum(self.targets[few] * errors, 0)
+        losses = np.square(losses) if self.problem.squared else losses
+        return float((self.costs[few] * losses + ridge * np.square(signed) / 2 - signed * errors).sum())
+
+    def _move(self, few: Indices, signed: Array) -> None:
+        """Give a few samples new variables."""
+        change = np.zeros_like(self.costs)
+        change[few] = self._stored(signed) - self._stored(self.all.signed[few])
+        self.all.slopes -= self.kernel.product(change)
+        self.all.slopes[few] -= self.ridge[few] * (signed - self.all.signed[few])
+        self.all.signed[few] = signed
+
+    def _stored(self, signed: Array) -> Array:
+        """Return variables as they are stored, in the kernel's precision."""
+        return signed.astype(self.kernel.dtype).astype(np.float64)
