@@ -1,5 +1,6 @@
 """train.py pixels and posterior from the command line to the files they write."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,21 @@ def test_without_maps_the_classifier_decides_among_the_labels(tiny_voc: Path, ca
         assert maps.background is not None
         found = torch.cat([maps.background[None], maps.maps])
         torch.testing.assert_close(found, logits.softmax(2).permute(2, 0, 1), atol=2e-3, rtol=0)
+
+
+def test_labels_leave_out_what_masks_have_too_much(
+    tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Persons that images are not labelled with cannot be; an image without labels is named."""
+    assert fit(tiny_voc, cams, tmp_path / "pixels") == 0
+    data = voc2012(tiny_voc)
+    for index, id in enumerate(data.ids):
+        save_mask(tmp_path / "seeds" / f"{id}.png", data.mask(index))
+    (tmp_path / "labels.json").write_text(json.dumps({id: ["cat"] for id in TINY_IDS[:2]}))
+    given = ["--root", str(tiny_voc), "--seeds", str(tmp_path / "seeds"), "--labels", str(tmp_path / "labels.json")]
+    posterior = ["posterior", *given, "--pixels", str(tmp_path / "pixels" / "checkpoint.pt")]
+    assert main([*posterior, "--out", str(tmp_path / "among")]) == 1
+    assert f"{TINY_IDS[2]}: has no image-level label" in capsys.readouterr().out
+    for id in TINY_IDS[:2]:
+        maps = read_cams(tmp_path / "among", id, (60, 80), VOC_CLASSES)
+        assert maps.classes == (CAT,)

@@ -1,6 +1,6 @@
 """Sources of the labels that an image's SVM learns from: ground truth, or a seed from class activation maps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -99,6 +99,7 @@ class MaskSeeds:
         folder: Where they lie, ``ID.png``; 255 is where nothing is known.
         confidence: Probability that a label is right.
         form: Form of the masks, see :mod:`~torch_svm_seg.data.mask_forms`; by default the one that they show.
+        labels: Ids of the classes in each image; of others' pixels nothing is known.
 
     Example:
         >>> import pathlib
@@ -116,6 +117,7 @@ class MaskSeeds:
     folder: PathLike
     confidence: float = 0.7
     form: str | None = None
+    labels: Mapping[str, Collection[int]] | None = None
     _masks: MaskFiles | None = field(default=None, repr=False)
 
     def read(self, dataset: ImageDataset, index: int) -> Supervised:
@@ -125,10 +127,11 @@ class MaskSeeds:
         path, mask = masks.path(id), masks.read(id)
         if mask.shape != image.shape[1:]:
             raise InputError(f"{path}: {size_text(mask.shape)} pixels, but the image has {size_text(image.shape[1:])}")
-        present = [value for value in used_values(mask) if value != VOID]
-        unknown = [value for value in present if not 0 <= value < number]
+        unknown = [value for value in used_values(mask) if value != VOID and not 0 <= value < number]
         if unknown:
             raise InputError(f"{path}: unknown class ids [{first_few(unknown)}]; there are {number} classes")
+        mask = self._among_labels(dataset, id, mask)
+        present = [value for value in used_values(mask) if value != VOID]
         if not present:
             raise InputError(f"{path}: no pixel is labelled")
         activation = _trusted(mask, present, self.confidence)
@@ -139,8 +142,20 @@ class MaskSeeds:
 
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
         """Return the image and its seed."""
-        masks = self._files(dataset)
-        return (*dataset.image_sources(index), masks.path(dataset.ids[index]), *masks.set_sources)
+        masks, id = self._files(dataset), dataset.ids[index]
+        labels = () if self.labels is None else (f"labels {sorted(self.labels.get(id, ()))}",)
+        return (*dataset.image_sources(index), masks.path(id), *masks.set_sources, *labels)
+
+    def _among_labels(self, dataset: ImageDataset, id: str, mask: Tensor) -> Tensor:
+        """Return a mask with 255 where its class is none that the image is labelled with."""
+        if self.labels is None:
+            return mask
+        if not self.labels.get(id):
+            raise InputError(f"{id}: has no image-level label")
+        known = torch.isin(mask, torch.tensor([0, VOID, *self.labels[id]]))
+        if not bool(known.all()):
+            dataset.notes.about(id, "mask with classes that the image is not labelled with, left out")
+        return torch.where(known, mask, VOID)
 
     def _files(self, dataset: ImageDataset) -> MaskFiles:
         if self._masks is None:

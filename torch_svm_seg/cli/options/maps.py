@@ -96,7 +96,7 @@ class SeedFileOptions(MapOptions):
 
         Args:
             data: Choice of the images.
-            labels: Choice of their labels, which maps have to agree with.
+            labels: Choice of their labels, which maps and masks have to agree with.
             dataset: The images.
 
         Raises:
@@ -108,11 +108,9 @@ class SeedFileOptions(MapOptions):
             raise InputError("--cams and --seeds: give one of them")
         if not self.seeds.is_dir():
             raise InputError(f"--seeds: {self.seeds}: not a folder")
-        if labels.labels is not None:
-            raise InputError("--labels: works only together with maps, not with --seeds, whose masks tell")
         if not 0 < self.seeds_certainty < 1:
             raise InputError(f"--seeds-certainty: expected more than 0 and less than 1, got {self.seeds_certainty}")
-        return MaskSeeds(self.seeds, self.seeds_certainty, self.seeds_form)
+        return MaskSeeds(self.seeds, self.seeds_certainty, self.seeds_form, labels.read(dataset))
 
 
 def check_scales(scales: Sequence[float]) -> None:
