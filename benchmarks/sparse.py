@@ -11,7 +11,7 @@ error.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.expansion.labelling import Labelling, StudyLabeller
 from torch_svm_seg.pipeline.sparse_labels import PointLabels
-from torch_svm_seg.pixel_classifier.classifier import PixelClassifier
+from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, join_maps
 from torch_svm_seg.pixel_classifier.other_images import OtherImages, add_labelled
 from torch_svm_seg.refine import PAMR, DenseCRF, refine
 from torch_svm_seg.svm.least_squares import ClassMoments
@@ -55,12 +55,12 @@ def build_parser() -> argparse.ArgumentParser:
     labels.add_argument("--points", help="clicks, as expand.py reads them")
     labels.add_argument("--scribbles", help="folder of ID.png, resized to the image without interpolation")
     labels.add_argument("--simulate", nargs="+", type=int, help="numbers of simulated clicks")
-    parser.add_argument("--helpers", help="clicks of the list's images, which help simulated ones, too")
+    parser.add_argument("--helpers", help="clicks of the list's images, which help simulated ones of others")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--weights")
     parser.add_argument("--features", default="F3+F4+F5")
     parser.add_argument("--cache", type=Path, help="folder to keep features in")
-    parser.add_argument("--refine", action="store_true", help="refine, too")
+    parser.add_argument("--refine", action="store_true", help="refine the masks by other images, too")
     parser.add_argument("--peers", action="store_true", help="other classifiers, too")
     return parser
 
@@ -76,8 +76,12 @@ class Benchmark:
         self.labeller = StudyLabeller(SVMExpander(SVM("linear")))
         self.rows: dict[str, SegmentationScore] = {}
 
-    def stages(self, index: int) -> dict[str, Tensor]:
-        """Return the features of an image by stage, (1, C, h, w)."""
+    def maps(self, index: int) -> list[Tensor]:
+        """Return the features of an image, (1, C, h, w) of each stage."""
+        stages = self._stages(index)
+        return [stages[name] for name in self.classifier.stages]
+
+    def _stages(self, index: int) -> dict[str, Tensor]:
         path = self.args.cache and self.args.cache / f"{self.dataset.ids[index]}.pt"
         if path and path.is_file():
             return {name: maps.float() for name, maps in torch.load(path).items()}
@@ -126,35 +130,43 @@ def readable(
 
 
 def other_images(benchmark: Benchmark, read: Callable[[int], Tensor]) -> OtherImages:
-    """Return what the labels of all images of the list add."""
+    """Return what labels with the help of those of all images of the list."""
     dataset, classifier = benchmark.dataset, benchmark.classifier
     moments = ClassMoments.zeros(len(dataset.class_names), classifier.channels)
     for index, labels in readable(dataset, read, range(len(dataset))):
-        features = classifier.joined(benchmark.stages(index))[0]
-        add_labelled(moments, features, labels, PER_CLASS)
-    return OtherImages(classifier, moments, per_class=PER_CLASS)
+        add_labelled(moments, join_maps(benchmark.maps(index))[0], labels, PER_CLASS)
+    return OtherImages(classifier, moments, samples_per_class=PER_CLASS)
+
+
+def without(others: OtherImages, features: Tensor, labels: Tensor) -> OtherImages:
+    """Return the labels of all images but one, given its features (D, h, w) and labels (H, W)."""
+    moments = ClassMoments(*(part.clone() for part in others.moments))
+    own = ClassMoments.zeros(len(moments.counts), len(features))
+    add_labelled(own, features, labels, PER_CLASS)
+    left = moments.counts - own.counts > 0.5  # the difference of two sums of equal terms is a rounding error
+    for part, mine in zip(moments, own, strict=True):
+        part -= mine
+        part[~left] = 0
+    return OtherImages(others.classifier, moments, samples_per_class=PER_CLASS)
 
 
 def measure_labels(benchmark: Benchmark) -> None:
     """Score the masks from points or scribbles."""
-    args, dataset, classifier = benchmark.args, benchmark.dataset, benchmark.classifier
+    args, dataset = benchmark.args, benchmark.dataset
     read = reader(args.points, args.scribbles, dataset)
     others = other_images(benchmark, read)
     steps = {"crf": DenseCRF.preset("psa"), "pamr": PAMR()}
     for index, labels in readable(dataset, read, range(args.start, len(dataset), args.every)):
-        stages, image = benchmark.stages(index), dataset.image(index)[None]
+        maps, image = benchmark.maps(index), dataset.image(index)[None]
         known, ids = numbered(labels)
-        maps = [stages[name] for name in classifier.stages]
-        added = others.scores(stages, known[None], ids)
-        for name, more in {"SVM": None, "SVM, other images": added}.items():
-            labelling: Labelling = benchmark.labeller(image, maps, known[None], others=more)
+        for name, expander in {"SVM": None, "other images": others.expander(ids)}.items():
+            labelling: Labelling = benchmark.labeller(image, maps, known[None], expander=expander)
             benchmark.score(name, index, ids[labelling.masks[0]])
-            for title, how in REFINEMENTS.items() if args.refine else ():
-                refined = refine([steps[step] for step in how], image, labelling.probabilities)
-                benchmark.score(f"{name}, {title}", index, ids[refined[0].argmax(0)])
-        benchmark.score("other images alone", index, ids[added[0].argmax(0)])
+        for title, how in REFINEMENTS.items() if args.refine else ():
+            refined = refine([steps[step] for step in how], image, labelling.probabilities)
+            benchmark.score(f"{name}, {title}", index, ids[refined[0].argmax(0)])
         for name, peer in PEERS.items() if args.peers else ():
-            scores = peer(classifier.joined(stages)[0], known, len(ids))
+            scores = peer(join_maps(maps)[0], known, len(ids))
             benchmark.score(name, index, ids[scores.argmax(0)])
 
 
@@ -214,35 +226,31 @@ PEERS = {
 }
 
 
-Scores = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
-"""Scores (1, K, H, W) of an image from its stages, its labels (1, H, W) by number, and the ids of the classes."""
+Scores = Callable[[Tensor, Tensor], Tensor]
+"""Scores (1, K, H, W) of an image from its labels (1, H, W) by number, and the ids of the classes."""
 
 
-def click_methods(benchmark: Benchmark) -> dict[str, Scores]:
-    """Return what labels images by simulated clicks."""
-    expander, stages = benchmark.labeller.expander, benchmark.classifier.stages
-
-    def svm(maps: Mapping[str, Tensor], known: Tensor, ids: Tensor) -> Tensor:
-        return expander([maps[stage] for stage in stages], known).scores  # type: ignore[no-any-return]
-
-    if not benchmark.args.helpers:
-        return {"SVM": svm}
-    others = other_images(benchmark, reader(benchmark.args.helpers, None, benchmark.dataset))
-
-    def both(maps: Mapping[str, Tensor], known: Tensor, ids: Tensor) -> Tensor:
-        return svm(maps, known, ids) + others.scores(maps, known, ids)
-
-    return {"SVM": svm, "SVM, other images": both, "other images alone": others.scores}
+def click_methods(benchmark: Benchmark, maps: Sequence[Tensor], others: OtherImages | None) -> dict[str, Scores]:
+    """Return what labels an image of some feature maps by simulated clicks."""
+    svm = benchmark.labeller.expander
+    methods: dict[str, Scores] = {"SVM": lambda known, ids: svm(maps, known).scores}
+    if others is not None:
+        methods["other images"] = lambda known, ids: others.expander(ids)(maps, known).scores
+    return methods
 
 
 def measure_clicks(benchmark: Benchmark) -> None:
     """Score the masks from simulated clicks, for each method those that its own errors ask for."""
     args, dataset = benchmark.args, benchmark.dataset
-    methods = click_methods(benchmark)
+    read = reader(args.helpers, None, dataset) if args.helpers else None
+    everywhere = other_images(benchmark, read) if read else None
     for index in range(args.start, len(dataset), args.every):
-        stages, truth = benchmark.stages(index), dataset.mask(index).long()
-        for name, scores in methods.items():
-            for number, mask in simulated(partial(scores, stages), truth, sorted(args.simulate)):
+        maps, truth, others = benchmark.maps(index), dataset.mask(index).long(), everywhere
+        if read is not None and everywhere is not None:
+            for _, labels in readable(dataset, read, [index]):
+                others = without(everywhere, join_maps(maps)[0], labels)
+        for name, scores in click_methods(benchmark, maps, others).items():
+            for number, mask in simulated(scores, truth, sorted(args.simulate)):
                 benchmark.score(f"{name}, {number} clicks", index, mask)
 
 

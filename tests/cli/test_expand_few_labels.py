@@ -78,10 +78,12 @@ def test_scribbles_give_masks(tiny_voc: Path, tmp_path: Path) -> None:
     assert min(accuracy(tiny_voc, tmp_path / "out", id) for id in TRAIN) > 0.9
 
 
-def test_boxes_bound_their_objects(tiny_voc: Path, tmp_path: Path) -> None:
+def write_boxes(root: Path, folder: Path) -> dict[tuple[str, int], tuple[int, int, int, int]]:
+    """Write the box of each class; return top, left, bottom and right by image and class."""
     bounds = {}
+    folder.mkdir(exist_ok=True)
     for id in TRAIN:
-        lines, mask = [], truth(tiny_voc, id)
+        lines, mask = [], truth(root, id)
         for class_id, name in ((CAT, "cat"), (PERSON, "person")):
             pixels = (mask == class_id).nonzero()
             if not len(pixels):
@@ -90,9 +92,19 @@ def test_boxes_bound_their_objects(tiny_voc: Path, tmp_path: Path) -> None:
             bounds[id, class_id] = (top, left, bottom, right)
             sides = f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{right + 1}</xmax><ymax>{bottom + 1}</ymax>"
             lines.append(f"<object><name>{name}</name><bndbox>{sides}</bndbox></object>")
-        (tmp_path / "boxes").mkdir(exist_ok=True)
-        (tmp_path / "boxes" / f"{id}.xml").write_text(f"<annotation>{''.join(lines)}</annotation>")
-    assert run(tiny_voc, tmp_path / "out", "--supervision", "boxes", "--boxes", str(tmp_path / "boxes")) == 0
+        (folder / f"{id}.xml").write_text(f"<annotation>{''.join(lines)}</annotation>")
+    return bounds
+
+
+@pytest.mark.parametrize("helped", [False, True])
+def test_boxes_bound_their_objects(tiny_voc: Path, tmp_path: Path, helped: bool) -> None:
+    bounds = write_boxes(tiny_voc, tmp_path / "boxes")
+    boxes, out = ["--boxes", str(tmp_path / "boxes")], ["--out", str(tmp_path / "out")]
+    network = ["--backbone", "resnet18", "--weights", "random", "--features", "img+F1"]
+    if helped:
+        assert train(["pixels", "--root", str(tiny_voc), *boxes, *network, "--out", str(tmp_path / "pixels")]) == 0
+        network = ["--pixels", str(tmp_path / "pixels" / "checkpoint.pt")]
+    assert main(["--root", str(tiny_voc), "--supervision", "boxes", *boxes, *network, *out]) == 0
     for (id, class_id), (top, left, bottom, right) in bounds.items():
         pixels = (read_mask(tmp_path / "out" / "img+F1" / f"{id}.png") == class_id).nonzero()
         assert len(pixels)
@@ -164,11 +176,13 @@ def test_certainty_weighs_the_labels_of_all_images(tiny_voc: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--supervision", "ground-truth"], "--pixels: only with --supervision points or scribbles"),
-        (["--backbone", "resnet18"], "--backbone: not with --pixels, whose networks are used"),
-        (["--second-backbone", "resnet18"], "--second-backbone: not with --pixels, whose networks are used"),
+        (["--supervision", "ground-truth"], "--pixels: only with --supervision points, scribbles, boxes"),
+        (["--backbone", "resnet18"], "--backbone: not with --pixels, whose networks, stages and classifier are used"),
+        (["--second-backbone", "resnet18"], "--second-backbone: not with --pixels"),
+        (["--features", "F1"], "--features: not with --pixels"),
+        (["--kernel", "rbf"], "--kernel: not with --pixels"),
+        (["--samples-per-class", "20"], "--samples-per-class: not with --pixels"),
         (["--pixels", "nowhere.pt"], "nowhere.pt: "),
-        (["--features", "F9"], "--features: there are "),
     ],
 )
 def test_help_that_cannot_be_is_refused(
@@ -187,4 +201,7 @@ def test_pixels_takes_one_kind_of_labels(tiny_voc: Path, tmp_path: Path, capsys:
     points = tmp_path / "points.json"
     write_points(tiny_voc, points)
     assert fit_points(tiny_voc, points, tmp_path / "pixels", "--cams", str(tmp_path)) == 2
-    assert "--cams, --seeds, --points, --scribbles: expected one of them, got --points too" in capsys.readouterr().err
+    expected = "--cams, --seeds, --points, --scribbles, --boxes: expected one of them, got --points too"
+    assert expected in capsys.readouterr().err
+    assert fit_points(tiny_voc, points, tmp_path / "pixels", "--boxes", str(tmp_path)) == 2
+    assert "expected one of them, got --boxes too" in capsys.readouterr().err

@@ -52,8 +52,8 @@ def share_right(moments: ClassMoments, images: int = 20) -> float:
     right = 0.0
     for seed in range(images):
         channels, truth = image_of(seed)
-        scores = others_of(moments).scores({"img": channels[None]}, clicks(truth, seed)[None], IDS)
-        right += float((scores[0].argmax(0) == truth).float().mean())
+        masks = others_of(moments).expander(IDS)(channels[None], clicks(truth, seed)[None]).masks
+        right += float((masks[0] == truth).float().mean())
     return right / images
 
 
@@ -65,8 +65,8 @@ def test_without_others_it_is_the_image_s_own_classifier() -> None:
     channels, truth = image_of(0)
     own = ClassMoments.zeros(2, 3)
     own.add(channels.flatten(1).mT, truth.flatten())
-    others = OtherImages(others_of(own).classifier, ClassMoments.zeros(5, 3), ridge=0.1, per_class=1000)
-    found = others.scores({"img": channels[None]}, truth[None], IDS)[0]
+    others = OtherImages(others_of(own).classifier, ClassMoments.zeros(5, 3), ridge=0.1, samples_per_class=1000)
+    found = others.expander(IDS)(channels[None], truth[None]).scores[0]
     expected = SLOPE * own.solve(0.1)(channels.permute(1, 2, 0)).permute(2, 0, 1)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
@@ -75,7 +75,7 @@ def test_their_weight_does_not_grow_with_their_number() -> None:
     moments, (channels, truth) = all_moments(5), image_of(9)
     twice = ClassMoments(*(2 * part for part in moments))
     labels = clicks(truth, 9)[None]
-    one, two = (others_of(part).scores({"img": channels[None]}, labels, IDS) for part in (moments, twice))
+    one, two = (others_of(part).expander(IDS)(channels[None], labels).scores for part in (moments, twice))
     torch.testing.assert_close(one, two)
 
 
@@ -87,25 +87,50 @@ def test_an_uncertain_label_counts_for_less() -> None:
     sure, unsure = torch.ones(1, 16, 24), torch.ones(1, 16, 24)
     unsure[0, 2, 2] = 1e-4
     expected, found, misled = (
-        others_of(moments).scores({"img": channels[None]}, labels[None], IDS, certainty)
+        others_of(moments).expander(IDS)(channels[None], labels[None], certainty).scores
         for labels, certainty in ((right, None), (wrong, unsure), (wrong, sure))
     )
     torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
     assert float((misled - expected).abs().max()) > 0.5
 
 
-def test_classes_are_found_by_their_ids_and_absent_ones_add_nothing() -> None:
+def test_classes_are_found_by_their_ids_and_absent_ones_get_no_pixel() -> None:
     moments, (channels, truth) = all_moments(5), image_of(9)
     labels = clicks(truth, 9)[None]
-    two = others_of(moments).scores({"img": channels[None]}, labels, IDS)
-    more = others_of(moments).scores(
-        {"img": channels[None]}, labels * (labels == 255) + 2 * labels * (labels == 1), torch.tensor([0, 2, 3])
-    )
+    two = others_of(moments).expander(IDS)(channels[None], labels).scores
+    of_three = labels * (labels == 255) + 2 * labels * (labels == 1)
+    more = others_of(moments).expander(torch.tensor([0, 2, 3]))(channels[None], of_three).scores
     torch.testing.assert_close(more[:, [0, 2]], two)
-    assert float(more[:, 1].abs().max()) == 0
+    assert bool((more[:, 1] == -torch.inf).all())
 
 
-@pytest.mark.parametrize("labels", [torch.full((16, 24), 1), torch.full((16, 24), 255)])
-def test_one_class_alone_is_left_to_the_svm(labels: Tensor) -> None:
-    channels, _ = image_of(0)
-    assert not others_of(all_moments(3)).scores({"img": channels[None]}, labels[None], IDS).any()
+def test_images_of_a_batch_do_not_see_each_other() -> None:
+    expander, images = others_of(all_moments(5)).expander(IDS), [image_of(8), image_of(9)]
+    features = torch.stack([channels for channels, _ in images])
+    labels = torch.stack([clicks(images[0][1], 8), torch.full((16, 24), 1)])
+    together = expander(features, labels)
+    for number in range(2):
+        alone = expander(features[number][None], labels[number][None])
+        torch.testing.assert_close(together.scores[number], alone.scores[0])
+        assert torch.equal(together.masks[number], alone.masks[0])
+
+
+def test_maps_of_several_stages_are_joined_on_the_finest_grid() -> None:
+    expander, (channels, truth) = others_of(all_moments(5)).expander(IDS), image_of(9)
+    labels = clicks(truth, 9)[None]
+    constant = torch.nn.functional.interpolate(channels[None, 2:].mean((2, 3), keepdim=True), (4, 6))
+    split = expander([channels[None, :2], constant], labels).scores
+    joined = torch.cat([channels[:2], constant[0, :, :1, :1].expand(1, 16, 24)])
+    torch.testing.assert_close(split, expander(joined[None], labels).scores)
+
+
+def test_one_class_alone_has_the_whole_image() -> None:
+    channels, truth = image_of(0)
+    masks = others_of(all_moments(3)).expander(IDS)(channels[None], torch.full_like(truth, 1)[None]).masks
+    assert bool((masks == 1).all())
+
+
+def test_no_label_is_refused() -> None:
+    channels, truth = image_of(0)
+    with pytest.raises(ValueError, match="labels: expected a labelled pixel"):
+        others_of(all_moments(3)).expander(IDS)(channels[None], torch.full_like(truth, 255)[None])

@@ -109,8 +109,8 @@ class Settings:
         elif given := [*changed_flags(self.seeds), *changed_flags(self.labels)]:
             raise InputError(f"{' and '.join(given)}: only with --supervision seed")
         self.sparse.check(self.samples.supervision)
-        self.others.check(self.samples.supervision, self.features)
         self.shared.check(self.samples.supervision, self.others.pixels)
+        self.others.check(self.samples.supervision, self.features, self.samples, self.svm)
         if not 0 <= self.masks.ignore_below <= 1:
             raise InputError(f"--ignore-below: expected 0 to 1, got {self.masks.ignore_below}")
         features = self.features.features or self._default_features

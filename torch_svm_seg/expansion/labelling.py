@@ -42,6 +42,13 @@ class Baseline(Protocol):
         """
 
 
+class Expander(Protocol):
+    """Expands labels of some pixels of a batch of images of one size to all, as an ``SVMExpander`` does."""
+
+    def __call__(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Expansion:
+        """Expand labels; see :meth:`~torch_svm_seg.expansion.expander.SVMExpander.forward`."""
+
+
 class StudyLabeller(nn.Module):
     """The expansion of true labels, few or many; with many, the paper's study of the upper bound (section 3.1).
 
@@ -64,7 +71,7 @@ class StudyLabeller(nn.Module):
         features: Tensor | Sequence[Tensor],
         labels: Tensor,
         certainty: Tensor | None = None,
-        others: Tensor | None = None,
+        expander: Expander | None = None,
     ) -> Labelling:
         """Expand the labels of a batch of images of one size.
 
@@ -73,15 +80,10 @@ class StudyLabeller(nn.Module):
             features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
             labels: Class ids (B, H, W), 255 where there is none.
             certainty: Weight of each label in the loss, (B, H, W); 1 by default.
-            others: Scores of the classes to add to the SVMs', (B, K, H, W), such as those that other images' labels
-                give.
+            expander: What expands them in place of the labeller's own, such as one that knows other images.
         """
-        expansion: Expansion = self.expander(features, labels, certainty)
-        scores, masks = expansion.scores, expansion.masks
-        if others is not None:
-            scores = scores + others[:, : scores.shape[1]]
-            masks = scores.argmax(1)
-        return Labelling(masks, calibrated(scores, expansion.sample))
+        expansion: Expansion = (expander or self.expander)(features, labels, certainty)
+        return Labelling(expansion.masks, calibrated(expansion.scores, expansion.sample))
 
     def training_labels(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the labels of the pixels that may be trained on: all."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,8 @@ class ExpansionRun:
         out: Folder to write to.
         device: Where to compute.
         ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
-        others: What other images' labels add to the SVMs' scores, of the same backbone; only with a ``StudyLabeller``.
+        others: Labels of all images, which take part in the place of SVMs, with the same backbone; only with a
+            ``StudyLabeller`` or a ``BoxLabeller``.
         fitted_to: Images that all labellers are fitted to before a run; None if each image is labelled by its own.
     """
 
@@ -131,12 +133,12 @@ class ExpansionRun:
 
     @torch.inference_mode()
     def training_pixels(self, supervised: Supervised) -> Tensor | None:
-        """Return the class of each pixel that trains an image's SVM, 255 at all others, (H, W); None without SVM."""
+        """Return the class of each pixel that trains its image's classifier, 255 elsewhere, (H, W); None without it."""
         if not self.labellers:
             return None
         labeller = next(iter(self.labellers.values()))
         image, known = supervised.image[None].to(self.device), supervised.known[None].to(self.device)
-        labels, expander = labeller.training_labels(image, known), labeller.expander
+        labels, expander = labeller.training_labels(image, known), self.others or labeller.expander
         sample = sample_pixels(labels, expander.samples_per_class, expander.seed)
         return supervised.class_ids(sample.as_labels(*labels.shape[1:])[0]).cpu()
 
@@ -173,12 +175,10 @@ class ExpansionRun:
         for name, baseline in self.baselines.items():
             write(name, partial(baseline, images, known))
         wanted = {stage for name in self.labellers for stage in fused_stages(name)}
-        wanted |= set(self.others.classifier.stages if self.others else ())
         stages = self.backbone.stages(images, wanted) if wanted else {}
-        more = _certainty(group, self.device)
+        more: dict[str, Any] = _certainty(group, self.device)
         if self.others is not None:
-            number = int(known.masked_fill(known == VOID, -1).max()) + 1
-            more["others"] = self.others.scores(stages, known, ids[:number], more.get("certainty"))
+            more["expander"] = self.others.expander(ids[: _number_of_classes(known)])
         for name, labeller in self.labellers.items():
             maps = [stages[stage] for stage in fused_stages(name)]
             write(name, partial(labeller, images, maps, known, **more))
@@ -246,6 +246,11 @@ def _of_classes_present(group: Sequence[Supervised]) -> tuple[Tensor, Tensor]:
     for planes, one in zip(activation, group, strict=True):
         planes[[classes.index(id) for id in one.classes or ()]] = one.known.to(planes)
     return activation, ids
+
+
+def _number_of_classes(known: Tensor) -> int:
+    """Return how many classes labels (B, H, W) number, or activation (B, K, H, W) is of."""
+    return known.shape[1] if known.dim() == 4 else int(known.masked_fill(known == VOID, -1).max()) + 1
 
 
 def _on_regions(step: nn.Module, group: Sequence[Reading]) -> nn.Module:

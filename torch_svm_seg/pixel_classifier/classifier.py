@@ -1,6 +1,6 @@
 """A linear classifier of pixels, shared by all images, and the class activation maps that it improves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,13 +64,8 @@ class PixelClassifier(nn.Module):
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
         """Return the joined features (h, w, D) of an image (3, H, W) on the grid of the finest stage."""
-        return self.joined(self.backbone.stages(image[None].to(self.weight.device), self.stages))[0].permute(1, 2, 0)
-
-    def joined(self, stages: Mapping[str, Tensor]) -> Tensor:
-        """Return the joined features (B, D, h, w) of images on the grid of the finest stage, from their stages."""
-        own = [stages[stage] for stage in self.stages]
-        size = max((maps.shape[2:] for maps in own), key=lambda grid: grid[0] * grid[1])
-        return torch.cat([resize(maps, size) for maps in own], 1).float()
+        stages = self.backbone.stages(image[None].to(self.weight.device), self.stages)
+        return join_maps([stages[stage] for stage in self.stages])[0].permute(1, 2, 0)
 
     def logits(self, features: Tensor, classes: Sequence[int]) -> Tensor:
         """Return the logits of some classes, (..., n), from features (..., D)."""
@@ -98,6 +93,17 @@ class PixelClassifier(nn.Module):
             logits = resize(logits.permute(2, 0, 1)[None], size)[0].permute(1, 2, 0)
         maps = posterior_of(logits, prior_on_grid(activation, size).to(logits.device)).permute(2, 0, 1)
         return ActivationMaps(tuple(classes[1:]), maps[1:], (image.shape[1], image.shape[2]), maps[0])
+
+
+def join_maps(maps: Sequence[Tensor]) -> Tensor:
+    """Return feature maps (B, C, h, w) as one of all their channels, single precision, on the grid of the finest.
+
+    Example:
+        >>> join_maps([torch.rand(1, 8, 6, 4), torch.rand(1, 16, 3, 2)]).shape
+        torch.Size([1, 24, 6, 4])
+    """
+    size = max((one.shape[2:] for one in maps), key=lambda grid: grid[0] * grid[1])
+    return torch.cat([resize(one, size) for one in maps], 1).float()
 
 
 def posterior_of(logits: Tensor, prior: Tensor) -> Tensor:

@@ -6,16 +6,18 @@ those of all images, which class by class weigh three times as much, however man
 image is labelled with take part, so that a cat is told from the ground beneath it, not from all dogs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
-from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.expander import Expansion
+from torch_svm_seg.expansion.interpolation import feature_maps, read_pixels
 from torch_svm_seg.expansion.sampling import sample_pixels
-from torch_svm_seg.pixel_classifier.classifier import SLOPE, PixelClassifier, load_pixel_classifier
+from torch_svm_seg.pixel_classifier.classifier import SLOPE, PixelClassifier, join_maps, load_pixel_classifier
 from torch_svm_seg.svm.least_squares import ClassMoments
 from torch_svm_seg.tensors import full_precision, resize
 from torch_svm_seg.training.checkpoints import read_checkpoint
@@ -53,18 +55,19 @@ def add_labelled(
     """
     sample = sample_pixels(labels[None], per_class, seed)
     pixels = read_pixels(features[None].float(), sample.positions, (labels.shape[0], labels.shape[1]))
-    weights = None if certainty is None else certainty.flatten()[sample.positions[0]]
-    moments.add(pixels[0], sample.classes[0], weights)
+    drawn = sample.classes >= 0
+    weights = None if certainty is None else certainty.flatten()[sample.positions[drawn]]
+    moments.add(pixels[drawn], sample.classes[drawn], weights)
 
 
 class OtherImages:
-    """Scores of an image's pixels by its own labels together with those of all images.
+    """Labels of all images, which each image is labelled with the help of.
 
     Args:
         classifier: Gives the features.
         moments: Moments of the labels of all images.
         ridge: See :meth:`~torch_svm_seg.svm.least_squares.ClassMoments.solve`.
-        per_class: Pixels to draw from each class of an image at most.
+        samples_per_class: Pixels to draw from each class of an image at most.
         seed: Seed of the choice.
 
     Example:
@@ -72,8 +75,8 @@ class OtherImages:
         >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=21)
         >>> image, labels = torch.rand(1, 3, 64, 96), torch.full((1, 64, 96), 255)
         >>> labels[0, 10], labels[0, 40] = 0, 1  # numbers of the classes 0 and 8
-        >>> others = OtherImages(classifier, ClassMoments.zeros(21, 256))
-        >>> others.scores(classifier.backbone.stages(image, ["F4"]), labels, torch.tensor([0, 8])).shape
+        >>> expander = OtherImages(classifier, ClassMoments.zeros(21, 256)).expander(torch.tensor([0, 8]))
+        >>> expander(classifier.backbone.stages(image, ["F4"])["F4"], labels).scores.shape
         torch.Size([1, 2, 64, 96])
     """
 
@@ -82,50 +85,77 @@ class OtherImages:
         classifier: PixelClassifier,
         moments: ClassMoments,
         ridge: float = 0.5,
-        per_class: int = 200,
+        samples_per_class: int = 200,
         seed: int = 0,
     ) -> None:
         self.classifier, self.moments, self.ridge = classifier, moments, ridge
-        self.per_class, self.seed = per_class, seed
+        self.samples_per_class, self.seed = samples_per_class, seed
 
-    def scores(
-        self, stages: Mapping[str, Tensor], labels: Tensor, ids: Tensor, certainty: Tensor | None = None
-    ) -> Tensor:
-        """Return what to add to the scores of each image's own SVM, in logits of the classes.
+    def expander(self, ids: Tensor) -> "PooledExpander":
+        """Return what expands labels that number the classes of some ids, (K,)."""
+        moments = ClassMoments(*(part[ids.cpu()] for part in self.moments))
+        return PooledExpander(moments, self.ridge, self.samples_per_class, self.seed)
+
+
+@dataclass(frozen=True)
+class PooledExpander:
+    """Labels an image's pixels by its own labels together with those of all images, in the place of its own SVM.
+
+    Attributes:
+        everywhere: Moments of the labels of all images, of the classes that may be labelled.
+        ridge: See :class:`OtherImages`, as for the others.
+        samples_per_class: Pixels to draw.
+        seed: Seed of the choice.
+
+    Example:
+        >>> features, labels = torch.rand(1, 8, 12, 16), torch.randint(0, 3, (1, 48, 64))
+        >>> PooledExpander(ClassMoments.zeros(3, 8))(features, labels).masks.shape
+        torch.Size([1, 48, 64])
+    """
+
+    everywhere: ClassMoments
+    ridge: float = 0.5
+    samples_per_class: int = 200
+    seed: int = 0
+
+    def __call__(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Expansion:
+        """Expand the labels of a batch of images of one size.
 
         Args:
-            stages: Maps of the backbone's stages, (B, C, h, w) each.
-            labels: Labels by the number of the class among ``ids``, (B, H, W); 255 where there is none.
-            ids: Id of each class, (K,).
-            certainty: Weight of each label, (B, H, W); 1 by default.
+            features: See :class:`~torch_svm_seg.expansion.expander.SVMExpander`; those of the classifier's stages, in
+                their order.
+            labels: Class numbers (B, H, W); 255 where there is none.
+            weights: Certainty of each label, (B, H, W); 1 by default.
 
         Returns:
-            Scores (B, K, H, W); 0 for classes that the image has no label of.
-        """
-        features = self.classifier.joined(stages)
-        moments = ClassMoments(*(part[ids.cpu()] for part in self.moments))
-        sure: Sequence[Tensor | None] = [None] * len(labels) if certainty is None else list(certainty)
-        images = zip(features, labels, sure, strict=True)
-        return torch.stack([self._scores(*image, moments) for image in images])
+            Scores as logits, and masks; an image that is labelled with one class alone has it everywhere.
 
-    def _scores(self, features: Tensor, labels: Tensor, certainty: Tensor | None, everywhere: ClassMoments) -> Tensor:
+        Raises:
+            ValueError: An image has no labelled pixel.
+        """
+        joined = join_maps(feature_maps(features))
+        sure: Sequence[Tensor | None] = [None] * len(labels) if weights is None else list(weights)
+        scores = torch.stack([self._scores(*image) for image in zip(joined, labels, sure, strict=True)])
+        return Expansion(scores, scores.argmax(1), sample_pixels(labels, self.samples_per_class, self.seed))
+
+    def _scores(self, features: Tensor, labels: Tensor, certainty: Tensor | None) -> Tensor:
         """Return the scores (K, H, W) of an image from its features (D, h, w), its labels (H, W) and their weights."""
-        number = len(everywhere.counts)
-        own = ClassMoments.zeros(number, len(features))
-        add_labelled(own, features, labels, self.per_class, self.seed, certainty)
-        scores = features.new_zeros(number, *labels.shape)
+        own = ClassMoments.zeros(len(self.everywhere.counts), len(features))
+        add_labelled(own, features, labels, self.samples_per_class, self.seed, certainty)
         present = own.counts > 0
-        if int(present.sum()) > 1:
-            decision = _pooled(own, everywhere, present).solve(self.ridge)
-            with full_precision(features.device):
-                planes = features.permute(1, 2, 0) @ decision.weight.to(features) + decision.intercept.to(features)
-            size = (labels.shape[0], labels.shape[1])
-            scores[present.to(features.device)] = SLOPE * resize(planes.permute(2, 0, 1)[None], size)[0]
+        if not bool(present.any()):
+            raise ValueError("labels: expected a labelled pixel of weight > 0 in every image, got none in one")
+        decision = _pooled(own, self.everywhere, present).solve(self.ridge)
+        with full_precision(features.device):
+            planes = features.permute(1, 2, 0) @ decision.weight.to(features) + decision.intercept.to(features)
+        scores = features.new_full((len(present), *labels.shape), -torch.inf)
+        size = (labels.shape[0], labels.shape[1])
+        scores[present.to(features.device)] = SLOPE * resize(planes.permute(2, 0, 1)[None], size)[0]
         return scores
 
 
 def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages:
-    """Load what ``train.py pixels`` fitted to points or scribbles.
+    """Load what ``train.py pixels`` fitted to points, scribbles or boxes.
 
     Args:
         path: Its checkpoint.
@@ -133,7 +163,7 @@ def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages
 
     Raises:
         InputError: See :func:`~torch_svm_seg.pixel_classifier.classifier.load_pixel_classifier`; or the classifier was
-            fitted to activation maps.
+            fitted to maps or seeds.
 
     Example:
         >>> load_other_images("runs/pixels/checkpoint.pt", ("background", "cat"))  # doctest: +SKIP
@@ -141,7 +171,7 @@ def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages
     classifier, checkpoint = load_pixel_classifier(path, class_names), read_checkpoint(path)
     moments, settings = checkpoint.state.get(MOMENTS), checkpoint.settings
     if not isinstance(moments, dict):
-        raise InputError(f"{path}: fitted to activation maps; expected one that was fitted to --points or --scribbles")
+        raise InputError(f"{path}: fitted to maps or seeds; expected one fitted to --points, --scribbles or --boxes")
     try:
         parts = ClassMoments(*(moments[name].double() for name in ClassMoments._fields))
         parts.sums.view_as(classifier.weight.T)

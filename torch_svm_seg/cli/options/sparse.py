@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch_svm_seg.cli.options.backbone import DEFAULT_BACKBONE
 from torch_svm_seg.cli.options.features import FeatureOptions
 from torch_svm_seg.cli.options.option import changed_flags, flag, option
+from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.data.boxes import read_boxes
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -39,19 +40,21 @@ class OtherImageOptions:
         None,
         metavar="FILE",
         content=True,
-        help="checkpoint of train.py pixels --points or --scribbles: the labels of all images then help each one, by "
-        "the networks and stages of the checkpoint",
+        help="checkpoint of train.py pixels --points, --scribbles or --boxes: each image gets a classifier of its own "
+        "labels and those of all images, in place of an SVM, with the networks and stages of the checkpoint",
     )
 
-    def check(self, supervision: str, features: FeatureOptions) -> None:
-        """Raise InputError where these labels help no such supervision, or another network is asked for."""
+    def check(self, supervision: str, features: FeatureOptions, samples: SampleOptions, svm: SVMOptions) -> None:
+        """Raise InputError where these labels help no such supervision, or another network or an SVM is asked for."""
         if self.pixels is None:
             return
-        if supervision not in LABELLED:
-            raise InputError(f"--pixels: only with --supervision {' or '.join(LABELLED)}")
-        networks = changed_flags(replace(features, features=None, backbone=features.backbone or DEFAULT_BACKBONE))
-        if networks or features.backbone:
-            raise InputError(f"{(networks or ['--backbone'])[0]}: not with --pixels, whose networks are used")
+        if supervision not in FORMS:
+            raise InputError(f"--pixels: only with --supervision {', '.join(FORMS)}")
+        named = ["--backbone"] if features.backbone else []
+        networks = replace(features, backbone=DEFAULT_BACKBONE)
+        given = [*named, *changed_flags(networks), *changed_flags(svm), *changed_flags(samples)]
+        if wrong := [name for name in given if name != "--supervision"]:
+            raise InputError(f"{wrong[0]}: not with --pixels, whose networks, stages and classifier are used")
 
     @property
     def features(self) -> str:
