@@ -21,10 +21,11 @@ class Distances(Protocol):
     rows, up to a number that all samples share.
     """
 
-    dtype: np.dtype[np.floating]
+    half: Array  # half the diagonal of the kernel matrix, (n,)
+    least: np.floating  # what is added to all distances
 
     def row(self, sample: int, likely: Array) -> Array:
-        """Return a row (n,); where it has to be computed, so are those of the samples most ``likely`` (n,) needed."""
+        """Return a row (n,), not to be changed; where it is computed, so are those most ``likely`` (n,) next."""
 
 
 class DistancesOfAll:
@@ -33,26 +34,27 @@ class DistancesOfAll:
     Args:
         kernel: The kernel matrix.
         ridge: What is added to its diagonal, (N,).
-        least: What is added to all distances, > 0: equal samples have none.
 
     Example:
         >>> import torch
         >>> from torch_svm_seg.svm.samples import GaussianSamples
         >>> kernel = KernelRows(GaussianSamples(torch.tensor([[[0.0], [99.0]]]), torch.ones(1, 1, 1)))
-        >>> DistancesOfAll(kernel, np.zeros(2), least=0.5).row(1, likely=np.zeros(2)).tolist()
-        [1.5, 0.5]
+        >>> DistancesOfAll(kernel, np.zeros(2)).row(1, likely=np.zeros(2)).round(3).tolist()
+        [1.0, 0.0]
     """
 
-    def __init__(self, kernel: KernelRows, ridge: Array, least: float) -> None:
-        self.dtype, self._kernel, self._least = kernel.dtype, kernel, least
-        self._half = ((kernel.diagonal + ridge) / 2).astype(kernel.dtype)
+    def __init__(self, kernel: KernelRows, ridge: Array) -> None:
+        self.half, self.least, self._kernel = ((kernel.diagonal + ridge) / 2).astype(kernel.dtype), kernel.least, kernel
+        self._half_ridge = (ridge / 2).astype(kernel.dtype) if ridge.any() else None
 
     def row(self, sample: int, likely: Array) -> Array:
         """Return a row (N,); see :class:`Distances`."""
-        row: Array = (self._half[sample] + self._least) + self._half
-        row -= self._kernel.fetch(sample, likely)
-        row[sample] = self._least
-        return row
+        row = self._kernel.distances(sample, likely)
+        if self._half_ridge is None:
+            return row
+        further: Array = row + (self._half_ridge[sample] + self._half_ridge)
+        further[sample] = self.least
+        return further
 
 
 class DistancesOfFew:
@@ -62,19 +64,18 @@ class DistancesOfFew:
         kernel: Kernel matrix of all samples.
         few: The samples, (n,).
         ridge: What is added to the kernel's diagonal, (n,).
-        least: What is added to all distances, > 0: equal samples have none.
 
     Example:
         >>> import torch
         >>> from torch_svm_seg.svm.samples import GaussianSamples
         >>> kernel = KernelRows(GaussianSamples(torch.tensor([[[0.0], [9.0], [99.0]]]), torch.ones(1, 1, 1)))
-        >>> DistancesOfFew(kernel, np.array([0, 2]), np.zeros(2), least=0.5).row(1, likely=np.zeros(2)).tolist()
-        [1.5, 0.5]
+        >>> DistancesOfFew(kernel, np.array([0, 2]), np.zeros(2)).row(1, likely=np.zeros(2)).round(3).tolist()
+        [1.0, 0.0]
     """
 
-    def __init__(self, kernel: KernelRows, few: Indices, ridge: Array, least: float) -> None:
-        self.dtype, self._few, self._least, self._block = kernel.dtype, few, least, kernel.block(few)
-        self._half = ((kernel.diagonal[few] + ridge) / 2).astype(kernel.dtype)
+    def __init__(self, kernel: KernelRows, few: Indices, ridge: Array) -> None:
+        self.least, self._few, self._block = kernel.least, few, kernel.block(few)
+        self.half = ((kernel.diagonal[few] + ridge) / 2).astype(kernel.dtype)
         self._rows = kernel.memory(len(few))
         # Where each sample's row is, -1 for nowhere; and which are nowhere.
         self._place, self._missing, self._filled = [-1] * len(few), np.ones(len(few), bool), 0
@@ -89,9 +90,9 @@ class DistancesOfFew:
     def _compute(self, chosen: Indices) -> None:
         size = len(chosen)
         rows = self._rows[self._filled : self._filled + size]
-        np.subtract(self._half, self._block(self._few[chosen]), out=rows)
-        rows += self._half[chosen, None] + self.dtype.type(self._least)
-        rows[np.arange(size), chosen] = self._least
+        np.subtract(self.half, self._block(self._few[chosen]), out=rows)
+        rows += self.half[chosen, None] + self.least
+        rows[np.arange(size), chosen] = self.least
         for place, one in enumerate(chosen.tolist(), self._filled):
             self._place[one] = place
         self._missing[chosen] = False

@@ -13,6 +13,10 @@ Indices = NDArray[np.integer]
 
 # Bytes of rows that are kept.
 KEPT_BYTES = 176 * 2**20
+# Half the squared distances of mapped samples are kept, too, where they take at most so many.
+DISTANCES_BYTES = 4 * 2**20
+# What is added to the curvature along a pair, in units of the kernel's diagonal: equal samples have none.
+LEAST_CURVATURE = 1e-4
 # Rows that are computed at once, as one alone takes several times as long.
 BLOCK = 64
 
@@ -23,6 +27,10 @@ class KernelRows:
     Args:
         samples: The samples, P = 1, on the CPU.
 
+    Attributes:
+        diagonal: Its diagonal, (N,).
+        least: What is added to distances of mapped samples, > 0: equal samples have none.
+
     Example:
         >>> from torch_svm_seg.svm.samples import GaussianSamples
         >>> rows = KernelRows(GaussianSamples(torch.zeros(1, 4, 2), torch.ones(1, 1, 1)))
@@ -32,6 +40,8 @@ class KernelRows:
 
     def __init__(self, samples: KernelSamples) -> None:
         self.diagonal: Array = samples.diagonal()[0].numpy()
+        self._half: Array = self.diagonal / 2
+        self.least = self.dtype.type(LEAST_CURVATURE * float(self.diagonal.mean()))
         self._blocks, number = samples.kernel_blocks(), len(self.diagonal)
         self._read = self._blocks(torch.arange(number))
         capacity = min(number, max(KEPT_BYTES // (number * self.dtype.itemsize), 4 * BLOCK))
@@ -39,6 +49,8 @@ class KernelRows:
         # Where each sample's row is, -1 for nowhere; whose row is at each place; and when that was last needed.
         self._place, self._owner, self._needed = np.full(number, -1), np.full(capacity, -1), np.zeros(capacity, int)
         self._time = 0
+        small = number**2 * self.dtype.itemsize <= DISTANCES_BYTES
+        self._near, self._known = np.empty((number, number) if small else (0, 0), self.dtype), [False] * number
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -75,6 +87,18 @@ class KernelRows:
             self._keep(some, self._read(torch.from_numpy(some)).numpy())
         self._needed[self._place[sample]] = self._time
         row: Array = self._rows[self._place[sample]]
+        return row
+
+    def distances(self, sample: int, likely: Array) -> Array:
+        """Return half the squared distances (N,) of a mapped sample from all, not to be changed; see :meth:`fetch`."""
+        if self._known[sample]:
+            kept: Array = self._near[sample]
+            return kept
+        row: Array = (self._half[sample] + self.least) + self._half
+        row -= self.fetch(sample, likely)
+        row[sample] = self.least
+        if len(self._near):
+            self._near[sample], self._known[sample] = row, True
         return row
 
     def product(self, coefficients: Array) -> Array:

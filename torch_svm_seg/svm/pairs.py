@@ -45,6 +45,10 @@ class Variables:
         rising = np.where(self.signed < self.upper, self.slopes, -np.inf)
         return rising, np.where(self.signed > self.lower, self.slopes, np.inf)
 
+    def free(self) -> NDArray[np.integer]:
+        """Return which are between their bounds, (m,)."""
+        return ((self.signed > self.lower) & (self.signed < self.upper)).nonzero()[0]
+
     def violating(self, near: float) -> NDArray[np.bool_]:
         """Return which violate the optimality conditions, or miss that by ``near`` times the largest violation; (n,).
 
@@ -69,10 +73,10 @@ def take_steps(variables: Variables, distances: Distances, number: int) -> bool:
         >>> kernel = KernelRows(GaussianSamples(torch.tensor([[[0.0], [99.0]]]), torch.ones(1, 1, 1)))
         >>> zero, slopes = np.zeros(2), np.array([1.0, -1.0])
         >>> variables = Variables(zero, slopes, lower=zero - [0, 5], upper=zero + [5, 0])
-        >>> take_steps(variables, DistancesOfAll(kernel, zero, least=1e-4), 5), variables.signed.round(2).tolist()
+        >>> take_steps(variables, DistancesOfAll(kernel, zero), 5), variables.signed.round(2).tolist()
         (True, [1.0, -1.0])
     """
-    dtype, signed = distances.dtype, variables.signed.tolist()
+    dtype, signed = distances.half.dtype, variables.signed.tolist()
     lower, upper = variables.lower.tolist(), variables.upper.tolist()
     # The slopes of all samples, and of those that may rise and that may fall: all change alike.
     state = np.stack([variables.slopes, *variables.movable()]).astype(dtype)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from torch_svm_seg.svm.distances import Distances, DistancesOfAll, DistancesOfFew
+from torch_svm_seg.svm.free_steps import step_of_free
 from torch_svm_seg.svm.kernel_rows import KernelRows
 from torch_svm_seg.svm.line_search import best_intercept
 from torch_svm_seg.svm.pairs import Variables, take_steps
@@ -37,10 +38,10 @@ FIRST_SHARE, SHARE = 0.35, 0.5
 # Where they are not: samples in the first set, scattered; in a set with samples that nearly violate the conditions, if
 # those between their bounds are not more than half as many; and bytes of any set's kernel matrix.
 FIRST_SET, SET, SET_BYTES = 1024, 2048, 64 * 2**20
-# What is added to the curvature along a pair, in units of the kernel's diagonal: equal samples have none.
-LEAST_CURVATURE = 1e-4
 # Sets in a row that may leave the gap as it is, before it counts as all that the precision allows.
 PATIENCE = 10
+# Free variables that are stepped at once at most, where all rows are kept: a system's cost grows with their cube.
+MOST_FREE = 500
 
 
 def solve_by_pairs(kernel: KernelRows, problem: Problem, tol: float, max_iter: int) -> Solution:
@@ -83,6 +84,8 @@ class _Dual:
         targets, costs: Its targets and costs, (N,).
         ridge: What the squared hinge adds to the kernel's diagonal, (N,); 0 for the hinge.
         all: v, and the slopes y - K v - ridge v of the dual objective at v as it is stored.
+        pairs: Pair steps since all free variables were stepped at once.
+        wait: How many there have to be for each free variable.
     """
 
     kernel: KernelRows
@@ -91,6 +94,8 @@ class _Dual:
     costs: Array
     ridge: Array
     all: Variables
+    pairs: int = 0
+    wait: int = 1
 
     @classmethod
     def zero(cls, kernel: KernelRows, problem: Problem) -> "_Dual":
@@ -137,8 +142,17 @@ class _Dual:
             if everyone and variables.violating(NEAR).sum() <= largest:
                 break
             taken += 1
+            self._step_of_free(variables, distances, size)
         self._move(few, variables.signed)
         return taken
+
+    def _step_of_free(self, variables: Variables, distances: Distances, pairs: int) -> None:
+        """Step all free variables at once where they are few, after ``pairs`` more pair steps: they cost as much."""
+        self.pairs += pairs
+        free = variables.free()
+        if self.kernel.whole and 1 < len(free) <= min(MOST_FREE, self.pairs / self.wait):
+            self.wait = 1 if step_of_free(variables, distances, free) else 2 * self.wait
+            self.pairs = 0
 
     def _set_of_rows(self, largest: int) -> Indices:
         """Return a working set where all rows of the kernel matrix are kept: (n,), n at most ``largest``, or all."""
@@ -164,10 +178,9 @@ class _Dual:
 
     def _distances(self, few: Indices) -> Distances:
         """Return the distances of a few samples (n,), or of all."""
-        least = LEAST_CURVATURE * float(self.kernel.diagonal.mean())
         if len(few) == len(self.costs):
-            return DistancesOfAll(self.kernel, self.ridge, least)
-        return DistancesOfFew(self.kernel, few, self.ridge[few], least)
+            return DistancesOfAll(self.kernel, self.ridge)
+        return DistancesOfFew(self.kernel, few, self.ridge[few])
 
     def _gap(self, few: Indices, variables: Variables) -> float:
         """Return what a few samples add to the duality gap, with the intercept in the middle of their slopes."""
