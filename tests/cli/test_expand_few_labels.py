@@ -55,6 +55,21 @@ def test_a_click_of_each_class_gives_a_mask(tiny_voc: Path, tmp_path: Path, caps
     assert settings["kernel"] == "linear" and settings["supervision"] == "points"
 
 
+@pytest.mark.parametrize("helped", [False, True])
+def test_clicks_of_one_class_alone_label_the_whole_image(tiny_voc: Path, tmp_path: Path, helped: bool) -> None:
+    network = ["--backbone", "resnet18", "--weights", "random", "--features", "F1+F2"]
+    if helped:
+        write_points(tiny_voc, tmp_path / "all.json")
+        assert fit_points(tiny_voc, tmp_path / "all.json", tmp_path / "pixels") == 0
+        network = ["--pixels", str(tmp_path / "pixels" / "checkpoint.pt")]
+    write_points(tiny_voc, tmp_path / "points.json", TRAIN, (0,))
+    points = ["--supervision", "points", "--points", str(tmp_path / "points.json")]
+    out = ["--refine", "none", "crf", "--out", str(tmp_path / "out")]
+    assert main(["--root", str(tiny_voc), *points, *network, *out]) == 0
+    for name in ("F1+F2", "F1+F2+crf"):
+        assert not read_mask(tmp_path / "out" / name / f"{TRAIN[0]}.png").any()
+
+
 def test_missing_points_and_backgrounds_are_said(
     tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,15 +111,11 @@ def write_boxes(root: Path, folder: Path) -> dict[tuple[str, int], tuple[int, in
     return bounds
 
 
-@pytest.mark.parametrize("helped", [False, True])
-def test_boxes_bound_their_objects(tiny_voc: Path, tmp_path: Path, helped: bool) -> None:
+def test_boxes_bound_their_objects(tiny_voc: Path, tmp_path: Path) -> None:
     bounds = write_boxes(tiny_voc, tmp_path / "boxes")
-    boxes, out = ["--boxes", str(tmp_path / "boxes")], ["--out", str(tmp_path / "out")]
-    network = ["--backbone", "resnet18", "--weights", "random", "--features", "img+F1"]
-    if helped:
-        assert train(["pixels", "--root", str(tiny_voc), *boxes, *network, "--out", str(tmp_path / "pixels")]) == 0
-        network = ["--pixels", str(tmp_path / "pixels" / "checkpoint.pt")]
-    assert main(["--root", str(tiny_voc), "--supervision", "boxes", *boxes, *network, *out]) == 0
+    assert run(tiny_voc, tmp_path / "out", "--supervision", "boxes", "--boxes", str(tmp_path / "boxes")) == 0
+    settings = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]
+    assert (settings["C"], settings["samples_per_class"]) == (1e-4, 200)
     for (id, class_id), (top, left, bottom, right) in bounds.items():
         pixels = (read_mask(tmp_path / "out" / "img+F1" / f"{id}.png") == class_id).nonzero()
         assert len(pixels)
@@ -176,7 +187,7 @@ def test_certainty_weighs_the_labels_of_all_images(tiny_voc: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--supervision", "ground-truth"], "--pixels: only with --supervision points, scribbles, boxes"),
+        (["--supervision", "ground-truth"], "--pixels: only with --supervision points or scribbles"),
         (["--backbone", "resnet18"], "--backbone: not with --pixels, whose networks, stages and classifier are used"),
         (["--second-backbone", "resnet18"], "--second-backbone: not with --pixels"),
         (["--features", "F1"], "--features: not with --pixels"),
@@ -201,7 +212,7 @@ def test_pixels_takes_one_kind_of_labels(tiny_voc: Path, tmp_path: Path, capsys:
     points = tmp_path / "points.json"
     write_points(tiny_voc, points)
     assert fit_points(tiny_voc, points, tmp_path / "pixels", "--cams", str(tmp_path)) == 2
-    expected = "--cams, --seeds, --points, --scribbles, --boxes: expected one of them, got --points too"
+    expected = "--cams, --seeds, --points, --scribbles: expected one of them, got --points too"
     assert expected in capsys.readouterr().err
     assert fit_points(tiny_voc, points, tmp_path / "pixels", "--boxes", str(tmp_path)) == 2
     assert "expected one of them, got --boxes too" in capsys.readouterr().err

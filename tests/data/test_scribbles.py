@@ -64,6 +64,7 @@ def test_a_single_corner_is_a_dot() -> None:
         (xml(("cow", [])), "a polygon of cow without points"),
         (xml(("cow", [("left", 1)])), "X: expected a number, got 'left'"),
         ("<annotation><polygon></annotation>", "not XML"),
+        ('<!DOCTYPE a [<!ENTITY b "cow">]><annotation><polygon><tag>&b;</tag></polygon></annotation>', "document type"),
     ],
 )
 def test_bad_xml_is_named_with_the_reason(tmp_path: Path, content: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """Strokes, what is saved of them, and what several tabs do to each other."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -7,13 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from label_files import GREEN, GREY, NAMES, RED, SIZE, open_session, stroke, truth, write_images
+from PIL import Image
 
 from torch_svm_seg.data.errors import InputError
+from torch_svm_seg.data.folder import folder
 from torch_svm_seg.data.io import read_mask
 from torch_svm_seg.data.points import Point, read_points
 from torch_svm_seg.data.scribbles import read_scribbles
+from torch_svm_seg.label.pictures import image_png
 from torch_svm_seg.label.session import Session
 from torch_svm_seg.label.strokes import draw_strokes, stroke_from_json
+from torch_svm_seg.pipeline.sparse_labels import PointLabels
 
 
 @pytest.fixture
@@ -54,6 +59,22 @@ def test_another_session_goes_on(session: Session, tmp_path: Path) -> None:
     assert after.overview()[0]["labelled"]
     assert after.open(1).labelled is None
     assert len(after.undo(0, "grey").strokes) == 1
+
+
+def test_strokes_on_an_image_with_an_exif_turn_stay_where_the_page_shows_them(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 1)
+    path, exif = tmp_path / "images" / "image0.png", Image.Exif()
+    exif[0x0112] = 6  # orientation: a viewer turns it by 90 degrees
+    with Image.open(path) as stored:
+        stored.copy().save(path, exif=exif)
+    session = open_session(tmp_path)
+    for entry in (RED, GREEN, GREY, stroke(2, (50.5, 40.2), key="click", width=1)):
+        state = session.add(0, entry)
+    assert state.labelled is not None and float((state.labelled.mask == truth()).float().mean()) > 0.99
+    with Image.open(io.BytesIO(image_png(session.dataset.image(0)))) as shown:
+        assert shown.size == SIZE[::-1] and not shown.getexif()
+    points = PointLabels(read_points(tmp_path / "labels" / "points.json", NAMES), radius=0)
+    assert points.read(folder(tmp_path / "images"), 0).known[40, 50] == 2
 
 
 def test_a_class_alone_has_the_whole_image(session: Session) -> None:

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
 from tqdm import tqdm
 
 from torch_svm_seg.backbones.backbone import Backbone
@@ -15,12 +14,11 @@ from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import SeedFileOptions
 from torch_svm_seg.cli.options.option import flag, group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions, seed_option
-from torch_svm_seg.cli.options.sparse import FORMS, SparseOptions
+from torch_svm_seg.cli.options.sparse import LABELLED, SparseOptions
 from torch_svm_seg.cli.options.training import with_files
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import remove_unfinished
-from torch_svm_seg.expansion.labelling import seeds_of
 from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.pipeline.run_folder import SPOILT, print_notes, print_skipped, skip_reason
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
@@ -37,8 +35,7 @@ DESCRIPTION = (
     "What other images know about the classes of an image: a linear one-vs-rest classifier on a backbone's features, "
     "fitted to the pixels that class activation maps or masks are confident of, in all images together, and again to "
     "those that it is confident of itself. Reads each image once. Writes DIR/checkpoint.pt, for train.py posterior. "
-    "With --points, --scribbles or --boxes it is fitted to their labels, once, for expand.py --pixels; boxes count as "
-    "filled."
+    "With --points or --scribbles it is fitted to their labels, once, for expand.py --pixels."
 )
 
 
@@ -101,7 +98,7 @@ class Settings:
     data: DataOptions = group()
     maps: SeedFileOptions = group()
     labels: LabelOptions = group()
-    sparse: SparseOptions = group(description="In place of seeds: --points, --scribbles or --boxes.")
+    sparse: SparseOptions = group(description="In place of seeds: --points or --scribbles.")
     network: PixelFeatureOptions = group()
     fit: RoundOptions = group()
     run: WriteOptions = group(out=Path("out/pixels"))
@@ -110,13 +107,13 @@ class Settings:
         """Open what the classifier is fitted to.
 
         Raises:
-            InputError: None, or several, of maps, points, scribbles and boxes are given, or they cannot be opened.
+            InputError: None, or several, of maps, points and scribbles are given, boxes are, or they cannot be opened.
         """
         given = self.sparse.given
         if not given:
             return self.maps.open_files(self.data, self.labels, dataset)
-        if self.maps.cams or self.maps.seeds or len(given) > 1:
-            names = ", ".join(map(flag, ("cams", "seeds", *FORMS)))
+        if self.maps.cams or self.maps.seeds or len(given) > 1 or given[0] not in LABELLED:
+            names = ", ".join(map(flag, ("cams", "seeds", *LABELLED)))
             raise InputError(f"{names}: expected one of them, got {flag(given[-1])} too")
         self.sparse.check(given[0])
         return self.sparse.open(dataset)
@@ -178,7 +175,7 @@ def _fit_to_labels(
 
     def add(labelled: Supervised, index: int) -> None:
         features = classifier.features(labelled.image).permute(2, 0, 1)
-        labels, certainty = _labels_of(labelled).to(features.device), labelled.certainty
+        labels, certainty = labelled.known.to(features.device), labelled.certainty
         certainty = None if certainty is None else certainty.to(features.device)
         add_labelled(own, features, labels, fit.samples_per_image, fit.seed, certainty)
 
@@ -188,13 +185,6 @@ def _fit_to_labels(
         raise InputError(f"{flag(settings.sparse.given[0])}: no image has labels that can be used")
     classifier.set(moments.solve(fit.ridge))
     return {MOMENTS: {name: part.float() for name, part in moments._asdict().items()}}, skipped
-
-
-def _labels_of(labelled: Supervised) -> Tensor:
-    """Return class ids (H, W), 255 where there is none; boxes are filled."""
-    if labelled.classes is None:
-        return labelled.known
-    return labelled.class_ids(seeds_of(labelled.known[None])[0])
 
 
 def _for_each(

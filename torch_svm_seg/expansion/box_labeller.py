@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.expansion.calibration import calibrated
 from torch_svm_seg.expansion.expander import Expansion, SVMExpander
-from torch_svm_seg.expansion.labelling import Expander, Labelling, label, seeds_of
+from torch_svm_seg.expansion.labelling import Labelling, label, seeds_of
 
 
 class BoxLabeller(nn.Module):
@@ -36,13 +36,7 @@ class BoxLabeller(nn.Module):
             raise ValueError(f"rounds: expected at least 1, got {rounds}")
         self.expander, self.rounds = expander, rounds
 
-    def forward(
-        self,
-        images: Tensor,
-        features: Tensor | Sequence[Tensor],
-        activation: Tensor,
-        expander: Expander | None = None,
-    ) -> Labelling:
+    def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:
         """Label the pixels of a batch of images of one size.
 
         Args:
@@ -50,12 +44,11 @@ class BoxLabeller(nn.Module):
             features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
             activation: Of the classes by id, background included, (B, K, H, W); -inf where a class cannot be. Its
                 largest is the label that the first SVM learns.
-            expander: What expands labels in place of the labeller's own, such as one that knows other images.
         """
         filled, possible = seeds_of(activation), activation > -torch.inf
         labels, labelling = filled, None
         for _ in range(self.rounds):
-            expansion: Expansion = (expander or self.expander)(features, labels)
+            expansion: Expansion = self.expander(features, labels)
             planes = expansion.scores.new_full(activation.shape, -torch.inf)
             planes[:, : expansion.scores.shape[1]] = expansion.scores[:, : activation.shape[1]]
             labelling = label(_as_shares(calibrated(planes, expansion.sample) * possible), filled)

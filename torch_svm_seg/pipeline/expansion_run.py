@@ -65,7 +65,7 @@ class ExpansionRun:
         device: Where to compute.
         ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
         others: Labels of all images, which take part in the place of SVMs, with the same backbone; only with a
-            ``StudyLabeller`` or a ``BoxLabeller``.
+            ``StudyLabeller``.
         fitted_to: Images that all labellers are fitted to before a run; None if each image is labelled by its own.
     """
 
@@ -178,7 +178,8 @@ class ExpansionRun:
         stages = self.backbone.stages(images, wanted) if wanted else {}
         more: dict[str, Any] = _certainty(group, self.device)
         if self.others is not None:
-            more["expander"] = self.others.expander(ids[: _number_of_classes(known)])
+            number = int(known.masked_fill(known == VOID, -1).max()) + 1
+            more["expander"] = self.others.expander(ids[:number])
         for name, labeller in self.labellers.items():
             maps = [stages[stage] for stage in fused_stages(name)]
             write(name, partial(labeller, images, maps, known, **more))
@@ -246,11 +247,6 @@ def _of_classes_present(group: Sequence[Supervised]) -> tuple[Tensor, Tensor]:
     for planes, one in zip(activation, group, strict=True):
         planes[[classes.index(id) for id in one.classes or ()]] = one.known.to(planes)
     return activation, ids
-
-
-def _number_of_classes(known: Tensor) -> int:
-    """Return how many classes labels (B, H, W) number, or activation (B, K, H, W) is of."""
-    return known.shape[1] if known.dim() == 4 else int(known.masked_fill(known == VOID, -1).max()) + 1
 
 
 def _on_regions(step: nn.Module, group: Sequence[Reading]) -> nn.Module:

@@ -16,7 +16,7 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
 from torch_svm_seg.expansion.expander import Expansion
 from torch_svm_seg.expansion.interpolation import feature_maps, read_pixels
-from torch_svm_seg.expansion.sampling import sample_pixels
+from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
 from torch_svm_seg.pixel_classifier.classifier import SLOPE, PixelClassifier, join_maps, load_pixel_classifier
 from torch_svm_seg.svm.least_squares import ClassMoments
 from torch_svm_seg.tensors import full_precision, resize
@@ -128,7 +128,8 @@ class PooledExpander:
             weights: Certainty of each label, (B, H, W); 1 by default.
 
         Returns:
-            Scores as logits, and masks; an image that is labelled with one class alone has it everywhere.
+            Scores as logits, which need no calibration, and masks; the sample is empty. An image that is labelled with
+            one class alone has it everywhere.
 
         Raises:
             ValueError: An image has no labelled pixel.
@@ -136,7 +137,8 @@ class PooledExpander:
         joined = join_maps(feature_maps(features))
         sure: Sequence[Tensor | None] = [None] * len(labels) if weights is None else list(weights)
         scores = torch.stack([self._scores(*image) for image in zip(joined, labels, sure, strict=True)])
-        return Expansion(scores, scores.argmax(1), sample_pixels(labels, self.samples_per_class, self.seed))
+        none = torch.zeros(len(labels), 0, dtype=torch.long, device=scores.device)
+        return Expansion(scores, scores.argmax(1), PixelSample(none, none))
 
     def _scores(self, features: Tensor, labels: Tensor, certainty: Tensor | None) -> Tensor:
         """Return the scores (K, H, W) of an image from its features (D, h, w), its labels (H, W) and their weights."""
@@ -155,7 +157,7 @@ class PooledExpander:
 
 
 def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages:
-    """Load what ``train.py pixels`` fitted to points, scribbles or boxes.
+    """Load what ``train.py pixels`` fitted to points or scribbles.
 
     Args:
         path: Its checkpoint.
@@ -171,7 +173,7 @@ def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages
     classifier, checkpoint = load_pixel_classifier(path, class_names), read_checkpoint(path)
     moments, settings = checkpoint.state.get(MOMENTS), checkpoint.settings
     if not isinstance(moments, dict):
-        raise InputError(f"{path}: fitted to maps or seeds; expected one fitted to --points, --scribbles or --boxes")
+        raise InputError(f"{path}: fitted to maps or seeds; expected one fitted to --points or --scribbles")
     try:
         parts = ClassMoments(*(moments[name].double() for name in ClassMoments._fields))
         parts.sums.view_as(classifier.weight.T)

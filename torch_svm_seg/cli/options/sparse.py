@@ -40,16 +40,16 @@ class OtherImageOptions:
         None,
         metavar="FILE",
         content=True,
-        help="checkpoint of train.py pixels --points, --scribbles or --boxes: each image gets a classifier of its own "
-        "labels and those of all images, in place of an SVM, with the networks and stages of the checkpoint",
+        help="checkpoint of train.py pixels --points or --scribbles: each image gets a classifier of its own labels "
+        "and those of all images, in place of an SVM, with the networks and stages of the checkpoint",
     )
 
     def check(self, supervision: str, features: FeatureOptions, samples: SampleOptions, svm: SVMOptions) -> None:
         """Raise InputError where these labels help no such supervision, or another network or an SVM is asked for."""
         if self.pixels is None:
             return
-        if supervision not in FORMS:
-            raise InputError(f"--pixels: only with --supervision {', '.join(FORMS)}")
+        if supervision not in LABELLED:
+            raise InputError(f"--pixels: only with --supervision {' or '.join(LABELLED)}")
         named = ["--backbone"] if features.backbone else []
         networks = replace(features, backbone=DEFAULT_BACKBONE)
         given = [*named, *changed_flags(networks), *changed_flags(svm), *changed_flags(samples)]

@@ -11,6 +11,9 @@ from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.svm.approximations import Approximation, Fourier, Nystroem
 from torch_svm_seg.svm.svm import SVM
 
+BOXES_C = 1e-4
+"""The weight of the loss with boxes: samples are 200 a class, of features of variance 1."""
+
 _MOST_COMPONENTS = 100_000
 
 
@@ -30,7 +33,7 @@ class SampleOptions:
         None,
         metavar="N",
         help="pixels drawn from each class of an image; smaller classes give all theirs (default: 2500, as the paper; "
-        "500 with seeds; time grows faster than proportionally)",
+        "500 with seeds, 200 with boxes; time grows faster than proportionally)",
     )
     seed: int = seed_option("of the sampled pixels")
 
@@ -60,7 +63,11 @@ class SVMOptions:
         help="rbf is better on shallow features, linear faster and as good on deep ones, and better where labels are "
         "few (default: rbf; linear with points, scribbles or boxes)",
     )
-    C: float = option(1.0, help="weight of the loss; larger trusts samples more")
+    C: float | None = option(
+        None,
+        help="weight of the loss; larger trusts samples more (default: 1; with boxes 1e-4, as a third of the labels in "
+        "them is wrong)",
+    )
     gamma: float | Literal["scale"] = option(
         "scale", parse=_gamma, help="width of the RBF kernel, or scale for 1 / (channels * variance)"
     )
@@ -69,9 +76,11 @@ class SVMOptions:
     )
     components: int = option(1024, parse=_components, help="explicit features of --approximation nystroem and fourier")
 
-    def suited_to(self, few_labels: bool) -> "SVMOptions":
-        """Return the options with the kernel that suits few or many labels, where none is given."""
-        return replace(self, kernel=self.kernel or ("linear" if few_labels else "rbf"))
+    def suited_to(self, few_labels: bool, filled_boxes: bool) -> "SVMOptions":
+        """Return the options with the kernel and the C that suit such labels, where none is given."""
+        cost = BOXES_C if filled_boxes else 1.0
+        kernel = self.kernel or ("linear" if few_labels else "rbf")
+        return replace(self, kernel=kernel, C=cost if self.C is None else self.C)
 
     def expander(self, samples: SampleOptions) -> SVMExpander:
         """Build the expander, of as many classes as the images that it is given show.
@@ -81,7 +90,7 @@ class SVMOptions:
         """
         try:
             approximation = self._approximation(samples.seed)
-            svm = SVM(self.kernel or "rbf", self.C, self.gamma, approximation=approximation)
+            svm = SVM(self.kernel or "rbf", 1.0 if self.C is None else self.C, self.gamma, approximation=approximation)
             return SVMExpander(svm, samples_per_class=samples.samples_per_class or 0, seed=samples.seed)
         except ValueError as error:
             raise InputError(f"--{error}".replace("_", "-")) from error
