@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.data.embedded import embedded_sample
-from torch_svm_seg.expansion.expander import SVMExpander
+from torch_svm_seg.expansion.expander import LabelledMaps, SVMExpander
 from torch_svm_seg.svm import kernels, line_search, newton, spaces, stages
 from torch_svm_seg.svm.svm import SVM
 
@@ -100,20 +100,33 @@ def path_of_a_gpu() -> Iterator[None]:
         yield
 
 
-def images(batch: int, classes: int, stage: str) -> tuple[Tensor, Tensor]:
-    """Return features and labels of the embedded image, repeated, with its first classes."""
+def batches(number: int, classes: int, stage: str, sizes: bool) -> list[LabelledMaps]:
+    """Return features and labels of the embedded image, with its first classes, so many times.
+
+    Args:
+        number: Number of images.
+        classes: Number of classes to keep.
+        stage: Name of the features.
+        sizes: Cut more rows off each image than off the one before, so that all have sizes of their own.
+    """
     sample = embedded_sample()
     labels = sample.mask(0)
     present = [value for value in labels.unique().tolist() if value != 255][:classes]
     kept = torch.where(torch.isin(labels, torch.tensor(present)), labels, 255)
     numbers = torch.full((256,), 255)
     numbers[present] = torch.arange(len(present))
-    with torch.inference_mode():
-        features = load_backbone("efficientnet_lite0").stages(sample.image(0)[None], [stage])[stage]
-    return features.repeat(batch, 1, 1, 1), numbers[kept].repeat(batch, 1, 1)
+    image, mask, backbone = sample.image(0)[None], numbers[kept][None], load_backbone("efficientnet_lite0")
+
+    def known(height: int, images: int) -> LabelledMaps:
+        with torch.inference_mode():
+            features = backbone.stages(image[:, :, :height], [stage])[stage]
+        return LabelledMaps(features.repeat(images, 1, 1, 1), mask[:, :height].repeat(images, 1, 1))
+
+    height = mask.shape[1]
+    return [known(height - cut, 1) for cut in range(number)] if sizes else [known(height, number)]
 
 
-def counts_of(stage: str, classes: int, batch: int, samples_per_class: int) -> tuple[int, Count, Count]:
+def counts_of(known: Sequence[LabelledMaps], samples_per_class: int) -> tuple[int, Count, Count]:
     """Return the steps of the slowest problem, the counts of the fit, and those of the fit and all labels."""
     fits = []
 
@@ -124,8 +137,8 @@ def counts_of(stage: str, classes: int, batch: int, samples_per_class: int) -> t
             fits.append((int(fitted.n_iter_.max()), counting.count))
             return fitted
 
-    features, labels = images(batch, classes, stage)
-    whole = counted(lambda: SVMExpander(Counted(), samples_per_class=samples_per_class)(features, labels))
+    expander = SVMExpander(Counted(), samples_per_class=samples_per_class)
+    whole = counted(lambda: expander.expand_batches(known))
     ((steps, fit),) = fits
     return steps, fit, whole
 
@@ -140,12 +153,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples-per-class", type=int, default=2500, metavar="N")
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 5], metavar="K")
     parser.add_argument("--images", type=int, nargs="+", default=[1], metavar="B")
+    parser.add_argument("--sizes", action="store_true", help="images of as many sizes, rather than of one")
     parser.add_argument("--path", choices=("gpu", "cpu"), default="gpu", help="whose path the solver takes")
     args = parser.parse_args(argv)
     print("|".join(COLUMNS), "|".join("---" for _ in COLUMNS), sep="\n")
     for stage, classes, batch in itertools.product(args.features, args.classes, args.images):
         with path_of_a_gpu() if args.path == "gpu" else nullcontext():
-            steps, *counts = counts_of(stage, classes, batch, args.samples_per_class)
+            steps, *counts = counts_of(batches(batch, classes, stage, args.sizes), args.samples_per_class)
         numbers = [n for count in counts for n in (count.operations.total(), count.waits, count.written // 2**20)]
         print(
             "|".join(

@@ -83,6 +83,17 @@ def spread_rows(values: Tensor, rows: Tensor, number: int) -> Tensor:
     return values.new_zeros(values.shape[0], number).scatter_add_(1, rows, values)
 
 
+def padded(values: Tensor, number: int, fill: float = 0) -> Tensor:
+    """Return values (B, N, ...) with more entries after the last one, (B, number, ...).
+
+    Example:
+        >>> padded(torch.tensor([[1, 2]]), 3, -1).tolist()
+        [[1, 2, -1]]
+    """
+    more = values.new_full((values.shape[0], number - values.shape[1], *values.shape[2:]), fill)
+    return torch.cat([values, more], 1) if more.shape[1] else values
+
+
 def first_true(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return the indices where a mask (..., N) is true along its last dimension, padded to the largest count.
 

@@ -74,12 +74,18 @@ def test_masks_hold_only_classes_of_their_image(tiny_voc: Path, tmp_path: Path) 
     assert record(tmp_path / "out")["finished"] and record(tmp_path / "out")["images"] == 3
 
 
-def test_seed_changes_masks_and_batches_do_not(tiny_voc: Path, tmp_path: Path) -> None:
+def test_seed_changes_masks_and_batches_of_any_sizes_do_not(tiny_voc: Path, tmp_path: Path) -> None:
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        path = tiny_voc / "VOCdevkit/VOC2012" / folder / f"{TINY_IDS[1]}.{suffix}"
+        with Image.open(path) as whole:
+            part = whole.crop((0, 5, 80, 60))
+        part.save(path)
     run(tiny_voc, tmp_path / "a")
     run(tiny_voc, tmp_path / "b", "--batch-size", "2", "--workers", "1")
     run(tiny_voc, tmp_path / "c", "--seed", "1")
     one, batched, other = masks(tmp_path / "a"), masks(tmp_path / "b"), masks(tmp_path / "c")
     assert one.keys() == batched.keys() == other.keys()
+    assert len({read_mask(tmp_path / "b" / name).shape for name in one}) == 2
     for name in one:
         agree = read_mask(tmp_path / "a" / name) == read_mask(tmp_path / "b" / name)
         assert agree.float().mean() > 0.999

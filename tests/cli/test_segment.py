@@ -23,7 +23,7 @@ from torch_svm_seg.data.palette import voc_palette
 from torch_svm_seg.data.transforms import random_masked_crop
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.evaluation.voc_archive import write_voc_archive
-from torch_svm_seg.segmenters import Segmenter, load_segmenter
+from torch_svm_seg.segmenters import Segmenter, build_segmenter, load_segmenter
 from torch_svm_seg.segmenters.training import survey_masks
 from torch_svm_seg.training.trainer import Training
 
@@ -108,6 +108,36 @@ def test_interrupted_run_resumes_to_the_same_networks(
     assert segment(tiny_voc, tmp_path / "out", *flags, "--resume", "--crop-size", "64") == 2  # another one
     (tmp_path / "out/best.pt").replace(tmp_path / "out/checkpoint.pt")
     assert segment(tiny_voc, tmp_path / "out", *flags, "--resume") == 2  # not enough to continue from
+
+
+def test_a_frozen_backbone_keeps_its_weights_while_new_layers_learn(tiny_voc: Path, tmp_path: Path) -> None:
+    flags = ["--network", "lite:resnet18", "--weights", "random", "--seed", "3"]
+    assert segment(tiny_voc, tmp_path / "frozen", *flags, "--freeze-backbone") == 0
+    assert segment(tiny_voc, tmp_path / "all", *flags) == 0
+    before = build_segmenter("lite:resnet18", len(VOC_CLASSES), "random", seed=3)
+    pretrained, new = ({id(p) for p in part} for part in (before.pretrained_parameters, before.new_parameters))
+    for run, frozen in (("frozen", True), ("all", False)):
+        after = weights(tmp_path / run / "checkpoint.pt")
+        kept = [torch.equal(p, after[name]) for name, p in before.named_parameters() if id(p) in pretrained]
+        learned = [not torch.equal(p, after[name]) for name, p in before.named_parameters() if id(p) in new]
+        assert all(kept) == frozen and any(kept) == frozen and all(learned)
+    # Another run: it does not continue as one in which all layers are trained.
+    assert segment(tiny_voc, tmp_path / "frozen", *flags, "--resume") == 2
+
+
+def test_the_first_step_of_adamw_is_the_learning_rate_against_the_gradient(tiny_voc: Path, tmp_path: Path) -> None:
+    """Loshchilov and Hutter (ICLR 2019): Adam's first step is -r sign(g), and the decay is r times the weight."""
+    flags = ["--network", "lite:resnet18", "--weights", "random", "--freeze-backbone", "--optimizer", "adamw"]
+    flags += ["--steps", "1", "--learning-rate", "1e-3", "--weight-decay", "0.5"]
+    assert segment(tiny_voc, tmp_path, *flags) == 0
+    before = build_segmenter("lite:resnet18", len(VOC_CLASSES), "random").state_dict()
+    after = weights(tmp_path / "checkpoint.pt")
+    rate = 1e-2  # of new layers
+    # The classifier starts at zero, and the decoder before it has no gradient yet: it decays alone.
+    decay = after["join.0.weight"] / before["join.0.weight"]
+    torch.testing.assert_close(decay, torch.full_like(decay, 1 - rate * 0.5))
+    moved = after["coarse_classifier.weight"].abs().flatten()
+    assert float((moved / rate - 1).abs().quantile(0.9)) < 1e-2  # tiny gradients move less
 
 
 def test_two_processes_train_like_one(tiny_voc: Path, tmp_path: Path) -> None:

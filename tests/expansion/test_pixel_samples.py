@@ -11,7 +11,7 @@ from test_interpolation import SIZES, dense
 from torch import Tensor
 
 from torch_svm_seg import SVMExpander
-from torch_svm_seg.expansion import expander, pixel_samples
+from torch_svm_seg.expansion import joint_fit, pixel_samples
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, read_pixels
 from torch_svm_seg.expansion.pixel_samples import PixelProducts
 from torch_svm_seg.svm import solver, stages, svm, working_sets
@@ -172,7 +172,7 @@ def test_an_expander_gives_the_same_masks_with_products(
     features = normal(0, 2, svm.MANY_CHANNELS + 1, 5, 8).to(device, torch.float32)
     labels = (normal(1, 2, 1, 5, 5).to(device)[:, 0] > 0).long().repeat_interleave(10, 1).repeat_interleave(12, 2)
     quick = SVMExpander(SVM(**options), samples_per_class=100)(features, labels)
-    monkeypatch.setattr(expander, "pixel_products", lambda *_: None)
+    monkeypatch.setattr(joint_fit, "pixel_products", lambda *_: None)
     plain = SVMExpander(SVM(**options), samples_per_class=100)(features, labels)
     assert float((quick.masks == plain.masks).double().mean()) > 0.998
     assert float((quick.scores - plain.scores).abs().max()) < 0.1

@@ -68,7 +68,11 @@ class ExpansionRunOptions(WriteOptions):
 
     workers: int = option(0, metavar="N", at_least=0, help="processes that read images ahead", affects_results=False)
     batch_size: int = option(
-        1, metavar="B", at_least=1, help="images of one size at once; a GPU gains by 8", affects_results=False
+        1,
+        metavar="B",
+        at_least=1,
+        help="images at once, whose SVMs are fitted together; a GPU gains by 8",
+        affects_results=False,
     )
 
 

@@ -12,7 +12,7 @@ from torch_svm_seg.cli.options.data import DataOptions
 from torch_svm_seg.cli.options.noise import CertaintyOptions, OnlineOptions
 from torch_svm_seg.cli.options.option import group, option
 from torch_svm_seg.cli.options.run import TrainingRunOptions
-from torch_svm_seg.cli.options.training import FileSources, SGDOptions, training_record, training_settings
+from torch_svm_seg.cli.options.training import FileSources, OptimizerOptions, training_record, training_settings
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.pipeline.run_folder import print_notes
@@ -72,6 +72,10 @@ class NetworkOptions:
         help="state dict or checkpoint of the backbone, or random (default: its ImageNet weights)",
     )
 
+    freeze_backbone: bool = option(
+        False, help="train the new layers alone, in a third of the time: the pretrained ones keep their weights"
+    )
+
     @property
     def recipe(self) -> Recipe:
         """The defaults of the training of this kind of network."""
@@ -79,7 +83,7 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
-class StepOptions(SGDOptions):
+class StepOptions(OptimizerOptions):
     """A training by steps."""
 
     description: ClassVar = "Stochastic gradient descent as in DeepLab. Defaults: of lite, of deeplabv2, of all others."
@@ -220,6 +224,8 @@ def _network(settings: Settings, data: ImageDataset, how: TrainingSettings, numb
     network = build_segmenter(name, len(data.class_names), settings.network.weights, how.seed)
     if network.uses_batch_statistics and min(how.batch_size, len(data)) < 2 * number:
         raise InputError(f"--batch-size: {name} has BatchNorm and needs at least 2 images a process")
+    if settings.network.freeze_backbone:
+        network.freeze_pretrained()
     return network.to(settings.run.choose_device())
 
 

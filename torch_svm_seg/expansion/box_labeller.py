@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.expansion.calibration import calibrated
-from torch_svm_seg.expansion.expander import Expansion, SVMExpander
-from torch_svm_seg.expansion.labelling import Labelling, label, seeds_of
+from torch_svm_seg.expansion.expander import Expansion, LabelledMaps, SVMExpander
+from torch_svm_seg.expansion.labelling import KnownImages, Labelling, label, seeds_of
 
 
 class BoxLabeller(nn.Module):
@@ -45,22 +45,34 @@ class BoxLabeller(nn.Module):
             activation: Of the classes by id, background included, (B, K, H, W); -inf where a class cannot be. Its
                 largest is the label that the first SVM learns.
         """
-        filled, possible = seeds_of(activation), activation > -torch.inf
-        labels, labelling = filled, None
+        return self.label_batches([KnownImages(images, features, activation)])[0]
+
+    def label_batches(self, batches: Sequence[KnownImages]) -> list[Labelling]:
+        """Label the pixels of images of several sizes, whose SVMs are fitted at once; see :meth:`forward`."""
+        filled = [seeds_of(batch.known) for batch in batches]
+        labels, labellings = filled, []
         for _ in range(self.rounds):
-            expansion: Expansion = self.expander(features, labels)
-            planes = expansion.scores.new_full(activation.shape, -torch.inf)
-            planes[:, : expansion.scores.shape[1]] = expansion.scores[:, : activation.shape[1]]
-            labelling = label(_as_shares(calibrated(planes, expansion.sample) * possible), filled)
-            if torch.equal(labelling.masks, labels):
+            maps = [LabelledMaps(batch.features, own) for batch, own in zip(batches, labels, strict=True)]
+            expansions = self.expander.expand_batches(maps)
+            parts = zip(expansions, batches, filled, strict=True)
+            labellings = [_in_boxes(expansion, batch.known, boxes) for expansion, batch, boxes in parts]
+            masks = [labelling.masks for labelling in labellings]
+            if all(map(torch.equal, masks, labels)):
                 break
-            labels = labelling.masks
-        assert labelling is not None
-        return labelling
+            labels = masks
+        return labellings
 
     def training_labels(self, images: Tensor, activation: Tensor) -> Tensor:
         """Return the labels that the first SVM learns, class ids (B, H, W): the boxes, filled."""
         return seeds_of(activation)
+
+
+def _in_boxes(expansion: Expansion, activation: Tensor, filled: Tensor) -> Labelling:
+    """Return the labels of an expansion where classes can be, but of a class that lost all pixels its boxes."""
+    planes = expansion.scores.new_full(activation.shape, -torch.inf)
+    planes[:, : expansion.scores.shape[1]] = expansion.scores[:, : activation.shape[1]]
+    possible = activation > -torch.inf
+    return label(_as_shares(calibrated(planes, expansion.sample) * possible), filled)
 
 
 def _as_shares(probabilities: Tensor) -> Tensor:

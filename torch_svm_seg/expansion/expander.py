@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.expansion.arguments import check_labelled, check_labels, check_maps
 from torch_svm_seg.expansion.calibration import likeliest_slopes
-from torch_svm_seg.expansion.interpolation import feature_maps, read_pixels
+from torch_svm_seg.expansion.interpolation import feature_maps
+from torch_svm_seg.expansion.joint_fit import FittedBatch, TrainingBatch, fit_together
 from torch_svm_seg.expansion.labelled_pixels import LabelledPixels, joined
 from torch_svm_seg.expansion.normalization import equalize_maps, z_score
-from torch_svm_seg.expansion.pixel_samples import pixel_products
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
 from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
 from torch_svm_seg.svm.arguments import check_count
@@ -39,6 +40,14 @@ class Expansion(NamedTuple):
     scores: Tensor
     masks: Tensor
     sample: PixelSample
+
+
+class LabelledMaps(NamedTuple):
+    """What is known about images of one size; see :meth:`SVMExpander.forward`."""
+
+    features: Tensor | Sequence[Tensor]
+    labels: Tensor
+    weights: Tensor | None = None
 
 
 class SVMExpander(nn.Module):
@@ -109,14 +118,32 @@ class SVMExpander(nn.Module):
             ValueError: Naming the argument, where shapes do not fit, ids reach ``num_classes``, features are not
                 finite, or an image has no labelled pixel.
         """
-        maps, labels = self._checked(features, labels, weights)
-        size = (labels.shape[1], labels.shape[2])
-        with full_precision(labels.device):
-            maps = equalize_maps([z_score(one) for one in maps]) if self.normalize else maps
-            sample, sample_weight = self._sample(labels, weights)
-            x, products = read_pixels(maps, sample.positions, size), pixel_products(maps, sample.positions, size)
-            svm = self.svm.unfitted().fit(x, sample.classes, sample_weight, products)
-            return Expansion(*self._score(svm, maps, size), sample)
+        return self.expand_batches([LabelledMaps(features, labels, weights)])[0]
+
+    def expand_batches(self, batches: Sequence[LabelledMaps]) -> list[Expansion]:
+        """Expand the labels of images of several sizes; the SVMs of all images are fitted at once.
+
+        On a GPU a fit of many images takes hardly longer than that of one.
+
+        Args:
+            batches: Images of one size each, with maps of the same channels.
+
+        Raises:
+            ValueError: See :meth:`forward`.
+
+        Example:
+            >>> sizes = [(1, 48, 64), (2, 30, 40)]
+            >>> batches = [LabelledMaps(torch.rand(b, 8, 12, 16), torch.randint(0, 3, (b, h, w))) for b, h, w in sizes]
+            >>> [tuple(found.masks.shape) for found in SVMExpander(samples_per_class=100).expand_batches(batches)]
+            [(1, 48, 64), (2, 30, 40)]
+        """
+        with full_precision(batches[0].labels.device):
+            ready = [self._training_batch(batch) for batch in batches]
+            fitted = fit_together(self.svm.unfitted(), ready)
+            return [
+                Expansion(*self._score(svm, batch.maps, batch.size), batch.sample)
+                for svm, batch in zip(fitted, ready, strict=True)
+            ]
 
     def fit(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> "SVMExpander":
         """Fit one SVM to the labelled pixels of all images, to :meth:`predict` to others; it is part of the state.
@@ -204,7 +231,8 @@ class SVMExpander(nn.Module):
         parts = zip(maps, self.mean.split(channels), self.rate.split(channels), strict=True)
         with full_precision(maps[0].device):
             maps = [(one - mean.view(-1, 1, 1)) * rate.view(-1, 1, 1) for one, mean, rate in parts]
-            return Expansion(*self._score(self.svm, maps, size), PixelSample(none, none))
+            fitted = FittedBatch(self.svm.decision, self.svm.classes_)
+            return Expansion(*self._score(fitted, maps, size), PixelSample(none, none))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
         """Make room for the normalisation of a fit before it is loaded."""
@@ -220,16 +248,16 @@ class SVMExpander(nn.Module):
         if not labels.dtype.is_floating_point:
             labels = labels.long()  # small types could not be compared with the void id
         maps = self._maps(features)
-        self._check_labels(labels, weights, len(maps[0]))
+        check_labels(labels, weights, len(maps[0]), self.num_classes)
         if weights is not None:
             labels = torch.where(weights > 0, labels, VOID)
-            _check_labelled(labels)
+            check_labelled(labels)
         return maps, labels
 
     def _maps(self, features: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Return the maps in one precision, single or double."""
         maps = feature_maps(features)
-        _check_maps(maps)
+        check_maps(maps)
         dtype = torch.float64 if any(one.dtype == torch.float64 for one in maps) else torch.float32
         return [one.to(dtype) for one in maps]
 
@@ -238,49 +266,15 @@ class SVMExpander(nn.Module):
         sample = sample_pixels(labels, self.samples_per_class, self.seed)
         return sample, None if weights is None else weights.flatten(1).gather(1, sample.positions)
 
-    def _score(self, svm: SVM, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def _training_batch(self, batch: LabelledMaps) -> TrainingBatch:
+        """Return the normalised maps and the pixels that train."""
+        maps, labels = self._checked(*batch)
+        maps = equalize_maps([z_score(one) for one in maps]) if self.normalize else maps
+        return TrainingBatch(maps, *self._sample(labels, batch.weights), (labels.shape[1], labels.shape[2]))
+
+    def _score(self, svm: FittedBatch, maps: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the scores, one plane per class id, and the masks."""
         scores = score_pixels(PixelScorer(svm.decision, maps, size), self.every_pixel)
-        number = self.num_classes or int(svm.classes_[-1]) + 1
+        number = self.num_classes or int(svm.classes[-1]) + 1
         planes = scores.new_full((scores.shape[0], number, *scores.shape[2:]), -torch.inf)
-        return planes.index_copy(1, svm.classes_, scores), svm.classes_[scores.argmax(1)]
-
-    def _check_labels(self, labels: Tensor, weights: Tensor | None, images: int) -> None:
-        if labels.dim() != 3 or labels.dtype.is_floating_point or len(labels) != images:
-            raise ValueError(
-                f"labels: expected integer (B, H, W) with B = {images}, got {labels.dtype} {tuple(labels.shape)}"
-            )
-        if weights is not None:
-            if weights.shape != labels.shape:
-                raise ValueError(f"weights: expected {tuple(labels.shape)} as labels, got {tuple(weights.shape)}")
-            if not bool((weights.isfinite() & (weights >= 0)).all()):
-                raise ValueError("weights: expected finite weights >= 0, got a negative or non-finite one")
-        wrong = labels[(labels < 0) | (labels > VOID if self.num_classes is None else labels >= self.num_classes)]
-        wrong = wrong[wrong != VOID].unique().tolist()
-        if wrong:
-            raise ValueError(f"labels: expected class ids below {self.num_classes or VOID} or {VOID}, got {wrong}")
-        _check_labelled(labels)
-
-
-def _check_maps(maps: list[Tensor]) -> None:
-    if not maps:
-        raise ValueError("features: expected at least one map, got none")
-    shapes = [tuple(features.shape) for features in maps]
-    floating = all(features.dtype.is_floating_point for features in maps)
-    if not floating or any(len(shape) != 4 or 0 in shape or shape[0] != shapes[0][0] for shape in shapes):
-        raise ValueError(
-            "features: expected, with one B, floating point (B, C, h, w), got "
-            + ", ".join(f"{found.dtype} {tuple(found.shape)}" for found in maps)
-        )
-    finite = torch.stack([features.isfinite().flatten(1).all(1) for features in maps]).all(0)
-    if not bool(finite.all()):
-        raise ValueError(
-            f"features: expected finite values, got nan or inf in image(s) {(~finite).nonzero()[:, 0].tolist()}"
-        )
-
-
-def _check_labelled(labels: Tensor) -> None:
-    unlabelled = (labels == VOID).flatten(1).all(1)
-    if bool(unlabelled.any()):
-        images = unlabelled.nonzero()[:, 0].tolist()
-        raise ValueError(f"labels: expected a labelled pixel of weight > 0 in every image, got none in {images}")
+        return planes.index_copy(1, svm.classes, scores), svm.classes[scores.argmax(1)]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.expansion.calibration import calibrated
-from torch_svm_seg.expansion.expander import Expansion, SVMExpander
+from torch_svm_seg.expansion.expander import Expansion, LabelledMaps, SVMExpander
 
 
 class Labelling(NamedTuple):
@@ -43,10 +43,26 @@ class Baseline(Protocol):
 
 
 class Expander(Protocol):
-    """Expands labels of some pixels of a batch of images of one size to all, as an ``SVMExpander`` does."""
+    """Expands labels of some pixels of images to all, as an ``SVMExpander`` does."""
 
-    def __call__(self, features: Tensor | Sequence[Tensor], labels: Tensor, weights: Tensor | None = None) -> Expansion:
-        """Expand labels; see :meth:`~torch_svm_seg.expansion.expander.SVMExpander.forward`."""
+    def expand_batches(self, batches: Sequence[LabelledMaps]) -> list[Expansion]:
+        """Expand labels; see :meth:`~torch_svm_seg.expansion.expander.SVMExpander.expand_batches`."""
+
+
+class KnownImages(NamedTuple):
+    """Images of one size with what is known about them, as labellers take them.
+
+    Attributes:
+        images: RGB 0..255, (B, 3, H, W).
+        features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
+        known: Labels (B, H, W), 255 where there is none; or activation (B, K, H, W).
+        certainty: Weight of each label in the loss, (B, H, W); 1 by default.
+    """
+
+    images: Tensor
+    features: Tensor | Sequence[Tensor]
+    known: Tensor
+    certainty: Tensor | None = None
 
 
 class StudyLabeller(nn.Module):
@@ -82,8 +98,13 @@ class StudyLabeller(nn.Module):
             certainty: Weight of each label in the loss, (B, H, W); 1 by default.
             expander: What expands them in place of the labeller's own, such as one that knows other images.
         """
-        expansion: Expansion = (expander or self.expander)(features, labels, certainty)
-        return Labelling(expansion.masks, calibrated(expansion.scores, expansion.sample))
+        return self.label_batches([KnownImages(images, features, labels, certainty)], expander)[0]
+
+    def label_batches(self, batches: Sequence[KnownImages], expander: Expander | None = None) -> list[Labelling]:
+        """Expand the labels of images of several sizes, all at once; see :meth:`forward`."""
+        maps = [LabelledMaps(batch.features, batch.known, batch.certainty) for batch in batches]
+        found = (expander or self.expander).expand_batches(maps)
+        return [Labelling(one.masks, calibrated(one.scores, one.sample)) for one in found]
 
     def training_labels(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the labels of the pixels that may be trained on: all."""
@@ -111,6 +132,10 @@ class FittedLabeller(nn.Module):
         """Label a batch of images of one size; see :class:`StudyLabeller`. Labels of these images are not used."""
         expansion: Expansion = self.expander.predict(features, (images.shape[2], images.shape[3]))
         return Labelling(expansion.masks, (self.expander.slope * expansion.scores).softmax(1))
+
+    def label_batches(self, batches: Sequence[KnownImages]) -> list[Labelling]:
+        """Label images of several sizes; see :meth:`forward`."""
+        return [self(batch.images, batch.features, batch.known) for batch in batches]
 
     def training_labels(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the labels of the pixels of these images that may be trained on: those that are known."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch_svm_seg.expansion.interpolation import FEW_CHANNELS, Neighbours, cell_rows
 from torch_svm_seg.svm.kernels import LOG2_E, block_entries
 from torch_svm_seg.svm.spaces import KernelSpace
-from torch_svm_seg.tensors import first_true, spread_rows
+from torch_svm_seg.tensors import first_true, padded, spread_rows
 
 # Samples whose products with the cells are held at once: tables of so many columns stay in a cache.
 COLUMNS = 1024
@@ -55,6 +55,21 @@ class PixelProducts:
         origin = rows.mean(1)
         neighbours = Neighbours.of(positions, grid, size, features.dtype)
         return cls._of_cells(rows - origin[:, None], origin, neighbours.indices % rows.shape[1], neighbours.weights)
+
+    @classmethod
+    def joined(cls, parts: Sequence["PixelProducts"]) -> "PixelProducts":
+        """Return the products of the images of all parts, whose numbers of cells and pixels may differ.
+
+        Products with padding mean nothing.
+        """
+        cells = max(part.features.shape[1] for part in parts)
+        pixels = max(part.number for part in parts)
+        return cls._of_cells(
+            torch.cat([padded(part.features, cells) for part in parts]),
+            torch.cat([part.origin for part in parts]),
+            torch.cat([padded(part.indices, pixels) for part in parts]),
+            torch.cat([padded(part.weights, pixels) for part in parts]),
+        )
 
     @classmethod
     def _of_cells(cls, features: Tensor, origin: Tensor, indices: Tensor, weights: Tensor) -> "PixelProducts":

@@ -1,6 +1,7 @@
 """The expansion from uncertain labels: seeds of image-level supervision (the paper's section 3, Figure 5a)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +9,17 @@ from torch.nn import functional as F
 
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.expansion.calibration import calibrated, held_out
-from torch_svm_seg.expansion.expander import Expansion, SVMExpander
-from torch_svm_seg.expansion.labelling import Labelling, as_probabilities, label, seeds_of
+from torch_svm_seg.expansion.expander import Expansion, LabelledMaps, SVMExpander
+from torch_svm_seg.expansion.labelling import KnownImages, Labelling, as_probabilities, label, seeds_of
 from torch_svm_seg.expansion.sampling import confident_labels
 from torch_svm_seg.refine.steps import refine
+
+
+class _Trained(NamedTuple):
+    """What SVMs say: labels, and scores (B, K, H, W)."""
+
+    labelling: Labelling
+    scores: Tensor
 
 
 class SelfTraining(nn.Module):
@@ -66,37 +74,57 @@ class SelfTraining(nn.Module):
         Raises:
             ValueError: The activation holds nan or +inf; see also ``SVMExpander`` and ``confident_labels``.
         """
-        if not bool((activation < torch.inf).all()):
-            raise ValueError("activation: expected numbers, or -inf for absent classes, got nan or inf")
-        seeds = seeds_of(activation)
-        regions = self._regions(images, as_probabilities(activation), seeds, seeds)
-        number = activation.shape[1]
-        labelling, scores = self._train(features, confident_labels(activation, self.share, regions), seeds, number)
-        settled = torch.zeros(len(seeds), dtype=torch.bool, device=seeds.device)
-        for _ in range(1, self.rounds):
-            regions = self._regions(images, labelling.probabilities, labelling.masks, seeds)
-            found, scores = self._train(features, confident_labels(scores, self.share, regions), seeds, number)
-            # An image whose mask has settled keeps it, however long others of its batch go on.
-            settled |= (found.masks == labelling.masks).flatten(1).all(1)
-            if settled.all():
-                break
-            labelling = _unless(settled, labelling, found)
-        if not self.prior:
-            return labelling
-        product = labelling.probabilities * as_probabilities(activation)
-        return label(as_probabilities(torch.where(activation > -torch.inf, product, -torch.inf)), seeds)
+        return self.label_batches([KnownImages(images, features, activation)])[0]
 
-    def _train(
-        self, features: Tensor | Sequence[Tensor], labels: Tensor, seeds: Tensor, number: int
-    ) -> tuple[Labelling, Tensor]:
-        """Expand labels, 255 where not confident; return the labelling and the SVMs' scores of so many classes."""
-        expansion: Expansion = self.expander(features, labels)
+    def label_batches(self, batches: Sequence[KnownImages]) -> list[Labelling]:
+        """Expand the seeds of images of several sizes, whose SVMs are fitted at once; see :meth:`forward`."""
+        if any(not bool((batch.known < torch.inf).all()) for batch in batches):
+            raise ValueError("activation: expected numbers, or -inf for absent classes, got nan or inf")
+        seeds = [seeds_of(batch.known) for batch in batches]
+        found = self._train(batches, [self.training_labels(batch.images, batch.known) for batch in batches], seeds)
+        settled = [torch.zeros(len(own), dtype=torch.bool, device=own.device) for own in seeds]
+        for _ in range(1, self.rounds):
+            labels = [self._surest(*image) for image in zip(batches, found, seeds, strict=True)]
+            new = self._train(batches, labels, seeds)
+            for done, before, now in zip(settled, found, new, strict=True):
+                # An image whose mask has settled keeps it, however long others of its batch go on.
+                done |= (now.labelling.masks == before.labelling.masks).flatten(1).all(1)
+            if all(bool(done.all()) for done in settled):
+                break
+            found = [
+                _Trained(_unless(done, before.labelling, now.labelling), now.scores)
+                for done, before, now in zip(settled, found, new, strict=True)
+            ]
+        return [self._result(*image) for image in zip(batches, found, seeds, strict=True)]
+
+    def _train(self, batches: Sequence[KnownImages], labels: list[Tensor], seeds: list[Tensor]) -> list[_Trained]:
+        """Expand labels, 255 where not confident, by one fit."""
+        maps = [LabelledMaps(batch.features, own) for batch, own in zip(batches, labels, strict=True)]
+        expansions = self.expander.expand_batches(maps)
+        return [
+            self._trained(*image)
+            for image in zip(expansions, labels, seeds, [batch.known.shape[1] for batch in batches], strict=True)
+        ]
+
+    def _trained(self, expansion: Expansion, labels: Tensor, seeds: Tensor, number: int) -> _Trained:
         # The expander's planes end at its own number of classes, or at the last class that trained.
         scores = F.pad(
             expansion.scores[:, :number], (0, 0, 0, 0, 0, max(number - expansion.scores.shape[1], 0)), value=-torch.inf
         )
         sample = held_out(labels, expansion.sample, self.expander.seed)
-        return label(calibrated(scores, sample), seeds), scores
+        return _Trained(label(calibrated(scores, sample), seeds), scores)
+
+    def _surest(self, batch: KnownImages, found: _Trained, seeds: Tensor) -> Tensor:
+        """Return the labels that the next SVM learns, 255 where not confident."""
+        labelling = found.labelling
+        regions = self._regions(batch.images, labelling.probabilities, labelling.masks, seeds)
+        return confident_labels(found.scores, self.share, regions)
+
+    def _result(self, batch: KnownImages, found: _Trained, seeds: Tensor) -> Labelling:
+        if not self.prior:
+            return found.labelling
+        product = found.labelling.probabilities * as_probabilities(batch.known)
+        return label(as_probabilities(torch.where(batch.known > -torch.inf, product, -torch.inf)), seeds)
 
     def training_labels(self, images: Tensor, activation: Tensor) -> Tensor:
         """Return the pixels that the first SVM may train on: class ids (B, H, W), and 255 where not confident.

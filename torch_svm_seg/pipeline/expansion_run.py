@@ -18,9 +18,16 @@ from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import save_mask
-from torch_svm_seg.data.mask_forms import used_values
 from torch_svm_seg.expansion.box_labeller import BoxLabeller
-from torch_svm_seg.expansion.labelling import Baseline, FittedLabeller, Labelling, StudyLabeller, label, seeds_of
+from torch_svm_seg.expansion.labelling import (
+    Baseline,
+    FittedLabeller,
+    KnownImages,
+    Labelling,
+    StudyLabeller,
+    label,
+    seeds_of,
+)
 from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
@@ -29,6 +36,7 @@ from torch_svm_seg.pipeline.jobs import Job
 from torch_svm_seg.pipeline.one_for_all import TrainingImages
 from torch_svm_seg.pipeline.readings import Reading, batches, read_ahead
 from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image
+from torch_svm_seg.pipeline.same_size import SameSize, by_size
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.pixel_classifier.other_images import OtherImages
 from torch_svm_seg.refine import RegionVote, refine
@@ -119,7 +127,7 @@ class ExpansionRun:
             dataset: The images.
             indices: Which of them.
             progress: Takes note of skipped images, and of those done where there is no ``report``.
-            batch_size: Images of one size to expand at once.
+            batch_size: Images to expand at once.
             workers: Processes that read images ahead.
             report: Takes note of images that are done, or, without any, that some were skipped.
         """
@@ -163,58 +171,60 @@ class ExpansionRun:
 
     @torch.inference_mode()
     def _expand(self, group: list[Reading]) -> list[ImageEntry]:
-        """Expand a batch; return what was done with each image."""
-        images = torch.stack([one.known.image for one in group]).to(self.device)
-        known, ids = _of_classes_present([one.known for one in group])
-        known, ids = known.to(self.device), ids.to(self.device)
-        entries = [
-            ImageEntry(one.known.id, one.sources, unseeded=unseeded, notes=one.known.notes)
-            for one, unseeded in zip(group, _unseeded(known), strict=True)
-        ]
-        write = partial(self._label, images=images, known=known, ids=ids, group=group, entries=entries)
+        """Expand a batch of images of any sizes; return what was done with each image."""
+        parts, ids = by_size(group, self.device)
         for name, baseline in self.baselines.items():
-            write(name, partial(baseline, images, known))
+            self._write(name, partial(_by_baseline, baseline, parts), parts, ids)
         wanted = {stage for name in self.labellers for stage in fused_stages(name)}
-        stages = self.backbone.stages(images, wanted) if wanted else {}
-        more: dict[str, Any] = _certainty(group, self.device)
+        stages = [self.backbone.stages(part.images, wanted) if wanted else {} for part in parts]
+        more: dict[str, Any] = {}
         if self.others is not None:
-            number = int(known.masked_fill(known == VOID, -1).max()) + 1
-            more["expander"] = self.others.expander(ids[:number])
+            more["expander"] = self.others.expander(ids)
         for name, labeller in self.labellers.items():
-            maps = [stages[stage] for stage in fused_stages(name)]
-            write(name, partial(labeller, images, maps, known, **more))
-        return entries
+            known = [
+                KnownImages(part.images, [own[stage] for stage in fused_stages(name)], part.known, part.certainty)
+                for part, own in zip(parts, stages, strict=True)
+            ]
+            self._write(name, partial(labeller.label_batches, known, **more), parts, ids)
+        return [entry for part in parts for entry in part.entries]
 
-    def _label(
-        self,
-        base: str,
-        labelled: Callable[[], Labelling],
-        images: Tensor,
-        known: Tensor,
-        ids: Tensor,
-        group: Sequence[Reading],
-        entries: Sequence[ImageEntry],
+    def _write(
+        self, base: str, label_parts: Callable[[], list[Labelling]], parts: Sequence[SameSize], ids: Tensor
     ) -> None:
         """Have a batch labelled, write its masks with each refinement, and note the time and what was restored.
 
-        Classes are numbered as in ``known``; ``ids`` are their ids.
+        Classes are numbered as in what is known; ``ids`` are their ids.
         """
         start = time.perf_counter()
-        labelling = labelled()
-        seeds = None
-        if known.dim() == 4:
-            seeds = labelling.masks if base in self.baselines else seeds_of(known)
-        labelling_seconds = time.perf_counter() - start
-        for refinement, steps in self.refinements.items():
-            start = time.perf_counter()
-            own = [_on_regions(step, group) for step in steps]
-            found = label(refine(own, images, labelling.probabilities), seeds) if steps else labelling
-            masks = ids[self._sure(found)].cpu()
-            name, seconds = _mask_name(base, refinement), labelling_seconds + time.perf_counter() - start
-            restored = found.restored or (0,) * len(entries)
-            for entry, mask, number in zip(entries, masks, restored, strict=True):
-                save_mask(mask_path(self.out, name, entry.id), mask)
-                entry.seconds[name], entry.restored[name] = seconds / len(entries), number
+        labellings = label_parts()
+        seconds = (time.perf_counter() - start) / sum(len(part.entries) for part in parts)
+        for part, labelling in zip(parts, labellings, strict=True):
+            seeds = None
+            if part.known.dim() == 4:
+                seeds = labelling.masks if base in self.baselines else seeds_of(part.known)
+            for refinement, steps in self.refinements.items():
+                self._refine(_mask_name(base, refinement), steps, labelling, part, seeds, ids, seconds)
+
+    def _refine(
+        self,
+        name: str,
+        steps: Sequence[nn.Module],
+        labelling: Labelling,
+        part: SameSize,
+        seeds: Tensor | None,
+        ids: Tensor,
+        seconds: float,
+    ) -> None:
+        """Write the refined masks of images of one size, labelled in some seconds each."""
+        start = time.perf_counter()
+        own = [step.on(part.regions) if isinstance(step, RegionVote) else step for step in steps]
+        found = label(refine(own, part.images, labelling.probabilities), seeds) if steps else labelling
+        masks = part.class_ids(self._sure(found), ids)
+        seconds += (time.perf_counter() - start) / len(part.entries)
+        restored = found.restored or (0,) * len(part.entries)
+        for entry, mask, number in zip(part.entries, masks, restored, strict=True):
+            save_mask(mask_path(self.out, name, entry.id), mask)
+            entry.seconds[name], entry.restored[name] = seconds, number
 
     def _sure(self, found: Labelling) -> Tensor:
         """Masks without the pixels that are too unlikely; those that were given their seed back stay."""
@@ -223,55 +233,8 @@ class ExpansionRun:
         return found.masks.masked_fill(unsure, VOID)
 
 
-def _of_classes_present(group: Sequence[Supervised]) -> tuple[Tensor, Tensor]:
-    """Stack what is known about images of one size, with the classes that any of them has, and the background.
-
-    Most of a data set's classes are in none of a batch's images; without them, all that follows is quicker and takes no
-    memory for them.
-
-    Returns:
-        Labels (B, H, W) or activation (B, K, H, W), by the number of the class among those present; and the id of each
-        of these, 255 of 255, (256,).
-    """
-    ids = torch.arange(VOID + 1)
-    if group[0].classes is None:
-        labels = torch.stack([one.known for one in group])
-        classes = [value for value in used_values(labels) if value != VOID]
-        numbers = torch.full((VOID + 1,), VOID)
-        numbers[classes] = torch.arange(len(classes))
-        ids[: len(classes)] = torch.tensor(classes, dtype=torch.long)
-        return numbers[labels], ids
-    classes = sorted({0}.union(*(one.classes or () for one in group)))
-    ids[: len(classes)] = torch.tensor(classes)
-    activation = group[0].known.new_full((len(group), len(classes), *group[0].known.shape[1:]), -torch.inf)
-    for planes, one in zip(activation, group, strict=True):
-        planes[[classes.index(id) for id in one.classes or ()]] = one.known.to(planes)
-    return activation, ids
-
-
-def _on_regions(step: nn.Module, group: Sequence[Reading]) -> nn.Module:
-    """Return a refinement of a batch: a vote of regions is given theirs."""
-    if not isinstance(step, RegionVote):
-        return step
-    return step.on(torch.stack([one.known.regions for one in group if one.known.regions is not None]))
-
-
-def _certainty(group: Sequence[Reading], device: torch.device) -> dict[str, Tensor]:
-    """Return the argument ``certainty`` of a labeller, where it is known of some image."""
-    if all(one.known.certainty is None for one in group):
-        return {}
-    given = [torch.ones(one.known.known.shape) if one.known.certainty is None else one.known.certainty for one in group]
-    return {"certainty": torch.stack(given).to(device)}
-
-
-def _unseeded(known: Tensor) -> list[int]:
-    """Count the classes of each image that have activation (B, K, H, W), but no pixel where it is the largest."""
-    if known.dim() == 3:
-        return [0] * len(known)
-    classes = torch.arange(1, known.shape[1], device=known.device)[:, None]
-    present = (known[:, 1:] > -torch.inf).flatten(2).any(2)
-    shown = (seeds_of(known).flatten(1)[:, None] == classes).any(2)
-    return [int(number) for number in (present & ~shown).sum(1)]
+def _by_baseline(baseline: Baseline, parts: Sequence[SameSize]) -> list[Labelling]:
+    return [baseline(part.images, part.known) for part in parts]
 
 
 def _mask_name(base: str, refinement: str) -> str:

@@ -1,4 +1,4 @@
-"""Images read ahead by other processes, in batches of one size."""
+"""Images read ahead by other processes, in batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -10,9 +10,6 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.provenance import read_with_digest
 from torch_svm_seg.pipeline.run_folder import skip_reason, spoils_one_image
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
-
-# Batches of images that wait for others of their size.
-_MOST_WAITING = 4
 
 
 class Reading(NamedTuple):
@@ -57,7 +54,7 @@ def read_ahead(
 def batches(
     readings: Iterable[Reading | tuple[str, str]], batch_size: int, skipped: dict[str, str]
 ) -> Iterator[list[Reading]]:
-    """Group images of one size; whatever could not be read is skipped.
+    """Group images as they come; whatever could not be read is skipped.
 
     Args:
         readings: Images, or the id of one that could not be read and the reason.
@@ -71,20 +68,17 @@ def batches(
         >>> [len(group) for group in batches([Reading(known, "0f3a"), ("b", "damaged")], 2, skipped)], skipped
         ([1], {'b': 'damaged'})
     """
-    waiting: dict[tuple[int, ...], list[Reading]] = {}
+    group: list[Reading] = []
     for reading in readings:
         if not isinstance(reading, Reading):
             skipped[reading[0]] = reading[1]
             continue
-        size = tuple(reading.known.image.shape)
-        group = waiting.setdefault(size, [])
         group.append(reading)
         if len(group) == batch_size:
-            yield waiting.pop(size)
-        elif sum(map(len, waiting.values())) == _MOST_WAITING * batch_size:
-            # Images of many sizes would fill the memory: the largest group goes as it is.
-            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
-    yield from waiting.values()
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 class _Readings(Dataset[Reading | tuple[str, str]]):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import PathLike
-from torch_svm_seg.expansion.expander import Expansion
+from torch_svm_seg.expansion.expander import Expansion, LabelledMaps
 from torch_svm_seg.expansion.interpolation import feature_maps, read_pixels
 from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
 from torch_svm_seg.pixel_classifier.classifier import SLOPE, PixelClassifier, join_maps, load_pixel_classifier
@@ -139,6 +139,10 @@ class PooledExpander:
         scores = torch.stack([self._scores(*image) for image in zip(joined, labels, sure, strict=True)])
         none = torch.zeros(len(labels), 0, dtype=torch.long, device=scores.device)
         return Expansion(scores, scores.argmax(1), PixelSample(none, none))
+
+    def expand_batches(self, batches: Sequence[LabelledMaps]) -> list[Expansion]:
+        """Expand the labels of images of several sizes, one size after the other."""
+        return [self(*batch) for batch in batches]
 
     def _scores(self, features: Tensor, labels: Tensor, certainty: Tensor | None) -> Tensor:
         """Return the scores (K, H, W) of an image from its features (D, h, w), its labels (H, W) and their weights."""

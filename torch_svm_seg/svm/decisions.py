@@ -49,6 +49,10 @@ class DecisionFunction(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination.update({f"{prefix}{name}": destination[f"{prefix}{name}"].contiguous() for name in self._buffers})
 
+    def part(self, images: slice, classes: Tensor) -> "DecisionFunction":
+        """Return the decision function of some of the images, for some of the classes, by their places (k,)."""
+        raise NotImplementedError
+
     def detach_(self) -> None:
         """Let go of the graph that the fit has left."""
         for name, tensor in list(self.named_buffers()):
@@ -95,6 +99,10 @@ class LinearDecision(DecisionFunction):
 
     def __init__(self, weights: Tensor, intercept: Tensor) -> None:
         super().__init__(weights=weights, intercept=intercept)
+
+    def part(self, images: slice, classes: Tensor) -> "LinearDecision":
+        """Return that of some images and classes."""
+        return LinearDecision(self.weights[images][..., classes], self.intercept[images][..., classes])
 
     @property
     def channels(self) -> int:
@@ -147,6 +155,15 @@ class GaussianDecision(DecisionFunction):
         decision.samples = carrying
         return decision
 
+    def part(self, images: slice, classes: Tensor) -> "GaussianDecision":
+        """Return that of some images and classes, with the centres that carry weight there."""
+        coefficients = self.coefficients[images][..., classes]
+        intercept = self.intercept[images][..., classes]
+        found = self.of_samples(self.centres[images], coefficients, self.gamma[images], intercept)
+        if self.samples is not None and found.samples is not None:
+            found.samples = self.samples[images].gather(1, found.samples)
+        return found
+
     @property
     def channels(self) -> int:
         """Number of channels D of the input."""
@@ -191,6 +208,11 @@ class FourierDecision(DecisionFunction):
 
     def __init__(self, frequencies: Tensor, phases: Tensor, coefficients: Tensor, intercept: Tensor) -> None:
         super().__init__(frequencies=frequencies, phases=phases, coefficients=coefficients, intercept=intercept)
+
+    def part(self, images: slice, classes: Tensor) -> "FourierDecision":
+        """Return that of some images and classes."""
+        fitted = self.coefficients[images][..., classes], self.intercept[images][..., classes]
+        return FourierDecision(self.frequencies[images], self.phases[images], *fitted)
 
     @property
     def channels(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import SGD
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import PolynomialLR
 from torch.utils.data import DataLoader
 
@@ -23,6 +23,8 @@ from torch_svm_seg.training.trainable import Crops, Trainable
 
 Relabel = Callable[[int, Tensor, list[Tensor]], list[Tensor]]
 """Returns the labels to train on in place of those of a batch, given the number of steps done and the images."""
+
+OPTIMIZERS = ("sgd", "adamw")
 
 # Power of the learning rate's decay in SIPE and IRN.
 _DECAY_POWER = 0.9
@@ -43,6 +45,7 @@ class TrainingSettings:
         amp: Whether to compute in bfloat16 where PyTorch deems it safe.
         workers: Processes that read images ahead.
         steps: Updates of the network, in place of `epochs`.
+        optimizer: One of :data:`OPTIMIZERS`; AdamW (Loshchilov and Hutter, ICLR 2019) has no use for the momentum.
     """
 
     epochs: int | None
@@ -55,6 +58,7 @@ class TrainingSettings:
     amp: bool = False
     workers: int = 0
     steps: int | None = None
+    optimizer: str = "sgd"
 
 
 class Step(NamedTuple):
@@ -118,11 +122,7 @@ class Training:
         if (settings.epochs is None) == (settings.steps is None):
             raise ValueError(f"settings: expected epochs or steps, got {settings.epochs} and {settings.steps}")
         self.steps = settings.steps or (settings.epochs or 0) * self.steps_per_epoch
-        groups = [
-            {"params": parameters, "lr": settings.learning_rate * factor}
-            for parameters, factor in network.parameter_groups()
-        ]
-        self._optimizer = SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        self._optimizer = _optimizer(network, settings)
         self._schedule = PolynomialLR(self._optimizer, self.steps, _DECAY_POWER)
         losses = _Losses(network)
         self._losses: nn.Module = DistributedDataParallel(losses) if distributed.is_initialized() else losses
@@ -210,6 +210,16 @@ class Training:
             self._crops.epoch = epoch
             batches = batches[first : first + last - self.step]
             yield from DataLoader(self._crops, batch_sampler=batches, num_workers=self._settings.workers)
+
+
+def _optimizer(network: Trainable, settings: TrainingSettings) -> Optimizer:
+    groups = [
+        {"params": parameters, "lr": settings.learning_rate * factor}
+        for parameters, factor in network.parameter_groups()
+    ]
+    if settings.optimizer == "adamw":
+        return AdamW(groups, weight_decay=settings.weight_decay)
+    return SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
 class _Losses(nn.Module):

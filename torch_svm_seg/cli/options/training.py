@@ -13,7 +13,7 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.provenance import RunSettings, Source, digest_of
 from torch_svm_seg.training.distributed import gathered, process_number, process_rank
 from torch_svm_seg.training.trainable import Crops
-from torch_svm_seg.training.trainer import TrainingSettings
+from torch_svm_seg.training.trainer import OPTIMIZERS, TrainingSettings
 
 FileSources = Callable[[], Iterable[Source]]
 """Returns the files, or texts that stand for them, that something is made from."""
@@ -22,8 +22,8 @@ CROP_SIZE, LITE_CROP_SIZE, _LARGEST_CROP = 512, 320, 4096
 
 
 @dataclass(frozen=True)
-class SGDOptions:
-    """Stochastic gradient descent."""
+class OptimizerOptions:
+    """How the weights are updated."""
 
     title: ClassVar = "training"
 
@@ -32,6 +32,11 @@ class SGDOptions:
         0.1,
         metavar="R",
         help="of pretrained layers at the start; new layers have ten times as much; it decays to 0 with power 0.9",
+    )
+    optimizer: str = option(
+        "sgd",
+        choices=OPTIMIZERS,
+        help="stochastic gradient descent, or adamw, which transformers need (default: %(default)s)",
     )
     momentum: float = option(
         0.0,
@@ -51,7 +56,7 @@ class SGDOptions:
 
 
 @dataclass(frozen=True)
-class EpochOptions(SGDOptions):
+class EpochOptions(OptimizerOptions):
     """A training by epochs."""
 
     epochs: int = option(5, metavar="N", at_least=1, help="passes over the images")
@@ -63,14 +68,14 @@ def crop_size_for(crop_size: int | None, backbone: str) -> int:
 
 
 def training_settings(
-    training: SGDOptions, run: TrainingRunOptions, epochs: int | None = None, steps: int | None = None
+    training: OptimizerOptions, run: TrainingRunOptions, epochs: int | None = None, steps: int | None = None
 ) -> TrainingSettings:
     """Return how to train, for a number of epochs or of steps; what may be None in the options must be resolved.
 
     Raises:
         InputError: A value is out of its range.
     """
-    names = ("batch_size", "learning_rate", "momentum", "weight_decay", "crop_size", "seed")
+    names = ("optimizer", "batch_size", "learning_rate", "momentum", "weight_decay", "crop_size", "seed")
     chosen = {name: getattr(training, name) for name in names}
     if not chosen["learning_rate"] > 0 or training.momentum >= 1:
         raise InputError("--learning-rate and --momentum: expected a positive number, and one below 1")
