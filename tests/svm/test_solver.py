@@ -38,6 +38,9 @@ class KernelSamples:
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
         return (take_rows(self.kernel, rows).mT @ element[..., None])[..., 0]
 
+    def squared_norm(self, element: Tensor, values: Tensor) -> Tensor:
+        return (element * values).sum(1)
+
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         return spread_rows(element, rows, self.kernel.shape[1])
 

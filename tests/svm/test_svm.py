@@ -590,6 +590,9 @@ class GramSamples:
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
         return (self.gram @ self.whole(rows, element)[..., None])[..., 0]
 
+    def squared_norm(self, element: Tensor, values: Tensor) -> Tensor:
+        return (element * values).sum(1)
+
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         return spread_rows(element, rows, self.gram.shape[1])
 

@@ -166,6 +166,10 @@ class PixelSamples:
             total += torch.cat([(self._kernel(block, table) @ factors)[..., 0] for block in blocks], 1)
         return total
 
+    def squared_norm(self, element: Tensor, values: Tensor) -> Tensor:
+        """Return the squared norms (P,) of elements of the space of all samples, ``values`` (P, N) at these."""
+        return (element * values).sum(1)
+
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         """Return an element of ``space(rows)`` as one of the space of all samples."""
         return spread_rows(element, rows, self.products.number)

@@ -10,12 +10,16 @@ from typing import Protocol
 from torch import Tensor
 
 from torch_svm_seg.svm.decisions import DecisionFunction, GaussianDecision, LinearDecision
-from torch_svm_seg.svm.feature_maps import FeatureMap
+from torch_svm_seg.svm.feature_maps import FeatureMap, LinearMap
 from torch_svm_seg.svm.samples import FeatureSamples, GaussianSamples, InnerProducts, Samples
 
 
 class Model(Protocol):
     """The samples of B images as the solver meets them, and the decision functions of its solutions."""
+
+    @property
+    def rounds_again(self) -> bool:
+        """Whether decision functions store something else than the elements, with a rounding of its own."""
 
     def samples(self, image: Tensor) -> Samples:
         """Return the samples of problems of the images ``image`` (P,)."""
@@ -36,6 +40,7 @@ class FeatureModel:
 
     def __init__(self, feature_map: FeatureMap, x: Tensor) -> None:
         self.feature_map, self.features = feature_map, feature_map.features(x)
+        self.rounds_again = not isinstance(feature_map, LinearMap)
 
     def samples(self, image: Tensor) -> FeatureSamples:
         """Return the features of the images' samples."""
@@ -59,6 +64,7 @@ class GaussianModel:
 
     x: Tensor
     gamma: Tensor
+    rounds_again = False
 
     def samples(self, image: Tensor) -> GaussianSamples:
         """Return the images' samples under the kernel."""
@@ -82,6 +88,11 @@ class ProductModel:
     products: InnerProducts
     x: Tensor
     gamma: Tensor | None
+
+    @property
+    def rounds_again(self) -> bool:
+        """Whether decision functions store something else than the elements: the linear kernel's weights."""
+        return self.gamma is None
 
     def samples(self, image: Tensor) -> Samples:
         """Return the images' samples by their inner products."""

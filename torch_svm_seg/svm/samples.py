@@ -32,6 +32,9 @@ class Samples(Protocol):
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
         """Return the inner products (P, N) of an element of ``space(rows)`` with all samples."""
 
+    def squared_norm(self, element: Tensor, values: Tensor) -> Tensor:
+        """Return the squared norms (P,) of elements of the space of all samples, ``values`` (P, N) at these."""
+
     def whole(self, rows: Tensor, element: Tensor) -> Tensor:
         """Return an element of ``space(rows)`` as one of the space of all samples."""
 
@@ -129,6 +132,10 @@ class FeatureSamples:
         """Return the inner products (P, N) of an element of ``space(rows)`` with all samples."""
         return product(self.features, element)
 
+    def squared_norm(self, element: Tensor, values: Tensor) -> Tensor:
+        """Return the squared norms (P,) of elements of the space of all samples, ``values`` (P, N) at these."""
+        return element.square().sum(1)
+
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return the element sum_i coefficients_i phi(x_i); coefficients (P, N)."""
         return product(self.features.mT, coefficients)
@@ -199,6 +206,10 @@ class GaussianSamples:
     def evaluate(self, rows: Tensor, element: Tensor) -> Tensor:
         """Return the inner products (P, N) of an element of ``space(rows)`` with all samples."""
         return self._evaluate(self.x, self.whole(rows, element))
+
+    def squared_norm(self, element: Tensor, values: Tensor) -> Tensor:
+        """Return the squared norms (P,) of elements of the space of all samples, ``values`` (P, N) at these."""
+        return (element * values).sum(1)
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return the element sum_i coefficients_i phi(x_i); coefficients (P, N)."""

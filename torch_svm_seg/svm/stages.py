@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torch_svm_seg.svm.certificates import as_stored, is_imprecise
 from torch_svm_seg.svm.kernel_rows import KernelRows
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.samples import KernelSamples, Samples
@@ -50,7 +51,8 @@ def solve_in_stages(
     if number and by_pairs and on_cpu(image) and at_once == 1 and isinstance(samples(image[:1]), KernelSamples):
         found = _solve_by_pairs(samples, image, problem, tol, max_iter)
         for part in found.unfinished(tol).nonzero():
-            found.replace(part, _solve_by_newton(samples, image[part], problem.of(part), tol, max_iter, found.of(part)))
+            chosen, start = samples(image[part]), found.of(part)
+            found.replace(part, _solve_in_double(chosen, problem.of(part), tol, max_iter, start))
         return found
     parts = torch.arange(number, device=image.device).split(at_once)
     return Solution.joined([_solve_by_newton(samples, image[part], problem.of(part), tol, max_iter) for part in parts])
@@ -69,33 +71,57 @@ def _solve_by_pairs(
 ) -> Solution:
     """Return solutions by pair steps alone; the problems of an image share the rows of its kernel matrix."""
     solutions: list[Solution] = []
-    for one, count in zip(*image.unique(return_counts=True), strict=True):
+    for one in image.unique():
         chosen = samples(one[None])
         assert isinstance(chosen, KernelSamples)
-        kernel = KernelRows(chosen)
-        for index in range(len(solutions), len(solutions) + int(count)):
-            solutions.append(solve_by_pairs(kernel, problem.of(torch.tensor([index])), tol, max_iter))
+        solutions += _image_by_pairs(chosen, problem.of((image == one).nonzero()[:, 0]), tol, max_iter)
     return Solution.joined(solutions)
 
 
+def _image_by_pairs(samples: KernelSamples, problem: Problem, tol: float, max_iter: int) -> list[Solution]:
+    """Return the solutions of one image's problems; where single precision does not suffice, they go on in double."""
+    kernel = KernelRows(samples)
+    problems = [problem.of(one) for one in torch.arange(len(problem.targets))[:, None]]
+    solutions = [solve_by_pairs(kernel, one, tol, max_iter) for one in problems]
+    if samples.dtype == torch.float64:
+        return solutions
+    in_double, stored = samples.double(), kernel.dtype
+    assert isinstance(in_double, KernelSamples)
+    pairs = enumerate(zip(problems, solutions, strict=True))
+    hard = [
+        place for place, (one, found) in pairs if bool(found.unfinished(tol) | is_imprecise(samples, one, found, tol))
+    ]
+    if hard:
+        kernel = KernelRows(in_double)
+    for place in hard:
+        solutions[place] = solve_by_pairs(kernel, problems[place], tol, max_iter, solutions[place], stored)
+    return solutions
+
+
 def _solve_by_newton(
-    samples: Callable[[Tensor], Samples],
-    image: Tensor,
-    problem: Problem,
-    tol: float,
-    max_iter: int,
-    start: Solution | None = None,
+    samples: Callable[[Tensor], Samples], image: Tensor, problem: Problem, tol: float, max_iter: int
 ) -> Solution:
     """Return solutions in the samples' precision, and in double where that does not suffice."""
-    chosen, start = samples(image), _worth(start)
-    taken = 0 if start is None else int(start.iterations.max())
-    most = max_iter if chosen.dtype == torch.float64 else min(max_iter, taken + SINGLE_PRECISION_STEPS)
-    found = solve(chosen, problem, tol, most, start)
-    hard = found.unfinished(tol).nonzero()[:, 0]
-    if len(hard) and most < max_iter:
-        in_double = samples(image[hard]).double()
-        found.replace(hard, solve(in_double, problem.of(hard), tol, max_iter, _worth(found.of(hard))))
+    chosen = samples(image)
+    if chosen.dtype == torch.float64:
+        return solve(chosen, problem, tol, max_iter)
+    found = solve(chosen, problem, tol, min(max_iter, SINGLE_PRECISION_STEPS))
+    if not isinstance(chosen, KernelSamples):
+        found = as_stored(chosen.double(), problem, found, chosen.dtype, tol)
+    hard = (found.unfinished(tol) | is_imprecise(chosen, problem, found, tol)).nonzero()[:, 0]
+    if len(hard):
+        start = found.of(hard)
+        found.replace(hard, _solve_in_double(samples(image[hard]), problem.of(hard), tol, max_iter, start))
     return found
+
+
+def _solve_in_double(samples: Samples, problem: Problem, tol: float, max_iter: int, start: Solution) -> Solution:
+    """Return solutions that Newton's steps go on with in double precision, as they are stored in the samples' own."""
+    in_double = samples.double()
+    # To be stored adds to the gap.
+    room = tol if samples.dtype == torch.float64 else tol / 2
+    found = solve(in_double, problem, room, max_iter, _worth(start))
+    return as_stored(in_double, problem, found, samples.dtype, tol)
 
 
 def _worth(start: Solution | None) -> Solution | None:

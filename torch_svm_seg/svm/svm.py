@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.svm.approximations import Approximation, Fourier, Nystroem, approximate
 from torch_svm_seg.svm.arguments import check_choice, check_count, check_positive, checked_products, checked_samples
+from torch_svm_seg.svm.certificates import as_decided
 from torch_svm_seg.svm.decisions import DecisionFunction
 from torch_svm_seg.svm.feature_maps import LinearMap
 from torch_svm_seg.svm.implicit_diff import with_gradient
@@ -201,6 +202,9 @@ class SVM(nn.Module):
         model = self._model(x, valid, weight, products)
         solution = self._solve(model, problems.image, problem)
         self.decision = model.decision(*problems.planes(solution.element.to(x.dtype), solution.intercept.to(x.dtype)))
+        if x.dtype != torch.float64 and model.rounds_again:
+            double = Problem(problem.targets.double(), problem.costs.double(), problem.squared)
+            solution = as_decided(self.decision, x, solution, double, problems)
         self._report(solution, problems, single)
 
     def _model(self, x: Tensor, valid: Tensor, weight: Tensor, products: Callable[[], InnerProducts] | None) -> Model:
@@ -253,8 +257,10 @@ class SVM(nn.Module):
                 raise torch.linalg.LinAlgError(  # type: ignore[attr-defined]
                     f"SVM: with C={self.C} and gamma={self.gamma}, the sums over the samples are too large"
                 )
+            exhausted = bool((solution.iterations[unfinished] >= self.max_iter).any())
+            why = f"stopped at max_iter={self.max_iter}" if exhausted else "are held by the samples' type"
             warnings.warn(
-                f"SVM: {int(unfinished.sum())} of {len(unfinished)} problems stopped at max_iter={self.max_iter} with "
+                f"SVM: {int(unfinished.sum())} of {len(unfinished)} problems {why} with "
                 f"a relative duality gap of up to {worst:.1e} (tol={self.tol:.1e})",
                 stacklevel=4,
             )

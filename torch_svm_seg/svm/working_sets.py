@@ -44,14 +44,23 @@ PATIENCE = 10
 MOST_FREE = 500
 
 
-def solve_by_pairs(kernel: KernelRows, problem: Problem, tol: float, max_iter: int) -> Solution:
+def solve_by_pairs(
+    kernel: KernelRows,
+    problem: Problem,
+    tol: float,
+    max_iter: int,
+    start: Solution | None = None,
+    stored: np.dtype[np.floating] | None = None,
+) -> Solution:
     """Solve a problem to a relative duality gap of ``tol``, or as far as a bounded number of pair steps leads.
 
     Args:
         kernel: Kernel matrix of all samples.
         problem: A single problem, P = 1, in double precision, on the CPU.
         tol: Relative duality gap to reach.
-        max_iter: Steps at most, each of up to ``ROUND`` pairs.
+        max_iter: Steps at most, each of up to ``ROUND`` pairs, those of the start included.
+        start: A solution to go on from.
+        stored: Type that coefficients and intercept are stored in; the kernel's by default.
 
     Returns:
         The solution, whose element is the samples' coefficients.
@@ -63,10 +72,11 @@ def solve_by_pairs(kernel: KernelRows, problem: Problem, tol: float, max_iter: i
         >>> solve_by_pairs(kernel, problem, tol=1e-3, max_iter=10).element.round(decimals=3).tolist()
         [[1.0, -1.0]]
     """
-    dual, number = _Dual.zero(kernel, problem), problem.targets.shape[1]
+    dual, number = _Dual.of(kernel, problem, stored or kernel.dtype), problem.targets.shape[1]
     size = min(ROUND, number)
-    most = min(max_iter, SWEEPS * -(-number // size))
-    taken, found, best, fruitless = 0, dual.solution(0), np.inf, 0
+    taken = 0 if start is None else dual.go_on(start)
+    most = min(max_iter, taken + SWEEPS * -(-number // size))
+    found, best, fruitless = dual.solution(taken), np.inf, 0
     while taken < most and fruitless < PATIENCE and bool(found.unfinished(tol)):
         taken += dual.improve(size, most - taken, tol / 2 * float(found.objective), taken * size > number)
         found = dual.solution(taken)
@@ -81,6 +91,7 @@ class _Dual:
 
     Attributes:
         kernel, problem: The problem.
+        precision: Type that coefficients and intercept are stored in.
         targets, costs: Its targets and costs, (N,).
         ridge: What the squared hinge adds to the kernel's diagonal, (N,); 0 for the hinge.
         all: v, and the slopes y - K v - ridge v of the dual objective at v as it is stored.
@@ -90,6 +101,7 @@ class _Dual:
 
     kernel: KernelRows
     problem: Problem
+    precision: np.dtype[np.floating]
     targets: Array
     costs: Array
     ridge: Array
@@ -98,7 +110,7 @@ class _Dual:
     wait: int = 1
 
     @classmethod
-    def zero(cls, kernel: KernelRows, problem: Problem) -> "_Dual":
+    def of(cls, kernel: KernelRows, problem: Problem, precision: np.dtype[np.floating]) -> "_Dual":
         """Return the start, v = 0."""
         targets, costs = problem.targets[0].double().numpy(), problem.costs[0].numpy()
         ridge, most = np.zeros_like(costs), costs
@@ -106,7 +118,13 @@ class _Dual:
             ridge, most = quotient((problem.costs > 0) / 2, problem.costs)[0].numpy(), np.where(costs > 0, np.inf, 0)
         lower, upper = np.where(targets > 0, 0, -most), np.where(targets > 0, most, 0)
         variables = Variables(np.zeros_like(costs), targets.copy(), lower, upper)
-        return cls(kernel, problem, targets, costs, ridge, variables)
+        return cls(kernel, problem, precision, targets, costs, ridge, variables)
+
+    def go_on(self, start: Solution) -> int:
+        """Take the dual variables of a solution; return the steps that it took."""
+        signed = self.targets * self.costs * start.theta[0].numpy()
+        self._move(np.arange(len(signed)), np.clip(signed, self.all.lower, self.all.upper))
+        return int(start.iterations)
 
     def solution(self, iterations: int) -> Solution:
         """Return the dual point, the primal point that it makes, as it is stored, and their gap."""
@@ -117,7 +135,7 @@ class _Dual:
         dual_norm = norm + 2 * rest @ np.abs(values) + (rest @ np.sqrt(self.kernel.diagonal)) ** 2
         norms, dual_norms = (torch.tensor([value], dtype=torch.float64) for value in (norm, dual_norm))
         primal_values, element = torch.from_numpy(values)[None], torch.from_numpy(stored)[None]
-        intercept = best_intercept(problem, primal_values).to(torch.from_numpy(self.kernel.diagonal).dtype).double()
+        intercept = torch.from_numpy(best_intercept(problem, primal_values).numpy().astype(self.precision)).double()
         theta = quotient(problem.targets * torch.from_numpy(signed), problem.costs)
         objective = problem.primal(norms, problem.targets * (primal_values + intercept))
         gap = (objective - problem.dual(dual_norms, theta)).abs()  # below 0 it is rounding's, and says how much
@@ -200,5 +218,5 @@ class _Dual:
         self.all.signed[few] = signed
 
     def _stored(self, signed: Array) -> Array:
-        """Return variables as they are stored, in the kernel's precision."""
-        return signed.astype(self.kernel.dtype).astype(np.float64)
+        """Return variables as they are stored."""
+        return signed.astype(self.precision).astype(np.float64)
