@@ -29,6 +29,9 @@ SLOPE_LEFT = 0.1
 # A subproblem is solved well enough when its own gap is this part of the whole gap and of the multipliers' move.
 SUBPROBLEM_TOLERANCE = 0.3
 
+# A step is fruitful that makes the gap so much smaller than the smallest before.
+FRUITFUL = 0.9
+
 
 def zero(space: Space, problem: Problem) -> Solution:
     """Return the start of everything: w = 0."""
@@ -53,7 +56,9 @@ class _Point:
         return _Point(self.element + step * direction.element, self.values + step * direction.values)
 
 
-def minimise(space: Space, problem: Problem, start: Solution, tol: float, max_iter: int) -> Solution:
+def minimise(
+    space: Space, problem: Problem, start: Solution, tol: float, max_iter: int, patience: int | None = None
+) -> Solution:
     """Solve problems on their own samples alone, by the method of multipliers.
 
     Args:
@@ -62,7 +67,9 @@ def minimise(space: Space, problem: Problem, start: Solution, tol: float, max_it
         start: Where to start.
         tol: Relative duality gap to reach.
         max_iter: Steps at most, those of the start included.
+        patience: Steps in a row that may leave the gap as it is; as many as there are by default.
     """
+    best, fruitless = torch.full_like(start.objective, torch.inf), torch.zeros_like(start.iterations)
     smoothed, intercept, iterations = Smoothed.around(problem, start.theta), start.intercept, start.iterations
     primal = _Point(start.element, space.evaluate(start.element))
     dual = _Point(torch.zeros_like(primal.element), torch.zeros_like(primal.values))
@@ -77,7 +84,10 @@ def minimise(space: Space, problem: Problem, start: Solution, tol: float, max_it
         # A gap below 0 is rounding's, and says how much that is.
         gap = (objective - problem.dual(dual.norm(space), theta)).abs()
         running = gap > tol * objective
-        if not bool(running.any() & (iterations < max_iter).all()):
+        fruitless = torch.where(gap < FRUITFUL * best, 0, fruitless + 1)
+        best = torch.minimum(best, gap)
+        stalled = fruitless >= (max_iter if patience is None else patience)
+        if not bool((running & ~stalled).any() & (iterations < max_iter).all()):
             return Solution(primal.element, intercept, theta, objective, gap, iterations)
         iterations = iterations + running
         residual = primal.moved(-1, dual)

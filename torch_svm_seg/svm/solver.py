@@ -30,7 +30,12 @@ FIRST_WORKING_SET, ROUGH_TOLERANCE = 1024, 0.1
 
 
 def solve(
-    samples: Samples, problem: Problem, tol: float = 1e-3, max_iter: int = 1000, start: Solution | None = None
+    samples: Samples,
+    problem: Problem,
+    tol: float = 1e-3,
+    max_iter: int = 1000,
+    start: Solution | None = None,
+    patience: int | None = None,
 ) -> Solution:
     """Solve a batch of problems until primal - dual <= tol * primal in each.
 
@@ -40,6 +45,7 @@ def solve(
         tol: Relative duality gap to reach.
         max_iter: Steps at most, those of the start included; the solution's gap tells whether they sufficed.
         start: A rough solution to go on from.
+        patience: Steps in a row that may leave the gap of a working set as it is, before it is given up; or any.
     """
     problem = Problem(problem.targets.double(), problem.costs.double(), problem.squared)
     usable = problem.costs > 0
@@ -49,7 +55,9 @@ def solve(
     found = zero(space, part) if start is None else _restrict(start, samples, rows, valid)
     while True:
         # Until all samples have been checked, more than a rough solution is wasted.
-        found = minimise(space, part, found, tol / 2 if whole else max(tol, ROUGH_TOLERANCE), max_iter)
+        enough = tol / 2 if whole else max(tol, ROUGH_TOLERANCE)
+        found = minimise(space, part, found, enough, max_iter, patience)
+        stalled = patience is not None and bool(found.unfinished(enough).any())
         theta = spread_rows(found.theta * valid, rows, usable.shape[1])
         values = samples.evaluate(rows, found.element)
         # Samples outside the working set add to the primal objective alone: their dual variables are 0.
@@ -61,7 +69,7 @@ def solve(
         gap = (found.gap + change).abs()
         found = Solution(element, intercept, theta, objective, gap, found.iterations)
         # A gap that is no number stays so.
-        if not bool((gap > tol * objective).any()) or int(found.iterations.max()) >= max_iter:
+        if stalled or not bool((gap > tol * objective).any()) or int(found.iterations.max()) >= max_iter:
             return found
         kept, whole = needed | (kept if whole else theta > 0), True
         rows, valid = first_true(kept)

@@ -13,8 +13,9 @@ from torch_svm_seg.svm.solver import solve
 from torch_svm_seg.svm.working_sets import solve_by_pairs
 from torch_svm_seg.tensors import on_cpu
 
-# Newton steps after which what single precision has not solved goes on in double precision.
-SINGLE_PRECISION_STEPS = 200
+# Newton steps after which what single precision has not solved goes on in double precision: all, and in a row without
+# a smaller gap.
+SINGLE_PRECISION_STEPS, PATIENCE = 200, 25
 # Relative gap above which a solution is no better start than 0.
 USELESS_GAP = 0.5
 # Entries of the kernel matrices that problems solved at once may have on a CPU; and the bytes of a GPU's free memory
@@ -105,7 +106,7 @@ def _solve_by_newton(
     chosen = samples(image)
     if chosen.dtype == torch.float64:
         return solve(chosen, problem, tol, max_iter)
-    found = solve(chosen, problem, tol, min(max_iter, SINGLE_PRECISION_STEPS))
+    found = solve(chosen, problem, tol, min(max_iter, SINGLE_PRECISION_STEPS), patience=PATIENCE)
     if not isinstance(chosen, KernelSamples):
         found = as_stored(chosen.double(), problem, found, chosen.dtype, tol)
     hard = (found.unfinished(tol) | is_imprecise(chosen, problem, found, tol)).nonzero()[:, 0]
