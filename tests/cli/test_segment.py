@@ -110,24 +110,9 @@ def test_interrupted_run_resumes_to_the_same_networks(
     assert segment(tiny_voc, tmp_path / "out", *flags, "--resume") == 2  # not enough to continue from
 
 
-def test_a_frozen_backbone_keeps_its_weights_while_new_layers_learn(tiny_voc: Path, tmp_path: Path) -> None:
-    flags = ["--network", "lite:resnet18", "--weights", "random", "--seed", "3"]
-    assert segment(tiny_voc, tmp_path / "frozen", *flags, "--freeze-backbone") == 0
-    assert segment(tiny_voc, tmp_path / "all", *flags) == 0
-    before = build_segmenter("lite:resnet18", len(VOC_CLASSES), "random", seed=3)
-    pretrained, new = ({id(p) for p in part} for part in (before.pretrained_parameters, before.new_parameters))
-    for run, frozen in (("frozen", True), ("all", False)):
-        after = weights(tmp_path / run / "checkpoint.pt")
-        kept = [torch.equal(p, after[name]) for name, p in before.named_parameters() if id(p) in pretrained]
-        learned = [not torch.equal(p, after[name]) for name, p in before.named_parameters() if id(p) in new]
-        assert all(kept) == frozen and any(kept) == frozen and all(learned)
-    # Another run: it does not continue as one in which all layers are trained.
-    assert segment(tiny_voc, tmp_path / "frozen", *flags, "--resume") == 2
-
-
 def test_the_first_step_of_adamw_is_the_learning_rate_against_the_gradient(tiny_voc: Path, tmp_path: Path) -> None:
     """Loshchilov and Hutter (ICLR 2019): Adam's first step is -r sign(g), and the decay is r times the weight."""
-    flags = ["--network", "lite:resnet18", "--weights", "random", "--freeze-backbone", "--optimizer", "adamw"]
+    flags = ["--network", "lite:resnet18", "--weights", "random", "--optimizer", "adamw"]
     flags += ["--steps", "1", "--learning-rate", "1e-3", "--weight-decay", "0.5"]
     assert segment(tiny_voc, tmp_path, *flags) == 0
     before = build_segmenter("lite:resnet18", len(VOC_CLASSES), "random").state_dict()

@@ -15,7 +15,7 @@ from torch_svm_seg.cli.train import main
 from torch_svm_seg.data.constants import VOC_CLASSES, VOID
 from torch_svm_seg.data.io import read_mask, save_mask
 from torch_svm_seg.data.voc import voc2012
-from torch_svm_seg.pixel_classifier.classifier import load_pixel_classifier
+from torch_svm_seg.pixel_classifier.classifier import PixelNetwork, load_pixel_classifier
 
 FEATURES = ["--features", "F2+F3", "--samples-per-image", "100", "--rounds", "2"]
 
@@ -171,3 +171,34 @@ def test_labels_leave_out_what_masks_have_too_much(
     for id in TINY_IDS[:2]:
         maps = read_cams(tmp_path / "among", id, (60, 80), VOC_CLASSES)
         assert maps.classes == (CAT,)
+
+
+def test_a_network_of_masks_is_the_same_on_two_processes(tiny_voc: Path, tmp_path: Path) -> None:
+    masks = tiny_voc / "VOCdevkit/VOC2012/SegmentationClass"
+    flags = ["--root", str(tiny_voc), "--seeds", str(masks), "--features", "F2+F3", "--hidden", "32"]
+    assert main(["pixels", *flags, "--out", str(tmp_path / "one")]) == 0
+    torchrun("train.py", "pixels", *flags, "--out", str(tmp_path / "two"))
+    one, two = (load_pixel_classifier(tmp_path / run / "checkpoint.pt", VOC_CLASSES) for run in ("one", "two"))
+    assert isinstance(one, PixelNetwork)
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[name]), name
+    posterior = ["posterior", "--root", str(tiny_voc), "--pixels", str(tmp_path / "one/checkpoint.pt")]
+    assert main([*posterior, "--out", str(tmp_path / "known")]) == 0
+    maps = read_cams(tmp_path / "known", TINY_IDS[0], (60, 80), VOC_CLASSES)
+    found = torch.cat([maps.background[None] if maps.background is not None else maps.maps[:0], maps.maps]).argmax(0)
+    truth = read_mask(masks / f"{TINY_IDS[0]}.png")[2::4, 2::4]
+    labels = torch.tensor([0, *maps.classes])[found]
+    inside = truth != VOID
+    assert float((labels == truth)[inside].double().mean()) > 0.9
+
+
+@pytest.mark.parametrize("more", [["--rounds", "2"], ["--ridge", "0.1"], ["--points", "clicks.json"]])
+def test_a_network_has_no_settings_of_the_linear_classifier(
+    tiny_voc: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clicks.json").write_text("{}")
+    more = [str(tmp_path / one) if one.endswith("json") else one for one in more]
+    seeds = [] if "--points" in more else ["--seeds", str(tiny_voc / "VOCdevkit/VOC2012/SegmentationClass")]
+    command = ["pixels", "--root", str(tiny_voc), *seeds, *more, "--hidden", "8", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert f"--hidden: not with {more[0]}" in capsys.readouterr().err

@@ -1,8 +1,9 @@
 """train.py pixels: one classifier of the pixels of all images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.cli.options.backbone import TwoBackboneOptions
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.maps import SeedFileOptions
-from torch_svm_seg.cli.options.option import flag, group, option, recorded
+from torch_svm_seg.cli.options.option import changed_flags, flag, group, option, recorded
 from torch_svm_seg.cli.options.run import WriteOptions, seed_option
 from torch_svm_seg.cli.options.sparse import LABELLED, SparseOptions
 from torch_svm_seg.cli.options.training import with_files
@@ -22,8 +23,9 @@ from torch_svm_seg.data.io import remove_unfinished
 from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.pipeline.run_folder import SPOILT, print_notes, print_skipped, skip_reason
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
-from torch_svm_seg.pixel_classifier.classifier import METHOD, PixelClassifier
+from torch_svm_seg.pixel_classifier.classifier import METHOD, PixelClassifier, PixelModel, PixelNetwork
 from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, draw_samples
+from torch_svm_seg.pixel_classifier.network_fitting import NetworkTraining
 from torch_svm_seg.pixel_classifier.other_images import MOMENTS, add_labelled
 from torch_svm_seg.svm.least_squares import ClassMoments
 from torch_svm_seg.training.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
@@ -76,7 +78,14 @@ class RoundOptions:
     samples_per_image: int = option(
         200, metavar="N", at_least=1, help="cells of the features' grid drawn from each image, kept in memory"
     )
-    seed: int = seed_option("of the drawn cells")
+    hidden: int = option(
+        0,
+        metavar="N",
+        at_least=0,
+        help="units of two hidden layers in place of a linear classifier, trained once, to tell each image's own "
+        "classes apart; for masks, as it learns the errors of maps by heart; 256 is enough",
+    )
+    seed: int = seed_option("of the drawn cells, and of hidden layers")
 
     def open(self) -> Rounds:
         """Return the rule.
@@ -132,13 +141,11 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
             print(f"{path} is there already")
         return 0
     stages = fused_stages(settings.network.features)
-    classifier = PixelClassifier(settings.network.open(), stages, len(dataset.class_names)).eval()
-    classifier.to(settings.run.choose_device())
-    fit = _fit_to_labels if settings.sparse.given else _fit_to_maps
-    state, skipped = fit(settings, dataset, classifier, rank, number)
+    model = _model(settings, stages, len(dataset.class_names)).eval().to(settings.run.choose_device())
+    state, skipped = _fit(settings, dataset, model, rank, number)
     if rank == 0:
         remove_unfinished(settings.run.out)
-        state["model"] = classifier.state_dict()
+        state["model"] = model.state_dict()
         save_checkpoint(path, Checkpoint(dict(record.values), dataset.class_names, state))
         print_notes(dataset.notes.lines(), {})
         print_skipped(skipped)
@@ -146,25 +153,58 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     return 1 if skipped else 0
 
 
-def _fit_to_maps(
-    settings: Settings, dataset: ImageDataset, classifier: PixelClassifier, rank: int, number: int
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Fit in rounds to what maps are confident of; return what else to save, nothing, and the images skipped."""
-    samples: list[GridSamples] = []
-    fit, rounds = settings.fit, settings.fit.open()
+def _model(settings: Settings, stages: Sequence[str], classes: int) -> PixelClassifier | PixelNetwork:
+    """Return what is to be fitted.
 
-    def draw(seed: Supervised, index: int) -> None:
+    Raises:
+        InputError: It cannot be, or only in another way.
+    """
+    backbone, hidden = settings.network.open(), settings.fit.hidden
+    if not hidden:
+        return PixelClassifier(backbone, stages, classes)
+    linear = {"--rounds", "--share", "--ridge"}
+    given = [*map(flag, settings.sparse.given), *(name for name in changed_flags(settings.fit) if name in linear)]
+    if given:
+        raise InputError(f"--hidden: not with {given[0]}, which is of the linear classifier")
+    return PixelNetwork(backbone, stages, classes, hidden)
+
+
+def _fit(
+    settings: Settings, dataset: ImageDataset, model: PixelClassifier | PixelNetwork, rank: int, number: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Fit to what is given; return what else to save, and the images skipped."""
+    if settings.sparse.given:
+        assert isinstance(model, PixelClassifier)
+        return _fit_to_labels(settings, dataset, model, rank, number)
+    samples, skipped = _samples(settings, dataset, model, rank, number)
+    if isinstance(model, PixelClassifier):
+        settings.fit.open().fit(model, samples, lambda round, changed: _print_round(round, changed, rank))
+    elif (everyone := _in_order(gathered(samples))) and rank == 0:
+        NetworkTraining(seed=settings.fit.seed).fit(model, everyone, progress=True)
+    return {}, skipped
+
+
+def _samples(
+    settings: Settings, dataset: ImageDataset, model: PixelModel, rank: int, number: int
+) -> tuple[list[GridSamples], dict[str, str]]:
+    """Return cells of this process's images, and the images that all processes skipped."""
+    samples: list[GridSamples] = []
+    number_of_cells, seed = settings.fit.samples_per_image, settings.fit.seed
+
+    def draw(known: Supervised, index: int) -> None:
         samples.append(
-            draw_samples(
-                classifier, seed.image, seed.known, seed.classes or (), fit.samples_per_image, fit.seed + index
-            )
+            draw_samples(model, known.image, known.known, known.classes or (), number_of_cells, seed + index)
         )
 
     skipped = _for_each(settings, dataset, draw, rank, number)
     if not sum(gathered(len(samples))):
         raise InputError("--cams or --seeds: no image has any that can be used")
-    rounds.fit(classifier, samples, lambda round, changed: _print_round(round, changed, rank))
-    return {}, skipped
+    return samples, skipped
+
+
+def _in_order(shares: Sequence[Sequence[GridSamples]]) -> list[GridSamples]:
+    """Return the samples of all processes, in turn, as they are where one process reads all images."""
+    return [one for row in zip_longest(*shares) for one in row if one is not None]
 
 
 def _fit_to_labels(

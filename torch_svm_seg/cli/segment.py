@@ -72,10 +72,6 @@ class NetworkOptions:
         help="state dict or checkpoint of the backbone, or random (default: its ImageNet weights)",
     )
 
-    freeze_backbone: bool = option(
-        False, help="train the new layers alone, in a third of the time: the pretrained ones keep their weights"
-    )
-
     @property
     def recipe(self) -> Recipe:
         """The defaults of the training of this kind of network."""
@@ -224,8 +220,6 @@ def _network(settings: Settings, data: ImageDataset, how: TrainingSettings, numb
     network = build_segmenter(name, len(data.class_names), settings.network.weights, how.seed)
     if network.uses_batch_statistics and min(how.batch_size, len(data)) < 2 * number:
         raise InputError(f"--batch-size: {name} has BatchNorm and needs at least 2 images a process")
-    if settings.network.freeze_backbone:
-        network.freeze_pretrained()
     return network.to(settings.run.choose_device())
 
 

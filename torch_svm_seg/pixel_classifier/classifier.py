@@ -1,4 +1,4 @@
-"""A linear classifier of pixels, shared by all images, and the class activation maps that it improves."""
+"""Classifiers of pixels, shared by all images, and the class activation maps that they improve."""
 
 from collections.abc import Sequence
 
@@ -24,54 +24,41 @@ SLOPE = 8.0
 """Factor from scores, which estimate 0 or 1, to the logits of the classes."""
 
 _TINY = 1e-9
+_DROPOUT = 0.3
 
 
-class PixelClassifier(nn.Module):
-    """A linear classifier on a backbone's features that was fitted to the confident pixels of many images.
+class PixelModel(nn.Module):
+    """What other images know: the logits of classes by a backbone's features, and the posterior of maps by them.
 
     Args:
         backbone: Gives the features.
         stages: Its stages to use; the grid is that of the finest.
         num_classes: Number of classes, background included.
-
-    Example:
-        >>> from torch_svm_seg.backbones.builder import load_backbone
-        >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=21)
-        >>> maps = classifier(torch.zeros(3, 64, 96), torch.rand(2, 64, 96), classes=[0, 8])
-        >>> maps.classes, maps.maps.shape
-        ((8,), torch.Size([1, 4, 6]))
     """
-
-    weight: Tensor
-    intercept: Tensor
 
     def __init__(self, backbone: Backbone, stages: Sequence[str], num_classes: int) -> None:
         super().__init__()
         self.backbone, self.stages = backbone.requires_grad_(False), tuple(stages)
-        self.channels = sum(backbone.channels[stage] for stage in self.stages)
-        self.register_buffer("weight", torch.zeros(self.channels, num_classes))
-        self.register_buffer("intercept", torch.zeros(num_classes))
+        self.channels, self.num_classes = sum(backbone.channels[stage] for stage in self.stages), num_classes
 
     def extra_repr(self) -> str:
         """Return the parameters for the module's representation."""
-        return f"stages={self.stages}, num_classes={len(self.intercept)}"
+        return f"stages={self.stages}, num_classes={self.num_classes}"
 
-    def set(self, scores: LinearScores) -> None:
-        """Take over a decision function."""
-        self.weight.copy_(scores.weight)
-        self.intercept.copy_(scores.intercept)
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.backbone.mean.device
+
+    def logits(self, features: Tensor, classes: Sequence[int]) -> Tensor:
+        """Return the logits of some classes, (..., n), from features (..., D)."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
         """Return the joined features (h, w, D) of an image (3, H, W) on the grid of the finest stage."""
-        stages = self.backbone.stages(image[None].to(self.weight.device), self.stages)
+        stages = self.backbone.stages(image[None].to(self.device), self.stages)
         return join_maps([stages[stage] for stage in self.stages])[0].permute(1, 2, 0)
-
-    def logits(self, features: Tensor, classes: Sequence[int]) -> Tensor:
-        """Return the logits of some classes, (..., n), from features (..., D)."""
-        own = list(classes)
-        with full_precision(features.device):
-            return SLOPE * LinearScores(self.weight[:, own], self.intercept[own])(features)
 
     @torch.no_grad()
     def forward(
@@ -93,6 +80,77 @@ class PixelClassifier(nn.Module):
             logits = resize(logits.permute(2, 0, 1)[None], size)[0].permute(1, 2, 0)
         maps = posterior_of(logits, prior_on_grid(activation, size).to(logits.device)).permute(2, 0, 1)
         return ActivationMaps(tuple(classes[1:]), maps[1:], (image.shape[1], image.shape[2]), maps[0])
+
+
+class PixelClassifier(PixelModel):
+    """A linear classifier on a backbone's features that was fitted to the confident pixels of many images.
+
+    Args:
+        backbone: See :class:`PixelModel`, as for the others.
+        stages: Stages to use.
+        num_classes: Number of classes.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=21)
+        >>> maps = classifier(torch.zeros(3, 64, 96), torch.rand(2, 64, 96), classes=[0, 8])
+        >>> maps.classes, maps.maps.shape
+        ((8,), torch.Size([1, 4, 6]))
+    """
+
+    weight: Tensor
+    intercept: Tensor
+
+    def __init__(self, backbone: Backbone, stages: Sequence[str], num_classes: int) -> None:
+        super().__init__(backbone, stages, num_classes)
+        self.register_buffer("weight", torch.zeros(self.channels, num_classes))
+        self.register_buffer("intercept", torch.zeros(num_classes))
+
+    def set(self, scores: LinearScores) -> None:
+        """Take over a decision function."""
+        self.weight.copy_(scores.weight)
+        self.intercept.copy_(scores.intercept)
+
+    def logits(self, features: Tensor, classes: Sequence[int]) -> Tensor:
+        """Return the logits of some classes, (..., n), from features (..., D)."""
+        own = list(classes)
+        with full_precision(features.device):
+            return SLOPE * LinearScores(self.weight[:, own], self.intercept[own])(features)
+
+
+class PixelNetwork(PixelModel):
+    """A network of two hidden layers on a backbone's features, which tells an image's own classes apart.
+
+    Args:
+        backbone: See :class:`PixelModel`, as for the others.
+        stages: Stages to use.
+        num_classes: Number of classes.
+        hidden: Units of each hidden layer.
+
+    Example:
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> network = PixelNetwork(load_backbone("resnet18", "random"), ["F4"], num_classes=21, hidden=32)
+        >>> network(torch.zeros(3, 64, 96), torch.rand(2, 64, 96), classes=[0, 8]).maps.shape
+        torch.Size([1, 4, 6])
+    """
+
+    mean: Tensor  # of the features, (D,)
+    rate: Tensor  # one by their standard deviation, (D,)
+
+    def __init__(self, backbone: Backbone, stages: Sequence[str], num_classes: int, hidden: int) -> None:
+        super().__init__(backbone, stages, num_classes)
+        self.register_buffer("mean", torch.zeros(self.channels))
+        self.register_buffer("rate", torch.ones(self.channels))
+        parts: list[nn.Module] = []
+        for inputs in (self.channels, hidden):
+            parts += [nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(_DROPOUT)]
+        self.layers = nn.Sequential(*parts, nn.Linear(hidden, num_classes))
+
+    def logits(self, features: Tensor, classes: Sequence[int]) -> Tensor:
+        """Return the logits of some classes, (..., n), from features (..., D)."""
+        with full_precision(features.device):
+            logits: Tensor = self.layers((features - self.mean) * self.rate)
+        return logits[..., list(classes)]
 
 
 def join_maps(maps: Sequence[Tensor]) -> Tensor:
@@ -118,7 +176,7 @@ def posterior_of(logits: Tensor, prior: Tensor) -> Tensor:
     return normalize(logits.masked_fill(prior <= 0, -torch.inf).softmax(-1).nan_to_num(0) * prior)
 
 
-def load_pixel_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> PixelClassifier:
+def load_pixel_classifier(path: PathLike, class_names: Sequence[str] | None = None) -> PixelModel:
     """Load a pixel classifier from its checkpoint, in evaluation mode on the CPU.
 
     Args:
@@ -141,7 +199,10 @@ def load_pixel_classifier(path: PathLike, class_names: Sequence[str] | None = No
     names = [name for name in (settings["backbone"], settings.get("second_backbone")) if name]
     networks = [load_backbone(name, RANDOM) for name in names]
     backbone = networks[0] if len(networks) == 1 else TwoBackbones(*networks)
-    classifier = PixelClassifier(backbone, fused_stages(settings["features"]), len(checkpoint.class_names))
+    stages, number, hidden = fused_stages(settings["features"]), len(checkpoint.class_names), settings.get("hidden", 0)
+    classifier: PixelModel = (
+        PixelNetwork(backbone, stages, number, hidden) if hidden else PixelClassifier(backbone, stages, number)
+    )
     return load_network(path, checkpoint, classifier, " and ".join(names))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.expansion.sampling import confident_labels
-from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, posterior_of, prior_on_grid
+from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, PixelModel, posterior_of, prior_on_grid
 from torch_svm_seg.svm.least_squares import ClassMoments
 from torch_svm_seg.tensors import hash_integers
 from torch_svm_seg.training.distributed import sum_over_processes
@@ -30,12 +30,12 @@ class GridSamples:
 
     def posterior(self, classifier: PixelClassifier) -> Tensor:
         """Return the classes' probabilities by a classifier, on the CPU, (n, classes)."""
-        features, prior = (values.float().to(classifier.weight.device) for values in (self.features, self.prior))
+        features, prior = (values.float().to(classifier.device) for values in (self.features, self.prior))
         return posterior_of(classifier.logits(features, self.classes), prior).cpu()
 
 
 def draw_samples(
-    classifier: PixelClassifier,
+    classifier: PixelModel,
     image: Tensor,
     activation: Tensor,
     classes: Sequence[int],
@@ -104,7 +104,7 @@ class Rounds:
         """
         posteriors = [samples.prior.float() for samples in images]
         for round in range(1, self.number + 1):
-            moments = ClassMoments.zeros(classifier.intercept.shape[0], classifier.channels)
+            moments = ClassMoments.zeros(classifier.num_classes, classifier.channels)
             for samples, posterior in zip(images, posteriors, strict=True):
                 labels = confident_cells(posterior, self.share)
                 ids = torch.tensor(samples.classes)[labels[labels != VOID]]

@@ -176,7 +176,7 @@ def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages
     """
     classifier, checkpoint = load_pixel_classifier(path, class_names), read_checkpoint(path)
     moments, settings = checkpoint.state.get(MOMENTS), checkpoint.settings
-    if not isinstance(moments, dict):
+    if not isinstance(moments, dict) or not isinstance(classifier, PixelClassifier):
         raise InputError(f"{path}: fitted to maps or seeds; expected one fitted to --points or --scribbles")
     try:
         parts = ClassMoments(*(moments[name].double() for name in ClassMoments._fields))

@@ -70,13 +70,8 @@ class Segmenter(Trainable):
         return [p for p in self.parameters() if id(p) not in pretrained and p.requires_grad]
 
     def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Return the pretrained parameters, if any are trained, and the new ones, which learn ten times as fast."""
-        groups = [(self.pretrained_parameters, 1.0), (self.new_parameters, _NEW_LAYER_RATE)]
-        return [(parameters, factor) for parameters, factor in groups if parameters]
-
-    def freeze_pretrained(self) -> None:
-        """Leave the pretrained part as it is from now on: no gradient is computed in it."""
-        self._pretrained[0].requires_grad_(False)
+        """Return the pretrained parameters, and the new ones, which learn ten times as fast."""
+        return [(self.pretrained_parameters, 1.0), (self.new_parameters, _NEW_LAYER_RATE)]
 
     @property
     def uses_batch_statistics(self) -> bool:

@@ -36,7 +36,7 @@ class OptimizerOptions:
     optimizer: str = option(
         "sgd",
         choices=OPTIMIZERS,
-        help="stochastic gradient descent, or adamw, which transformers need (default: %(default)s)",
+        help="stochastic gradient descent, or AdamW, by which transformers are trained (default: %(default)s)",
     )
     momentum: float = option(
         0.0,

@@ -1,0 +1,105 @@
+"""Training a pixel network on masks that are mostly right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm import trange
+
+from torch_svm_seg.pixel_classifier.classifier import PixelNetwork
+from torch_svm_seg.pixel_classifier.fitting import GridSamples
+
+# Logit of a class that an image does not have; -inf times its target 0 would be no number.
+_ABSENT = -1e4
+
+
+@dataclass(frozen=True)
+class NetworkTraining:
+    """The rule by which a pixel network is trained: among each image's own classes.
+
+    The loss of a cell is the cross entropy of its prior and the softmax over the classes that its image has. So the
+    network learns to tell a person from the dog beside it and from the ground, which is what it is asked later; it need
+    not know whether there is a person at all, which the image's labels say.
+
+    Attributes:
+        steps: Updates of the network, by AdamW.
+        batch_size: Cells of each, drawn with replacement; no more than there are.
+        learning_rate: The largest one, in a third of the steps; before, it grows, and after, it falls to 0.
+        weight_decay: Weight decay.
+        seed: Seed of the weights, the batches and the dropout.
+
+    Example:
+        >>> NetworkTraining(steps=10).learning_rate
+        0.001
+    """
+
+    steps: int = 1500
+    batch_size: int = 4096
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+
+    def fit(self, network: PixelNetwork, images: Sequence[GridSamples], progress: bool = False) -> None:
+        """Train a network on the samples of images.
+
+        Args:
+            network: Its weights are replaced; what they were does not matter.
+            images: Samples of each image.
+            progress: Show a progress bar.
+
+        Raises:
+            ValueError: There are no samples at all.
+        """
+        if not images:
+            raise ValueError("images: expected samples of at least one image, got none")
+        features = torch.cat([samples.features for samples in images])
+        targets = torch.cat([_targets(samples, network.num_classes) for samples in images])
+        devices = [network.device] if network.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.seed)
+            self._train(network, features, targets, progress)
+
+    def _train(self, network: PixelNetwork, features: Tensor, targets: Tensor, progress: bool) -> None:
+        for layer in network.layers:
+            if isinstance(layer, torch.nn.Linear):
+                layer.reset_parameters()
+        _normalize(network, features)
+        optimizer = AdamW(network.layers.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        schedule = OneCycleLR(optimizer, self.learning_rate, self.steps)
+        network.layers.train()
+        number = min(self.batch_size, len(features))
+        for _ in trange(self.steps, desc="training", unit="step", disable=not progress):
+            chosen = torch.randint(len(features), (number,))
+            loss = _loss(network, features[chosen], targets[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        network.layers.eval()
+
+
+def _targets(samples: GridSamples, num_classes: int) -> Tensor:
+    """Return the prior of all classes, half precision, (n, num_classes); -1 for those that the image does not have."""
+    targets = samples.prior.new_full((len(samples.prior), num_classes), -1)
+    targets[:, list(samples.classes)] = samples.prior
+    return targets
+
+
+def _normalize(network: PixelNetwork, features: Tensor) -> None:
+    """Have features normalised by the mean and the deviation of the samples; constant channels are 0."""
+    mean, squares = features.sum(0, dtype=torch.float64) / len(features), torch.zeros(features.shape[1]).double()
+    for part in features.split(2**16):
+        squares += (part.double() - mean).square().sum(0)
+    deviation = (squares / len(features)).sqrt()
+    network.mean.copy_(mean)
+    network.rate.copy_(torch.where(deviation > 0, 1 / deviation.clamp_min(torch.finfo(torch.float32).tiny), 0))
+
+
+def _loss(network: PixelNetwork, features: Tensor, targets: Tensor) -> Tensor:
+    features, targets = features.to(network.device).float(), targets.to(network.device).float()
+    logits = network.logits(features, range(network.num_classes)).masked_fill(targets < 0, _ABSENT)
+    return F.cross_entropy(logits, targets.clamp_min(0))
