@@ -36,7 +36,7 @@ from torch_svm_seg.pipeline.jobs import Job
 from torch_svm_seg.pipeline.one_for_all import TrainingImages
 from torch_svm_seg.pipeline.readings import Reading, batches, read_ahead
 from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image
-from torch_svm_seg.pipeline.same_size import SameSize, by_size
+from torch_svm_seg.pipeline.same_size import SameSize, as_ids, by_size
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.pixel_classifier.other_images import OtherImages
 from torch_svm_seg.refine import RegionVote, refine
@@ -219,7 +219,7 @@ class ExpansionRun:
         start = time.perf_counter()
         own = [step.on(part.regions) if isinstance(step, RegionVote) else step for step in steps]
         found = label(refine(own, part.images, labelling.probabilities), seeds) if steps else labelling
-        masks = part.class_ids(self._sure(found), ids)
+        masks = as_ids(self._sure(found), ids)
         seconds += (time.perf_counter() - start) / len(part.entries)
         restored = found.restored or (0,) * len(part.entries)
         for entry, mask, number in zip(part.entries, masks, restored, strict=True):

@@ -32,12 +32,6 @@ class SameSize:
     certainty: Tensor | None
     entries: list[ImageEntry]
 
-    def class_ids(self, masks: Tensor, ids: Tensor) -> Tensor:
-        """Return masks of class numbers as masks of the ids of these, (K,), on the CPU; 255 stays 255."""
-        table = torch.arange(VOID + 1, device=ids.device)
-        table[: len(ids)] = ids
-        return table[masks].cpu()
-
     @property
     def regions(self) -> Tensor:
         """The regions of the images, (B, R, H, W) or (B, H, W) as the supervision gives them."""
@@ -71,6 +65,18 @@ def by_size(readings: Sequence[Reading], device: torch.device) -> tuple[list[Sam
     return [_same_size(group, classes, device) for group in sizes.values()], torch.tensor(
         classes, dtype=torch.long, device=device
     )
+
+
+def as_ids(masks: Tensor, ids: Tensor) -> Tensor:
+    """Return masks of class numbers as masks of the ids of these, (K,), on the CPU; 255 stays 255.
+
+    Example:
+        >>> as_ids(torch.tensor([[1, 255]]), torch.tensor([0, 8])).tolist()
+        [[8, 255]]
+    """
+    table = torch.arange(VOID + 1, device=ids.device)
+    table[: len(ids)] = ids
+    return table[masks].cpu()
 
 
 def _same_size(group: list[Reading], classes: list[int], device: torch.device) -> SameSize:

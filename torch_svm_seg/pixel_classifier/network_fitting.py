@@ -49,7 +49,7 @@ class NetworkTraining:
         Args:
             network: Its weights are replaced; what they were does not matter.
             images: Samples of each image.
-            progress: Show a progress bar.
+            progress: Show a progress bar on a terminal.
 
         Raises:
             ValueError: There are no samples at all.
@@ -72,7 +72,7 @@ class NetworkTraining:
         schedule = OneCycleLR(optimizer, self.learning_rate, self.steps)
         network.layers.train()
         number = min(self.batch_size, len(features))
-        for _ in trange(self.steps, desc="training", unit="step", disable=not progress):
+        for _ in trange(self.steps, desc="training", unit="step", disable=None if progress else True):
             chosen = torch.randint(len(features), (number,))
             loss = _loss(network, features[chosen], targets[chosen])
             optimizer.zero_grad()
