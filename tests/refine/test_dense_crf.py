@@ -343,10 +343,19 @@ def test_bad_masks_of_validity_are_told(valid: Tensor) -> None:
         DenseCRF()(torch.zeros(1, 3, 4, 5), torch.ones(1, 2, 4, 5), valid)
 
 
+@pytest.mark.parametrize("sigma", [0, -1.0, torch.inf, torch.nan, "13"])
 @pytest.mark.parametrize("name", ["spatial_sigma", "bilateral_sigma", "colour_sigma"])
-def test_bad_sigmas_are_told(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: expected a number > 0, got 0"):
-        DenseCRF(**{name: 0})  # type: ignore[arg-type]
+def test_bad_sigmas_are_told(name: str, sigma: object) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected a finite number > 0, got {sigma!r}"):
+        DenseCRF(**{name: sigma})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sigma", [1e-2, 1e-6, 1e-30, 1e-300])
+@pytest.mark.parametrize("name", ["bilateral_sigma", "colour_sigma"])
+def test_sigmas_that_are_too_small_for_a_lattice_are_told(name: str, sigma: float) -> None:
+    image, probabilities = 255 * torch.rand(1, 3, 20, 3000), torch.ones(1, 2, 20, 3000)
+    with pytest.raises(ValueError, match=rf"bilateral_sigma, colour_sigma: too small, got .*{sigma}.* \(features: "):
+        DenseCRF(**{name: sigma})(image, probabilities)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["spatial_weight", "bilateral_weight"])

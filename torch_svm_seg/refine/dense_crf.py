@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.refine.filters import ExactFilter, LatticeFilter, PositionFilter
 from torch_svm_seg.refine.probabilities import checked
+from torch_svm_seg.svm.arguments import check_positive
 from torch_svm_seg.tensors import full_precision
 
 # Probabilities are at least this in the unary term, as in pydensecrf's `unary_from_softmax`.
@@ -91,8 +92,7 @@ class DenseCRF(nn.Module):
         super().__init__()
         sigmas = {"spatial_sigma": spatial_sigma, "bilateral_sigma": bilateral_sigma, "colour_sigma": colour_sigma}
         for name, sigma in sigmas.items():
-            if not sigma > 0:
-                raise ValueError(f"{name}: expected a number > 0, got {sigma}")
+            check_positive(name, sigma)
         if steps < 0:
             raise ValueError(f"steps: expected a number >= 0, got {steps}")
         self.spatial_sigma, self.bilateral_sigma, self.colour_sigma = spatial_sigma, bilateral_sigma, colour_sigma
@@ -132,7 +132,7 @@ class DenseCRF(nn.Module):
                 There the result is the normalised probabilities.
 
         Raises:
-            ValueError: Shapes do not match or values are out of range.
+            ValueError: Shapes do not match, values are out of range, or H is too narrow for this image's lattice.
         """
         image, probabilities = checked(image, probabilities)
         classes = probabilities.shape[1]
@@ -163,7 +163,11 @@ class DenseCRF(nn.Module):
         position = torch.stack([column, row]).to(image) / self.bilateral_sigma
         colour = image.transpose(0, 1).flatten(1) / self.colour_sigma
         kind: type[ExactFilter | LatticeFilter] = ExactFilter if self.exact else LatticeFilter
-        return kind(torch.cat([position, colour]), number, weight.flatten())
+        try:
+            return kind(torch.cat([position, colour]), number, weight.flatten())
+        except ValueError as error:
+            given = f"{self.bilateral_sigma} and {self.colour_sigma}"
+            raise ValueError(f"bilateral_sigma, colour_sigma: too small, got {given} ({error})") from error
 
 
 def _checked_valid(valid: Tensor | None, probabilities: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Of the largest feature, in standard deviations: coarser ones would put coordinates into no cell.
+_RESOLUTION = 2**-6
+
 
 @dataclass
 class Lattice:
@@ -44,8 +47,12 @@ class Lattice:
         """Return the lattice of features (D, N), in standard deviations; pixels of different images share no vertex.
 
         Raises:
-            ValueError: The features span more cells than a 64-bit integer can number.
+            ValueError: The features are larger than their precision can place in a cell, or span more cells than a
+                64-bit integer can number.
         """
+        largest, most = float(features.abs().amax()), _RESOLUTION / torch.finfo(features.dtype).eps
+        if not largest <= most:
+            raise ValueError(f"features: expected at most {most:.3g} standard deviations, got {largest:.3g}")
         anchor, rank, weights = _enclosing_simplex(_elevate(features))
         keys, strides = _vertex_keys(anchor, rank, image)
         pixels, starts, slices, vertices = [], [], [], []
@@ -127,9 +134,7 @@ def _vertex_keys(anchor: Tensor, rank: Tensor, image: Tensor) -> tuple[list[Tens
         cells *= int(high - low) + 4  # with a margin for the neighbours
     total = cells * (int(image.max()) + 1)
     if total >= 2**63:
-        raise ValueError(
-            f"features: expected fewer than 2^63 lattice cells, got {total:.1e}: their sigmas are too small"
-        )
+        raise ValueError(f"features: expected fewer than 2^63 lattice cells, got {total:.1e}")
     dtype = torch.int32 if total < 2**31 else torch.int64
     key = cells * image.to(dtype)
     for stride, coordinate, low in zip(strides, anchor[:-1], lowest[:-1], strict=True):
