@@ -132,3 +132,6 @@ def test_errors_and_warnings_are_those_of_scikit_learn() -> None:
         SVMClassifier(kernel="poly").fit(x, y)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^class_weight: expected"):
         SVMClassifier(class_weight=3).fit(x, y)  # type: ignore[arg-type]
+    for factor in (0, -1, np.nan, "heavy"):
+        with pytest.raises(ValueError, match=r"^class_weight\['bee'\]: expected a finite number > 0, got"):
+            SVMClassifier(class_weight={"bee": factor}).fit(x, y)  # type: ignore[dict-item]

@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from torch_svm_seg.svm.approximations import Approximation
+from torch_svm_seg.svm.arguments import check_positive
 from torch_svm_seg.svm.decisions import GaussianDecision, LinearDecision
 from torch_svm_seg.svm.svm import SVM, Kernel
 from torch_svm_seg.tensors import hash_integers
@@ -37,7 +38,7 @@ class SVMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kernel: ``"rbf"`` or ``"linear"``.
         gamma: Width of the RBF kernel, > 0, or ``"scale"``.
         approximation: Approximation of the RBF kernel; see ``SVM``.
-        class_weight: Factor of C for each label, 1 for those not named; ``"balanced"``, n / (K * n_k); or None.
+        class_weight: Factor > 0 of C for each label, 1 for those not named; ``"balanced"``, n / (K * n_k); or None.
         probability: Calibrate probabilities in ``fit``, by five further fits.
         solver: Further arguments of ``SVM`` by name: ``loss``, ``tol``, ``max_iter``.
         device: Device to compute on, such as ``"cuda"``.
@@ -151,6 +152,8 @@ class SVMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return np.asarray(sums.sum() / (len(sums) * sums))
         if not isinstance(self.class_weight, Mapping):
             raise ValueError(f"class_weight: expected a mapping, 'balanced' or None, got {self.class_weight!r}")
+        for label, factor in self.class_weight.items():
+            check_positive(f"class_weight[{label!r}]", factor)
         return np.array([self.class_weight.get(label, 1) for label in self.classes_.tolist()], dtype=float)
 
     def _calibrate(self, x: Tensor, y: Tensor, weight: Tensor, gamma: float) -> float:
