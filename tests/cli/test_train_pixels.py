@@ -15,7 +15,7 @@ from torch_svm_seg.cli.train import main
 from torch_svm_seg.data.constants import VOC_CLASSES, VOID
 from torch_svm_seg.data.io import read_mask, save_mask
 from torch_svm_seg.data.voc import voc2012
-from torch_svm_seg.pixel_classifier.classifier import PixelNetwork, load_pixel_classifier
+from torch_svm_seg.pixel_classifier.classifier import PixelModel, PixelNetwork, load_pixel_classifier
 
 FEATURES = ["--features", "F2+F3", "--samples-per-image", "100", "--rounds", "2"]
 
@@ -82,6 +82,23 @@ def test_a_damaged_map_is_skipped_and_named(
     assert fit(tiny_voc, cams, tmp_path / "pixels") == 1
     printed = capsys.readouterr().out
     assert f"skipped {TINY_IDS[0]}: " in printed and "2 images, 1 skipped" in printed
+
+
+def test_an_image_that_memory_does_not_hold_is_skipped_and_named(
+    tiny_voc: Path, cams: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch on a CPU says it by a plain RuntimeError."""
+    calls, features = iter(TINY_IDS), PixelModel.features
+
+    def fail_at_first(model: PixelModel, image: torch.Tensor) -> torch.Tensor:
+        if next(calls) == TINY_IDS[0]:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate")
+        return features(model, image)
+
+    monkeypatch.setattr(PixelModel, "features", fail_at_first)
+    assert fit(tiny_voc, cams, tmp_path / "pixels") == 1
+    printed = capsys.readouterr().out
+    assert f"skipped {TINY_IDS[0]}: [enforce fail" in printed and "2 images, 1 skipped" in printed
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ import torch
 
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.provenance import RunSettings
-from torch_svm_seg.pipeline.run_folder import SPOILT, folder_digest, open_run, print_skipped, skip_reason
+from torch_svm_seg.pipeline.run_folder import (
+    folder_digest,
+    open_run,
+    print_skipped,
+    skip_reason,
+    spoils_one_image,
+)
 
 
 def make(out: Path, *names: str) -> list[Path]:
@@ -85,6 +91,6 @@ def test_a_record_that_cannot_be_read_is_an_error_unless_overwritten(tmp_path: P
 
 def test_what_spoils_one_image_is_told_in_one_line() -> None:
     for error in (InputError("a.jpg: cut"), torch.OutOfMemoryError("CUDA out of memory\nat ...")):
-        assert isinstance(error, SPOILT)
+        assert spoils_one_image(error)
         assert "\n" not in skip_reason(error)
-    assert not isinstance(OSError("disk full"), SPOILT)
+    assert not spoils_one_image(OSError("disk full"))

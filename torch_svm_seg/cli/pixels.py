@@ -21,7 +21,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.io import remove_unfinished
 from torch_svm_seg.expansion.normalization import fused_stages
-from torch_svm_seg.pipeline.run_folder import SPOILT, print_notes, print_skipped, skip_reason
+from torch_svm_seg.pipeline.run_folder import print_notes, print_skipped, skip_reason, spoils_one_image
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.pixel_classifier.classifier import METHOD, PixelClassifier, PixelModel, PixelNetwork
 from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, draw_samples
@@ -132,8 +132,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     """Fit a pixel classifier; return the exit code."""
     dataset, path = settings.data.open(), settings.run.out / CHECKPOINT_FILE
     record = recorded(settings) | {"method": METHOD, "limit": settings.data.limit, "number": len(dataset)}
-    known = settings.supervision(dataset)
-    record = with_files(record, [partial(known.sources, dataset, index) for index in range(len(dataset))])
+    supervision = settings.supervision(dataset)
+    record = with_files(record, [partial(supervision.sources, dataset, index) for index in range(len(dataset))])
     if path.is_file() and not settings.run.overwrite:
         if changes := record.changes(read_checkpoint(path).settings):
             raise InputError(f"{path}: fitted with other settings ({changes}); give another --out, or --overwrite")
@@ -142,7 +142,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         return 0
     stages = fused_stages(settings.network.features)
     model = _model(settings, stages, len(dataset.class_names)).eval().to(settings.run.choose_device())
-    state, skipped = _fit(settings, dataset, model, rank, number)
+    images = _Images(dataset, supervision, rank, number)
+    state, skipped = _fit(settings, images, model)
     if rank == 0:
         remove_unfinished(settings.run.out)
         state["model"] = model.state_dict()
@@ -169,24 +170,52 @@ def _model(settings: Settings, stages: Sequence[str], classes: int) -> PixelClas
     return PixelNetwork(backbone, stages, classes, hidden)
 
 
+@dataclass(frozen=True)
+class _Images:
+    """Images with what is known about them, shared out among processes.
+
+    Attributes:
+        dataset: The images.
+        supervision: Gives what is known about them.
+        rank: Number of this process.
+        number: Number of processes.
+    """
+
+    dataset: ImageDataset
+    supervision: Supervision
+    rank: int
+    number: int
+
+    def for_each(self, use: Callable[[Supervised, int], object]) -> dict[str, str]:
+        """Use this process's images by their index; return those that all processes skipped, and why."""
+        skipped: dict[str, str] = {}
+        share = range(self.rank, len(self.dataset), self.number)
+        for index in tqdm(share, unit="image", disable=None if self.rank == 0 else True):
+            try:
+                use(self.supervision.read(self.dataset, index), index)
+            except Exception as error:
+                if not spoils_one_image(error):
+                    raise
+                skipped[self.dataset.ids[index]] = skip_reason(error)
+        return {id: reason for part in gathered(skipped) for id, reason in part.items()}
+
+
 def _fit(
-    settings: Settings, dataset: ImageDataset, model: PixelClassifier | PixelNetwork, rank: int, number: int
+    settings: Settings, images: _Images, model: PixelClassifier | PixelNetwork
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Fit to what is given; return what else to save, and the images skipped."""
     if settings.sparse.given:
         assert isinstance(model, PixelClassifier)
-        return _fit_to_labels(settings, dataset, model, rank, number)
-    samples, skipped = _samples(settings, dataset, model, rank, number)
+        return _fit_to_labels(settings, images, model)
+    samples, skipped = _samples(settings, images, model)
     if isinstance(model, PixelClassifier):
-        settings.fit.open().fit(model, samples, lambda round, changed: _print_round(round, changed, rank))
-    elif (everyone := _in_order(gathered(samples))) and rank == 0:
+        settings.fit.open().fit(model, samples, lambda round, changed: _print_round(round, changed, images.rank))
+    elif (everyone := _in_order(gathered(samples))) and images.rank == 0:
         NetworkTraining(seed=settings.fit.seed).fit(model, everyone, progress=True)
     return {}, skipped
 
 
-def _samples(
-    settings: Settings, dataset: ImageDataset, model: PixelModel, rank: int, number: int
-) -> tuple[list[GridSamples], dict[str, str]]:
+def _samples(settings: Settings, images: _Images, model: PixelModel) -> tuple[list[GridSamples], dict[str, str]]:
     """Return cells of this process's images, and the images that all processes skipped."""
     samples: list[GridSamples] = []
     number_of_cells, seed = settings.fit.samples_per_image, settings.fit.seed
@@ -196,7 +225,7 @@ def _samples(
             draw_samples(model, known.image, known.known, known.classes or (), number_of_cells, seed + index)
         )
 
-    skipped = _for_each(settings, dataset, draw, rank, number)
+    skipped = images.for_each(draw)
     if not sum(gathered(len(samples))):
         raise InputError("--cams or --seeds: no image has any that can be used")
     return samples, skipped
@@ -208,10 +237,10 @@ def _in_order(shares: Sequence[Sequence[GridSamples]]) -> list[GridSamples]:
 
 
 def _fit_to_labels(
-    settings: Settings, dataset: ImageDataset, classifier: PixelClassifier, rank: int, number: int
+    settings: Settings, images: _Images, classifier: PixelClassifier
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Fit to labelled pixels; return what else to save, their moments, and the images skipped."""
-    fit, own = settings.fit, ClassMoments.zeros(len(dataset.class_names), classifier.channels)
+    fit, own = settings.fit, ClassMoments.zeros(classifier.num_classes, classifier.channels)
 
     def add(labelled: Supervised, index: int) -> None:
         features = classifier.features(labelled.image).permute(2, 0, 1)
@@ -219,30 +248,12 @@ def _fit_to_labels(
         certainty = None if certainty is None else certainty.to(features.device)
         add_labelled(own, features, labels, fit.samples_per_image, fit.seed, certainty)
 
-    skipped = _for_each(settings, dataset, add, rank, number)
+    skipped = images.for_each(add)
     moments = ClassMoments(*(sum_over_processes(part) for part in own))
     if not bool(moments.counts.any()):
         raise InputError(f"{flag(settings.sparse.given[0])}: no image has labels that can be used")
     classifier.set(moments.solve(fit.ridge))
     return {MOMENTS: {name: part.float() for name, part in moments._asdict().items()}}, skipped
-
-
-def _for_each(
-    settings: Settings,
-    dataset: ImageDataset,
-    use: Callable[[Supervised, int], object],
-    rank: int,
-    number: int,
-) -> dict[str, str]:
-    """Use this process's images, with what is known about them; return those that all processes skipped, and why."""
-    supervision = settings.supervision(dataset)
-    skipped: dict[str, str] = {}
-    for index in tqdm(range(rank, len(dataset), number), unit="image", disable=None if rank == 0 else True):
-        try:
-            use(supervision.read(dataset, index), index)
-        except SPOILT as error:
-            skipped[dataset.ids[index]] = skip_reason(error)
-    return {id: reason for part in gathered(skipped) for id, reason in part.items()}
 
 
 def _print_round(round: int, changed: float, rank: int) -> None:

@@ -24,9 +24,6 @@ from torch_svm_seg.data.reading import PathLike, read_bytes, reading
 from torch_svm_seg.pipeline.image_log import ImageEntry, numbers
 
 SETTINGS_FILE = "run.json"
-SPOILT = (ValueError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
-"""Errors of an image that cannot be used: bad files and values, too many pixels, problems without a solution."""
-
 _KEYS = {
     "settings",
     "versions",
@@ -41,6 +38,8 @@ _KEYS = {
     "notes",
 }
 _LARGEST_RECORD = 2**28  # bytes
+# Bad files and values, too many pixels, problems without a solution.
+_SPOILT = (ValueError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 _NO_MEMORY = ("DefaultCPUAllocator", "alloc_cpu", "not enough memory")  # in PyTorch's plain RuntimeErrors
 
 
@@ -229,7 +228,7 @@ def spoils_one_image(error: Exception) -> bool:
 
     Any other error, such as a full disk or a device that fails, ends the run.
     """
-    return isinstance(error, SPOILT) or is_out_of_memory(error)
+    return isinstance(error, _SPOILT) or is_out_of_memory(error)
 
 
 def is_out_of_memory(error: Exception) -> bool:
