@@ -53,10 +53,11 @@ def start_page(readme: str) -> str:
     """Return the README with its links as they are from the folder of the pages.
 
     Example:
-        >>> start_page("[Data](docs/data.md), [first](docs/tutorials/first.py)")
-        '[Data](data.md), [first](tutorials/first.md)'
+        >>> start_page("[Data](docs/data.md#voc), [first](docs/tutorials/first.py)")
+        '[Data](data.md#voc), [first](tutorials/first.md)'
     """
-    return re.sub(r"\]\(docs/([\w/]+)\.(md|py|png)\)", lambda link: f"]({link[1]}.{_page(link[2])})", readme)
+    local = re.compile(r"\]\(docs/([\w/]+)\.(md|py|png)(#[\w-]+)?\)")
+    return local.sub(lambda link: f"]({link[1]}.{_page(link[2])}{link[3] or ''})", readme)
 
 
 def commands_page() -> str:

@@ -74,3 +74,6 @@ for name in ("seed", "seed+crf", "F1+F3+F4", "F1+F3+F4+crf"):
 # The SVM gains on the seed, and its calibrated probabilities are what a CRF can use; a CRF on the seed alone wipes
 # objects out. One image proves nothing, and the background's threshold was chosen on it;
 # [weak mode](../weak.md) measures real maps on many images.
+#
+# With many images, [what other images know](../pixels.md) comes first and gains more than all of this page:
+# `python train.py weak --recipe own_maps --set cams=DIR` ([in one command](../one_command.md)).

@@ -53,7 +53,9 @@ class TransformerBackbone(Backbone):
         network: The network.
         rule: The image sizes that it takes.
         maps: Its maps, in the order of ``forward_intermediates``.
-        mean, std, scale: See :class:`~torch_svm_seg.backbones.backbone.Backbone`.
+        mean: Of each channel, see :class:`~torch_svm_seg.backbones.backbone.Backbone`.
+        std: Of each channel.
+        scale: Of the images before the network sees them.
 
     Example:
         >>> import timm

@@ -50,9 +50,6 @@ class PipelineOptions:
     )
     until: str | None = option(None, metavar="STEP", help="the last step to do (default: that of the recipe)")
     dry_run: bool = option(False, help="print the commands, and run none")
-    processes: int = option(
-        1, metavar="N", at_least=1, help="processes of each step, one per GPU, as torchrun has them"
-    )
 
     def values(self, recipe: Recipe) -> dict[str, str]:
         """Return the values of the recipe's fields.

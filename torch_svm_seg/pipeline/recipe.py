@@ -187,7 +187,7 @@ def recipe_names() -> list[str]:
 
     Example:
         >>> recipe_names()
-        ['light', 'resnet50', 'transformer']
+        ['light', 'own_maps', 'resnet50', 'transformer']
     """
     return sorted(Path(file.name).stem for file in _FOLDER.iterdir() if file.name.endswith(".json"))
 
