@@ -63,6 +63,30 @@ def resize(values: Tensor, size: Sequence[int], antialias: bool = False) -> Tens
     return F.interpolate(values, tuple(size), mode="bilinear", align_corners=False, antialias=antialias)
 
 
+def rounding(largest: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return how far equal values of a magnitude ``largest`` may be from their mean, as it was computed in a type.
+
+    Example:
+        >>> rounding(torch.tensor(1000.0), torch.float32)
+        tensor(0.0012)
+    """
+    return 10 * torch.finfo(dtype).eps * largest
+
+
+def deviation(variance: Tensor, rounding: Tensor) -> Tensor:
+    """Return standard deviations; inf where only rounding tells values apart, so that quotients by it become 0.
+
+    Args:
+        variance: Variances.
+        rounding: Deviation up to which values count as equal, see :func:`rounding`.
+
+    Example:
+        >>> deviation(torch.tensor([4.0, 1e-9]), torch.tensor(1e-3)).tolist()
+        [2.0, inf]
+    """
+    return torch.where(variance > rounding.square(), variance, torch.inf).sqrt()
+
+
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
     """Return the rows ``rows`` (B, n) of values (B, N, C), as (B, n, C).
 

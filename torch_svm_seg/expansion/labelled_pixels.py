@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torch_svm_seg.expansion.interpolation import read_pixels
 from torch_svm_seg.expansion.sampling import PixelSample
+from torch_svm_seg.tensors import deviation, rounding
 
 
 class ChannelStatistics(NamedTuple):
@@ -41,8 +42,8 @@ class ChannelStatistics(NamedTuple):
         """Return the statistics of a map (B, C, h, w)."""
         rows = features.transpose(0, 1).flatten(1).double()
         mean = rows.mean(1)
-        rounding = 10 * torch.finfo(features.dtype).eps * rows.abs().amax(1)
-        return cls(rows.shape[1], mean, (rows - mean[:, None]).square().sum(1), rounding)
+        squares = (rows - mean[:, None]).square().sum(1)
+        return cls(rows.shape[1], mean, squares, rounding(rows.abs().amax(1), features.dtype))
 
     def joined(self, other: "ChannelStatistics") -> "ChannelStatistics":
         """Return the statistics of the cells of both (Chan, Golub and LeVeque, 1979)."""
@@ -57,9 +58,7 @@ class ChannelStatistics(NamedTuple):
     @property
     def rate(self) -> Tensor:
         """One by the standard deviation, (C,); 0 for a constant channel."""
-        variance = self.squares / self.number
-        varies = variance > self.rounding.square()
-        return varies / torch.where(varies, variance, 1).sqrt()
+        return 1 / deviation(self.squares / self.number, self.rounding)
 
 
 class LabelledPixels(NamedTuple):

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torch_svm_seg.tensors import deviation, rounding
+
 
 def z_score(features: Tensor) -> Tensor:
     """Return each image's channels (B, C, h, w) moved to mean 0 and scaled to standard deviation 1.
@@ -33,10 +35,7 @@ def z_score(features: Tensor) -> Tensor:
     features = torch.ldexp(features, -torch.frexp(largest).exponent)
     centred = features - features.mean((2, 3), keepdim=True)
     variance = centred.square().mean((2, 3), keepdim=True)
-    # A constant channel's mean is rounded: what is left then is no signal.
-    noise = 10 * torch.finfo(features.dtype).eps * features.abs().amax((2, 3), keepdim=True)
-    varies = variance > noise.square()
-    return varies * centred / torch.where(varies, variance, 1).sqrt()
+    return centred / deviation(variance, rounding(features.abs().amax((2, 3), keepdim=True), features.dtype))
 
 
 def equalize_maps(maps: Sequence[Tensor]) -> list[Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_svm_seg.tensors import full_precision, resize
+from torch_svm_seg.tensors import full_precision, resize, rounding
 
 # Affinities held at once, 8 MB in single precision: rows of the matrix are made, used and forgotten.
 _ENTRIES = 2**21
@@ -184,8 +184,8 @@ def _directions(features: Tensor, valid: Tensor, centre: bool) -> Tensor:
         centre: Whether to take the mean off.
     """
     rows = features.flatten(2).mT * valid
-    # A mean is rounded: what is left of equal features then is no direction.
-    noise = 10 * torch.finfo(rows.dtype).eps * rows.norm(dim=2, keepdim=True).amax(1, keepdim=True)
+    # What is left of equal features is no direction.
+    noise = rounding(rows.norm(dim=2, keepdim=True).amax(1, keepdim=True), rows.dtype)
     if centre:
         rows = rows - rows.sum(1, keepdim=True) / valid.sum(1, keepdim=True).clamp_min(1)
     length = rows.norm(dim=2, keepdim=True)

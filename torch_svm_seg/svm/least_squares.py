@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torch_svm_seg.tensors import deviation, rounding
+
 
 class LinearScores(NamedTuple):
     """A linear decision function of K classes.
@@ -63,30 +65,30 @@ class ClassMoments(NamedTuple):
 
         Args:
             x: Samples (N, D), floating point.
-            y: Their class ids (N,).
+            y: Their class ids (N,), integer.
             weights: Their weights >= 0, (N,): a sample of weight 2 counts as two; 1 by default.
 
         Raises:
-            ValueError: A sample is not finite.
+            ValueError: The samples are not finite, or an argument is not as above. Nothing is added then.
         """
-        if not bool(x.isfinite().all()):
-            raise ValueError("x: expected finite samples, got nan or inf")
-        weights = x.new_ones(len(x)) if weights is None else weights.to(x)
+        weights = torch.ones_like(y) if weights is None else weights
+        self._check(x, y, weights)
         for id in y.unique().tolist():
-            own, weight = x[y == id], weights[y == id]
+            own, weight = x[y == id].double(), weights[y == id].double()
             weighted = weight[:, None] * own
-            self.counts[id] += float(weight.sum())
-            self.sums[id] += weighted.sum(0, dtype=torch.float64).cpu()
-            self.products[id] += (own.mT @ weighted).double().cpu()
+            self.counts[id] += weight.sum().cpu()
+            self.sums[id] += weighted.sum(0).cpu()
+            self.products[id] += (own.mT @ weighted).cpu()
 
-    def solve(self, ridge: float = 0.5, balance: float = 0.5) -> LinearScores:
+    def solve(self, ridge: float = 0.5) -> LinearScores:
         """Return the classifiers with the least squared error and ridge penalty.
+
+        A sample weighs 1 / sqrt(n), of a class with n samples. Channels that are constant but for rounding get weight
+        0.
 
         Args:
             ridge: Penalty > 0 of the squared weights of channels scaled to variance 1, in parts of the samples' mean
                 loss.
-            balance: How far classes weigh the same: a sample weighs 1 / n^balance, of a class with n samples; 0 weighs
-                all samples the same, 1 all classes.
 
         Raises:
             ValueError: ``ridge`` is not positive, or there are no samples.
@@ -95,15 +97,32 @@ class ClassMoments(NamedTuple):
             raise ValueError(f"ridge: expected more than 0, got {ridge}")
         if not bool(self.counts.any()):
             raise ValueError("moments: expected samples, got none")
-        weight = self.counts.clamp_min(1) ** -balance
+        weight = self.counts.clamp_min(1).rsqrt()
         weight = weight / (weight * self.counts).sum()
         mean = weight @ self.sums
-        covariance = torch.einsum("k,kij->ij", weight, self.products) - mean[:, None] * mean
-        # The variance of a constant channel is a rounding error: any scale does.
-        scale = covariance.diagonal().clamp_min(1e-12).sqrt()
+        products = torch.einsum("k,kij->ij", weight, self.products)
+        covariance = products - mean[:, None] * mean
+        # Scores are computed in single precision.
+        scale = deviation(covariance.diagonal(), rounding(products.diagonal().sqrt(), torch.float32))
         correlation = covariance / (scale[:, None] * scale) + ridge * torch.eye(len(mean), dtype=mean.dtype)
         targets = weight[:, None] * (self.sums - self.counts[:, None] * mean)
         solution = torch.linalg.solve(correlation, (targets / scale).mT) / scale[:, None]
         intercept = weight * self.counts - mean @ solution
         intercept = torch.where(self.counts > 0, intercept, -torch.inf)
         return LinearScores(solution.float(), intercept.float())
+
+    def _check(self, x: Tensor, y: Tensor, weights: Tensor) -> None:
+        """Raise ValueError unless samples, class ids and weights are as :meth:`add` documents them."""
+        classes, channels = self.sums.shape
+        if x.dim() != 2 or x.shape[1] != channels or not x.dtype.is_floating_point:
+            raise ValueError(f"x: expected floating point (N, {channels}), got {x.dtype} {tuple(x.shape)}")
+        if not bool(x.isfinite().all()):
+            raise ValueError("x: expected finite samples, got nan or inf")
+        if y.shape != x.shape[:1] or y.dtype.is_floating_point:
+            raise ValueError(f"y: expected integer ({len(x)},), got {y.dtype} {tuple(y.shape)}")
+        if bool(((y < 0) | (y >= classes)).any()):
+            raise ValueError(f"y: expected class ids in 0 to {classes - 1}, got {int(y.min())} to {int(y.max())}")
+        if weights.shape != y.shape:
+            raise ValueError(f"weights: expected ({len(x)},), got {tuple(weights.shape)}")
+        if not bool((weights.isfinite() & (weights >= 0)).all()):
+            raise ValueError("weights: expected finite weights >= 0, got a negative or non-finite one")
