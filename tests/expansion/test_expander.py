@@ -481,8 +481,22 @@ def test_predicting_before_fit_or_to_other_channels_says_so(device: str) -> None
     expander = SVMExpander(samples_per_class=20)
     with pytest.raises(RuntimeError, match="call fit first"):
         expander.predict(features, (36, 48))
-    with pytest.raises(ValueError, match="features: expected 6 channels as in fit, got 5"):
+    with pytest.raises(ValueError, match=r"features: expected maps of \[6\] channels as in fit, got \[5\]"):
         expander.fit(features, labels).predict(features[:, :5], (36, 48))
+    expander.fit([features[:, :4], features[:, 4:]], labels)
+    for others in ([features[:, :2], features[:, 2:]], [features[:, :3], features[:, 3:]], features):
+        with pytest.raises(ValueError, match=r"features: expected maps of \[4, 2\] channels as in fit, got \["):
+            expander.predict(others, (36, 48))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_features_of_another_precision_are_predicted_in_that_of_the_fit(options: dict[str, Any], device: str) -> None:
+    features, labels, _ = toy_batch(device)
+    for fitted, other in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+        expander = SVMExpander(SVM(**options), samples_per_class=20).fit(features.to(fitted), labels)
+        expected = expander.predict(features.float().to(fitted), (36, 48))
+        found = expander.predict(features.float().to(other), (36, 48))
+        assert found.scores.dtype == fitted and torch.equal(found.scores, expected.scores)
 
 
 @pytest.mark.parametrize("scale", [2.0**100, 2.0**-100])

@@ -19,7 +19,7 @@ from torch_svm_seg.svm.arguments import check_count
 from torch_svm_seg.svm.svm import SVM
 from torch_svm_seg.tensors import full_precision
 
-_FITTED = ("mean", "rate", "slope")
+_FITTED = ("mean", "rate", "slope", "channels")
 
 
 class Expansion(NamedTuple):
@@ -71,6 +71,7 @@ class SVMExpander(nn.Module):
     Attributes (after ``fit``):
         mean, rate: What features are moved by, and multiplied by then, one number per channel.
         slope: Factor that makes logits of the scores, the one by which the trained pixels are the most likely, (1,).
+        channels: Number of channels of each map.
 
     Example:
         >>> features, labels = torch.rand(2, 8, 12, 16), torch.randint(0, 3, (2, 48, 64))
@@ -82,6 +83,7 @@ class SVMExpander(nn.Module):
     mean: Tensor
     rate: Tensor
     slope: Tensor
+    channels: Tensor
 
     def __init__(
         self,
@@ -201,6 +203,7 @@ class SVMExpander(nn.Module):
         pixels = joined(images)
         mean, rate = pixels.normalization()
         self.mean, self.rate = (mean, rate) if self.normalize else (torch.zeros_like(mean), torch.ones_like(rate))
+        self.channels = torch.tensor(pixels.channels, device=mean.device)
         x = (pixels.x - self.mean) * self.rate
         scores = self.svm.fit(x, pixels.classes, pixels.weights).decision_function(x)
         numbers = torch.searchsorted(self.svm.classes_, pixels.classes)
@@ -215,18 +218,18 @@ class SVMExpander(nn.Module):
             size: Size (H, W) of the images.
 
         Returns:
-            Scores and masks; the sample is empty.
+            Scores and masks, in the precision of the fit; the sample is empty.
 
         Raises:
             RuntimeError: The SVM is not fitted.
-            ValueError: The features are not as above, or not of as many channels as in ``fit``.
+            ValueError: The features are not as above, or a map is not of as many channels as in ``fit``.
         """
         if self._buffers["mean"] is None:
             raise RuntimeError("predict: call fit first")
-        maps = self._maps(features)
-        channels = [one.shape[1] for one in maps]
-        if sum(channels) != self.svm.decision.channels:
-            raise ValueError(f"features: expected {len(self.mean)} channels as in fit, got {sum(channels)}")
+        maps = [one.to(self.mean.dtype) for one in self._maps(features)]
+        channels, expected = [one.shape[1] for one in maps], self.channels.tolist()
+        if channels != expected:
+            raise ValueError(f"features: expected maps of {expected} channels as in fit, got {channels}")
         none = torch.zeros(len(maps[0]), 0, dtype=torch.long, device=maps[0].device)
         parts = zip(maps, self.mean.split(channels), self.rate.split(channels), strict=True)
         with full_precision(maps[0].device):
