@@ -1,11 +1,13 @@
 """Refinement in tiles against that of the whole image."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.data.embedded import embedded_sample
-from torch_svm_seg.refine import PAMR, DenseCRF
+from torch_svm_seg.refine import PAMR, DenseCRF, refine
 from torch_svm_seg.refine.steps import refine_in_tiles
 
 
@@ -57,3 +59,13 @@ def test_a_refinement_without_reach_sees_the_whole_image(example: tuple[Tensor, 
             return probabilities
 
     assert refine_in_tiles(Whole(), *example, most_pixels=100) is example[1]
+
+
+@pytest.mark.parametrize("empty", [[1], [0, 2], [0, 1, 2]])
+def test_images_without_any_class_are_told(empty: list[int]) -> None:
+    probabilities = torch.full((3, 2, 6, 7), 0.5)
+    probabilities[empty] = 0
+    with pytest.raises(
+        ValueError, match=r"probabilities: expected a class above 0 .* in image\(s\) " + re.escape(str(empty))
+    ):
+        refine([PAMR()], torch.zeros(3, 3, 6, 7), probabilities)

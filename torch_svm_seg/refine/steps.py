@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from torch_svm_seg.data.notes import first_few
+
 MOST_PIXELS = 3_000_000
 """Pixels of a tile, its margin included: a dense CRF takes 400 bytes for each, PAMR 200."""
 
@@ -24,12 +26,19 @@ def refine(steps: Sequence[nn.Module], images: Tensor, probabilities: Tensor) ->
         Refined probabilities (B, K, H, W); still 0 for absent classes, which the steps saw only where another image of
         the batch has them.
 
+    Raises:
+        ValueError: An image has no class at all; see also the steps.
+
     Example:
         >>> from torch_svm_seg.refine import PAMR, DenseCRF
         >>> refine([DenseCRF.preset("psa"), PAMR()], torch.zeros(1, 3, 8, 9), torch.rand(1, 21, 8, 9)).shape
         torch.Size([1, 21, 8, 9])
     """
     present = probabilities.amax((2, 3), keepdim=True) > 0
+    if empty := (~present.flatten(1).any(1)).nonzero()[:, 0].tolist():
+        raise ValueError(
+            f"probabilities: expected a class above 0 in every image, got none in image(s) [{first_few(empty)}]"
+        )
     used = present.flatten(1).any(0).nonzero()[:, 0]
     refined = probabilities[:, used]
     for step in steps:
