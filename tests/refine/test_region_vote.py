@@ -43,7 +43,19 @@ def test_a_step_among_others_and_regions_of_another_size(regions: Tensor) -> Non
     image, given = torch.zeros(2, 3, 6, 7), probabilities()
     twice = refine([RegionVote(regions), RegionVote(regions)], image, given)
     torch.testing.assert_close(twice, refine([RegionVote(regions)], image, given))
-    with pytest.raises(ValueError, match=r"regions: expected \(2, 6, 7\).*got none"):
-        RegionVote()(image, given)
     with pytest.raises(ValueError, match=r"regions: expected \(2, 6, 7\).*got \(2, 7, 6\)"):
-        RegionVote().on(regions.mT)(image, given)
+        RegionVote(regions.mT)(image, given)
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        (torch.zeros(1, 2, 3), r"expected int64 \(B, H, W\), got torch.float32 \(1, 2, 3\)"),
+        (torch.zeros(1, 2, 3, dtype=torch.uint8), r"expected int64 \(B, H, W\), got torch.uint8 \(1, 2, 3\)"),
+        (torch.zeros(2, 3, dtype=torch.int64), r"expected int64 \(B, H, W\), got torch.int64 \(2, 3\)"),
+        (torch.full((1, 2, 3), -2), "expected numbers from 0 on, or -1, got -2"),
+    ],
+)
+def test_bad_regions_are_told(regions: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=f"regions: {message}"):
+        RegionVote(regions)

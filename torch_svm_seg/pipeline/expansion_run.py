@@ -43,6 +43,8 @@ from torch_svm_seg.refine import RegionVote, refine
 
 UNREFINED = "none"
 Labeller = StudyLabeller | FittedLabeller | SelfTraining | BoxLabeller
+Refinement = nn.Module | type[RegionVote]
+"""A module that refines probabilities by images, or one that is made of the regions that the supervision gives."""
 
 
 def mask_path(out: Path, name: str, id: str) -> Path:
@@ -67,8 +69,7 @@ class ExpansionRun:
             stages, or several fused, as F3+F4.
         supervision: Gives what is known.
         baselines: Labellers without features, by name.
-        refinements: Modules to apply one after the other to probabilities, by name; ``"none"`` has none. A
-            ``RegionVote`` is of the regions that the supervision gives.
+        refinements: Steps to apply one after the other to probabilities, by name; ``"none"`` has none.
         out: Folder to write to.
         device: Where to compute.
         ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
@@ -81,7 +82,7 @@ class ExpansionRun:
     labellers: Mapping[str, Labeller]
     supervision: Supervision
     baselines: Mapping[str, Baseline]
-    refinements: Mapping[str, Sequence[nn.Module]]
+    refinements: Mapping[str, Sequence[Refinement]]
     out: Path
     device: torch.device
     ignore_below: float = 0.0
@@ -208,7 +209,7 @@ class ExpansionRun:
     def _refine(
         self,
         name: str,
-        steps: Sequence[nn.Module],
+        steps: Sequence[Refinement],
         labelling: Labelling,
         part: SameSize,
         seeds: Tensor | None,
@@ -217,7 +218,7 @@ class ExpansionRun:
     ) -> None:
         """Write the refined masks of images of one size, labelled in some seconds each."""
         start = time.perf_counter()
-        own = [step.on(part.regions) if isinstance(step, RegionVote) else step for step in steps]
+        own = [step if isinstance(step, nn.Module) else step(part.regions) for step in steps]
         found = label(refine(own, part.images, labelling.probabilities), seeds) if steps else labelling
         masks = as_ids(self._sure(found), ids)
         seconds += (time.perf_counter() - start) / len(part.entries)

@@ -14,11 +14,13 @@ class RegionVote(nn.Module):
 
     Args:
         regions: Number of each pixel's region, from 0 on in each image, and -1 where it lies in none, int64 (B, H, W).
-            Without, :meth:`on` gives them later.
 
     Shape:
         As :class:`~torch_svm_seg.refine.DenseCRF`: image (B, 3, H, W), RGB from 0 to 255, which is only looked at for
         its shape; probabilities (B, K, H, W), >= 0. It is differentiable with respect to the probabilities.
+
+    Raises:
+        ValueError: The regions are of another type or shape, or numbered otherwise.
 
     Example:
         >>> vote = RegionVote(torch.tensor([[[0, 0, -1]]]))
@@ -26,24 +28,24 @@ class RegionVote(nn.Module):
         tensor([[0.6000, 0.6000, 1.0000]])
     """
 
-    def __init__(self, regions: Tensor | None = None) -> None:
+    def __init__(self, regions: Tensor) -> None:
         super().__init__()
+        if regions.dim() != 3 or regions.dtype != torch.int64:
+            raise ValueError(f"regions: expected int64 (B, H, W), got {regions.dtype} {tuple(regions.shape)}")
+        if bool((regions < NO_REGION).any()):
+            raise ValueError(f"regions: expected numbers from 0 on, or {NO_REGION}, got {int(regions.min())}")
         self.regions = regions
-
-    def on(self, regions: Tensor) -> "RegionVote":
-        """Return the vote of the regions of other images."""
-        return RegionVote(regions)
 
     def forward(self, image: Tensor, probabilities: Tensor) -> Tensor:
         """Return refined probabilities.
 
         Raises:
-            ValueError: Shapes do not match, values are out of range, or the regions are missing.
+            ValueError: Shapes do not match, or values are out of range.
         """
         _, probabilities = checked(image, probabilities)
         number, _, height, width = probabilities.shape
-        if self.regions is None or self.regions.shape != (number, height, width):
-            found = "none" if self.regions is None else tuple(self.regions.shape)
+        if self.regions.shape != (number, height, width):
+            found = tuple(self.regions.shape)
             raise ValueError(f"regions: expected {(number, height, width)} to match probabilities, got {found}")
         each = zip(probabilities.flatten(2), self.regions.flatten(1).to(probabilities.device), strict=True)
         return torch.stack([_voted(*one) for one in each]).view_as(probabilities)

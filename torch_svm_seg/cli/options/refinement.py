@@ -1,10 +1,10 @@
 """Options that choose refinements."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -15,10 +15,12 @@ from torch_svm_seg.cli.options.walk import WalkOptions
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.regions import RegionFiles
 from torch_svm_seg.irn import load_irn
-from torch_svm_seg.pipeline.expansion_run import UNREFINED
+from torch_svm_seg.pipeline.expansion_run import UNREFINED, Refinement
 from torch_svm_seg.pipeline.supervision import Supervision, WithRegions
 from torch_svm_seg.refine import PAMR, DenseCRF, RegionVote
 from torch_svm_seg.refine.dense_crf import PRESETS
+
+Step = TypeVar("Step")
 
 
 @dataclass(frozen=True)
@@ -30,31 +32,38 @@ class RefinementOptions:
         None, metavar="FILE", content=True, help="checkpoint of `train.py irn`, for the refinement irn"
     )
 
-    def open(self, name: str, device: torch.device, **more: Callable[[], nn.Module]) -> list[nn.Module]:
+    def open(self, name: str, device: torch.device) -> list[nn.Module]:
         """Build the modules that a refinement such as ``crf+pamr`` applies one after the other; none for ``none``.
 
         Args:
             name: The refinement.
             device: Where they will run.
-            more: Further steps by name.
 
         Raises:
             InputError: There is no such refinement, or its weights are missing or cannot be read.
         """
-        steps: dict[str, Callable[[], nn.Module]] = {
-            "crf": lambda: DenseCRF.preset(self.crf),
+        return _built(name, self.steps(device))
+
+    def steps(self, device: torch.device) -> dict[str, Callable[[], nn.Module]]:
+        """Return what builds each step, by name; see :meth:`open`."""
+        return {
+            "crf": lambda: DenseCRF.preset(self.crf).to(device),
             "pamr": PAMR,
             "par": lambda: PAMR("par"),
-            "irn": lambda: load_irn(self.irn_weights or ""),
-            **more,
+            "irn": lambda: self._irn().to(device),
         }
-        chosen = [] if name == UNREFINED else name.split("+")
-        unknown = [step for step in chosen if step not in steps]
-        if unknown:
-            raise InputError(f"--refine: expected none or {', '.join(steps)} joined by +, got {name!r}")
-        if "irn" in chosen and self.irn_weights is None:
+
+    def _irn(self) -> nn.Module:
+        if self.irn_weights is None:
             raise InputError("--refine irn: needs --irn-weights FILE, which `train.py irn` writes")
-        return [steps[step]().to(device) for step in chosen]
+        return load_irn(self.irn_weights)
+
+
+def _built(name: str, steps: Mapping[str, Callable[[], Step]]) -> list[Step]:
+    chosen = [] if name == UNREFINED else name.split("+")
+    if not set(chosen) <= steps.keys():
+        raise InputError(f"--refine: expected none or {', '.join(steps)} joined by +, got {name!r}")
+    return [steps[step]() for step in chosen]
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ class MaskOptions(RefinementOptions, WalkOptions):
         "scored, such pixels count as misses (default: 0, nowhere)",
     )
 
-    def open_refinements(self, device: torch.device, backbone: Backbone) -> dict[str, list[nn.Module]]:
+    def open_refinements(self, device: torch.device, backbone: Backbone) -> dict[str, list[Refinement]]:
         """Build the refinements, by name.
 
         Args:
@@ -95,8 +104,12 @@ class MaskOptions(RefinementOptions, WalkOptions):
         Raises:
             InputError: See :meth:`RefinementOptions.open` and :meth:`WalkOptions.open_walk`.
         """
-        walk = partial(self.open_walk, backbone)
-        return {name: self.open(name, device, walk=walk, regions=RegionVote) for name in self.refine}
+        steps: dict[str, Callable[[], Refinement]] = {
+            **self.steps(device),
+            "walk": partial(self.open_walk, backbone),
+            "regions": lambda: RegionVote,
+        }
+        return {name: _built(name, steps) for name in self.refine}
 
     def with_regions(self, supervision: Supervision) -> Supervision:
         """Return a supervision that gives the regions of images, too, where a refinement needs them.
