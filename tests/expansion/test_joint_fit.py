@@ -1,5 +1,6 @@
 """Images of several sizes, whose SVMs are fitted at once: the same as one after the other."""
 
+import re
 from typing import Any
 
 import pytest
@@ -88,3 +89,24 @@ def test_bad_labels_of_any_size_are_named() -> None:
     batches = [labelled(0, 4), labelled(1, 4)._replace(labels=torch.full((2, 48, 40), 255))]
     with pytest.raises(ValueError, match="labelled pixel"):
         SVMExpander().expand_batches(batches)
+
+
+@pytest.mark.parametrize("options", [{"kernel": "linear"}, {"kernel": "rbf"}])
+@pytest.mark.parametrize("channels", [8, 520])
+def test_batches_of_two_precisions_are_fitted_in_the_higher(options: dict[str, Any], channels: int) -> None:
+    batches = [labelled(number, channels, dtype) for number, dtype in enumerate((torch.float32, torch.float64))]
+    expander = SVMExpander(SVM(**options, tol=1e-6), samples_per_class=50)
+    together = expander.expand_batches(batches)
+    assert all(found.scores.dtype == torch.float64 for found in together)
+    same(together, [expander(*batch) for batch in batches], tolerance=1e-3)
+
+
+def test_bad_batches_are_named() -> None:
+    with pytest.raises(ValueError, match="^batches: expected at least one, got none"):
+        SVMExpander().expand_batches([])
+    two = labelled(2, 4)
+    fused = two._replace(features=[two.features, two.features])
+    for other, channels in ((labelled(1, 6), "(6,)"), (fused, "(4, 4)")):
+        message = f"batches: expected maps of the same channels in all, got [(4,), {channels}]"
+        with pytest.raises(ValueError, match="^" + re.escape(message)):
+            SVMExpander().expand_batches([labelled(0, 4), other])

@@ -10,7 +10,7 @@ from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.expansion.arguments import check_labelled, check_labels, check_maps
 from torch_svm_seg.expansion.calibration import likeliest_slopes
 from torch_svm_seg.expansion.interpolation import feature_maps
-from torch_svm_seg.expansion.joint_fit import FittedBatch, TrainingBatch, fit_together
+from torch_svm_seg.expansion.joint_fit import FittedBatch, TrainingBatch, alike, fit_together
 from torch_svm_seg.expansion.labelled_pixels import LabelledPixels, joined
 from torch_svm_seg.expansion.normalization import equalize_maps, z_score
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
@@ -128,10 +128,11 @@ class SVMExpander(nn.Module):
         On a GPU a fit of many images takes hardly longer than that of one.
 
         Args:
-            batches: Images of one size each, with maps of the same channels.
+            batches: Images of one size each, at least one, with maps of the same channels. All are computed in the
+                highest precision of any.
 
         Raises:
-            ValueError: See :meth:`forward`.
+            ValueError: There are none, or their channels differ; or see :meth:`forward`.
 
         Example:
             >>> sizes = [(1, 48, 64), (2, 30, 40)]
@@ -139,8 +140,10 @@ class SVMExpander(nn.Module):
             >>> [tuple(found.masks.shape) for found in SVMExpander(samples_per_class=100).expand_batches(batches)]
             [(1, 48, 64), (2, 30, 40)]
         """
+        if not batches:
+            raise ValueError("batches: expected at least one, got none")
         with full_precision(batches[0].labels.device):
-            ready = [self._training_batch(batch) for batch in batches]
+            ready = alike([self._training_batch(batch) for batch in batches])
             fitted = fit_together(self.svm.unfitted(), ready)
             return [
                 Expansion(*self._score(svm, batch.maps, batch.size), batch.sample)

@@ -1,7 +1,7 @@
 """SVMs of images of several sizes, fitted all at once: a fit knows nothing of sizes."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -43,12 +43,31 @@ class FittedBatch(NamedTuple):
     classes: Tensor
 
 
+def alike(batches: Sequence[TrainingBatch]) -> list[TrainingBatch]:
+    """Return batches in the highest of their precisions, found to be of the same channels.
+
+    Raises:
+        ValueError: Their channels differ.
+
+    Example:
+        >>> sample = PixelSample(torch.tensor([[0, 15]]), torch.tensor([[0, 1]]))
+        >>> maps = [torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4).double()]
+        >>> [batch.maps[0].dtype for batch in alike([TrainingBatch([one], sample, None, (4, 4)) for one in maps])]
+        [torch.float64, torch.float64]
+    """
+    channels = sorted({tuple(one.shape[1] for one in batch.maps) for batch in batches})
+    if len(channels) > 1:
+        raise ValueError(f"batches: expected maps of the same channels in all, got {channels}")
+    dtype = reduce(torch.promote_types, (batch.maps[0].dtype for batch in batches))
+    return [batch._replace(maps=[one.to(dtype) for one in batch.maps]) for batch in batches]
+
+
 def fit_together(svm: SVM, batches: Sequence[TrainingBatch]) -> list[FittedBatch]:
     """Fit an SVM of its own to each image of all batches, in one fit.
 
     Args:
         svm: An SVM that is not fitted.
-        batches: Batches of one size each, whose maps have the same channels.
+        batches: Batches of one size each, whose maps are :func:`alike`.
 
     Example:
         >>> def batch(side):
