@@ -102,7 +102,7 @@ def test_batches_of_two_precisions_are_fitted_in_the_higher(options: dict[str, A
 
 
 def test_bad_batches_are_named() -> None:
-    with pytest.raises(ValueError, match="^batches: expected at least one, got none"):
+    with pytest.raises(ValueError, match=r"^batches: expected at least one, got none"):
         SVMExpander().expand_batches([])
     two = labelled(2, 4)
     fused = two._replace(features=[two.features, two.features])
