@@ -114,7 +114,7 @@ def test_activation_is_refined_to_maps_of_cells() -> None:
         (lambda: IRNRefinement(Wall(1), power=0), "power: expected a number > 0, got 0"),
         (lambda: IRNRefinement(Wall(1), exponent=-2), "exponent: expected a number > 0, got -2"),
         (lambda: IRNRefinement(Wall(1), threshold=1), "threshold: expected a number > 0 and < 1, got 1"),
-        (lambda: IRNRefinement(Wall(1))(torch.zeros(1, 3, 4, 5), torch.ones(1, 2, 5, 4)), "image: expected"),
+        (lambda: IRNRefinement(Wall(1))(torch.zeros(1, 3, 4, 5), torch.ones(1, 2, 5, 4)), "images: expected"),
         (lambda: IRNRefinement(Wall(1))(torch.zeros(1, 3, 4, 4), -torch.ones(1, 2, 4, 4)), "probabilities: expected"),
     ],
 )

@@ -305,18 +305,18 @@ def test_bad_labels_are_told(labels: Tensor, arguments: dict[str, float], messag
 @pytest.mark.parametrize(
     ("image", "probabilities", "message"),
     [
-        (torch.zeros(1, 3, 4, 5), torch.ones(1, 2, 4, 6), "image: expected \\(1, 3, 4, 6\\) .*, got \\(1, 3, 4, 5\\)"),
-        (torch.zeros(2, 3, 4, 5), torch.ones(1, 2, 4, 5), "image: expected \\(1, 3, 4, 5\\) .*, got \\(2, 3, 4, 5\\)"),
-        (torch.zeros(1, 1, 4, 5), torch.ones(1, 2, 4, 5), "image: expected"),
+        (torch.zeros(1, 3, 4, 5), torch.ones(1, 2, 4, 6), "images: expected \\(1, 3, 4, 6\\) .*, got \\(1, 3, 4, 5\\)"),
+        (torch.zeros(2, 3, 4, 5), torch.ones(1, 2, 4, 5), "images: expected \\(1, 3, 4, 5\\) .*, got \\(2, 3, 4, 5\\)"),
+        (torch.zeros(1, 1, 4, 5), torch.ones(1, 2, 4, 5), "images: expected"),
         (torch.zeros(3, 4, 5), torch.ones(2, 4, 5), "probabilities: expected .*, got torch.float32 \\(2, 4, 5\\)"),
         (torch.zeros(1, 3, 4, 5), torch.ones(1, 2, 4, 5).long(), "probabilities: expected floating point"),
         (torch.zeros(1, 3, 4, 5), torch.ones(1, 0, 4, 5), "probabilities: .* \\(1, 0, 4, 5\\)"),
         (torch.zeros(1, 3, 4, 5), torch.full((1, 2, 4, 5), torch.nan), "probabilities: .* got nan or inf"),
         (torch.zeros(1, 3, 4, 5), torch.full((1, 2, 4, 5), torch.inf), "probabilities: .* got nan or inf"),
         (torch.zeros(1, 3, 4, 5), torch.full((1, 2, 4, 5), -0.5), "probabilities: expected values >= 0, got -0.5"),
-        (torch.full((1, 3, 4, 5), 256.0), torch.ones(1, 2, 4, 5), "image: expected .* 0 to 255, got .* 256"),
-        (torch.full((1, 3, 4, 5), -1.0), torch.ones(1, 2, 4, 5), "image: expected RGB from 0 to 255"),
-        (torch.full((1, 3, 4, 5), torch.nan), torch.ones(1, 2, 4, 5), "image: expected RGB from 0 to 255"),
+        (torch.full((1, 3, 4, 5), 256.0), torch.ones(1, 2, 4, 5), "images: expected .* 0 to 255, got .* 256"),
+        (torch.full((1, 3, 4, 5), -1.0), torch.ones(1, 2, 4, 5), "images: expected RGB from 0 to 255"),
+        (torch.full((1, 3, 4, 5), torch.nan), torch.ones(1, 2, 4, 5), "images: expected RGB from 0 to 255"),
     ],
 )
 def test_bad_input_is_told(module: torch.nn.Module, image: Tensor, probabilities: Tensor, message: str) -> None:
@@ -327,7 +327,7 @@ def test_bad_input_is_told(module: torch.nn.Module, image: Tensor, probabilities
 @pytest.mark.parametrize("module", [DenseCRF(steps=1), PAMR(steps=1)])
 def test_an_image_from_0_to_1_is_warned_of(module: torch.nn.Module) -> None:
     image, probabilities = torch.rand(1, 3, 4, 5), torch.full((1, 2, 4, 5), 0.5)
-    with pytest.warns(UserWarning, match=r"image: .* scaled to 0\.\.1"):
+    with pytest.warns(UserWarning, match=r"images: .* scaled to 0\.\.1"):
         module(image, probabilities)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

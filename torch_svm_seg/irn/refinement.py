@@ -32,7 +32,7 @@ class IRNRefinement(nn.Module):
             background's probabilities are ignored then. By default the background walks.
 
     Shape:
-        As :class:`~torch_svm_seg.refine.DenseCRF`: image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities
+        As :class:`~torch_svm_seg.refine.DenseCRF`: images (B, 3, H, W), RGB from 0 to 255, of any type; probabilities
         (B, K, H, W), >= 0, background first; they need not sum to 1, a pixel counts by their sum. Result
         (B, K, H, W), summing to 1 over K. It is differentiable with respect to the probabilities.
 
@@ -69,16 +69,16 @@ class IRNRefinement(nn.Module):
         walk = f"radius={self.paths.radius}, power={self.power}, steps={self.steps}"
         return f"{walk}, exponent={self.exponent}, threshold={self.threshold}"
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> Tensor:
+    def forward(self, images: Tensor, probabilities: Tensor) -> Tensor:
         """Return refined probabilities.
 
         Raises:
             ValueError: Shapes do not match or values are out of range.
         """
-        image, probabilities = checked(image, probabilities)
+        images, probabilities = checked(images, probabilities)
         with torch.no_grad():
-            boundary = self.network.boundary(image).to(probabilities)
-        with full_precision(image.device):
+            boundary = self.network.boundary(images).to(probabilities)
+        with full_precision(images.device):
             walk = RandomWalk(boundary, self.paths, self.power)
             start = _on_cells(probabilities) ** self.exponent * (1 - boundary[:, None])
             walked = walk(start, self.steps).clamp_min(0)  # the polynomials' error may be negative

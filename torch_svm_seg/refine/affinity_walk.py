@@ -38,8 +38,9 @@ class AffinityWalk(nn.Module):
 
     Shape:
         maps (B, K, h, w), floating point; features (B, C, h, w), or several such maps, whose similarities are averaged,
-        each on any grid: they are interpolated to that of the maps; regions (B, K, h, w) and valid (B, 1, h, w), bool.
-        Result (B, K, h, w), linear in the maps, differentiable with respect to maps and features.
+        each on any grid: they are interpolated to that of the maps; regions (B, K, h, w) and valid (B, h, w), bool.
+        Result (B, K, h, w), in single precision, or in double where the maps are; linear in the maps, differentiable
+        with respect to maps and features.
 
     Example:
         >>> maps = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 4)
@@ -97,8 +98,8 @@ class AffinityWalk(nn.Module):
         _check(maps, given, regions, valid)
         with full_precision(maps.device):
             dtype = torch.promote_types(maps.dtype, torch.float32)
-            rows = torch.ones_like(maps[:, :1], dtype=torch.bool) if valid is None else valid
-            rows = rows.flatten(2).mT
+            rows = torch.ones_like(maps[:, 0], dtype=torch.bool) if valid is None else valid
+            rows = rows.flatten(1)[..., None]
             parts = [_directions(resize(part.to(dtype), maps.shape[2:]), rows, self.centre) for part in given]
             directions = torch.cat(parts, 2) / len(parts) ** 0.5
             values = (maps if regions is None else maps * regions).to(dtype).flatten(2).mT
@@ -106,7 +107,7 @@ class AffinityWalk(nn.Module):
             degree = torch.cat([affinity.sum(2, keepdim=True) for affinity in blocks], 1)
             for _ in range(self.steps):
                 values = _step(blocks, degree, values)
-            result: Tensor = values.mT.unflatten(2, maps.shape[2:]).to(maps.dtype)
+            result: Tensor = values.mT.unflatten(2, maps.shape[2:])
             return result
 
     def _affinities(self, directions: Tensor) -> Iterator[Tensor]:
@@ -200,7 +201,7 @@ def _check(maps: Tensor, features: Sequence[Tensor], regions: Tensor | None, val
         raise ValueError("features: expected at least one map, got none")
     for part in features:
         _check_features(part, len(maps))
-    for name, given, shape in (("regions", regions, maps.shape), ("valid", valid, maps[:, :1].shape)):
+    for name, given, shape in (("regions", regions, maps.shape), ("valid", valid, maps[:, 0].shape)):
         if given is not None and (given.shape != shape or given.dtype != torch.bool):
             raise ValueError(f"{name}: expected bool {tuple(shape)}, got {given.dtype} {tuple(given.shape)}")
 

@@ -64,17 +64,18 @@ class DenseCRF(nn.Module):
 
     The defaults are PSA's; other published sets are those of :meth:`preset`. The weights are parameters that need no
     gradient until ``requires_grad_()`` asks for one. The result is differentiable with respect to the probabilities and
-    the weights, not to the image.
+    the weights, not to the images.
 
     Shape:
-        Image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities (B, K, H, W), >= 0, values over 1 count as 1;
-        valid (B, H, W), bool. Result (B, K, H, W), summing to 1 over K.
+        Images (B, 3, H, W), RGB from 0 to 255, of any type; probabilities (B, K, H, W), >= 0, values over 1 count as 1;
+        valid (B, H, W), bool. Result (B, K, H, W), summing to 1 over K, in single precision, or in double where the
+        probabilities are.
 
     Example:
-        >>> image = torch.zeros(1, 3, 1, 4)
-        >>> image[..., 2:] = 255
+        >>> images = torch.zeros(1, 3, 1, 4)
+        >>> images[..., 2:] = 255
         >>> probabilities = torch.tensor([[0.9, 0.4, 0.1, 0.4]]).view(1, 1, 1, 4)
-        >>> marginals = DenseCRF(spatial_weight=0)(image, torch.cat([probabilities, 1 - probabilities], 1))
+        >>> marginals = DenseCRF(spatial_weight=0)(images, torch.cat([probabilities, 1 - probabilities], 1))
         >>> marginals.argmax(1).flatten().tolist()
         [0, 0, 1, 1]
     """
@@ -122,11 +123,11 @@ class DenseCRF(nn.Module):
             f"colour_sigma={self.colour_sigma}, steps={self.steps}"
         )
 
-    def forward(self, image: Tensor, probabilities: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, probabilities: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the marginals of a batch of images.
 
         Args:
-            image: See the class.
+            images: See the class.
             probabilities: See the class.
             valid: False where an image is padding, which takes no part: images of different sizes are padded to one.
                 There the result is the normalised probabilities.
@@ -134,21 +135,21 @@ class DenseCRF(nn.Module):
         Raises:
             ValueError: Shapes do not match, values are out of range, or H is too narrow for this image's lattice.
         """
-        image, probabilities = checked(image, probabilities)
+        images, probabilities = checked(images, probabilities)
         classes = probabilities.shape[1]
         for name, weight in self.named_parameters():
             if weight.shape not in ((), (classes, classes)):
                 raise ValueError(f"{name}: expected a number or {(classes, classes)}, got {tuple(weight.shape)}")
         present = _checked_valid(valid, probabilities)[:, None].to(probabilities)
         # On a CPU, one image after the other stays closer to the caches.
-        together = 1 if image.device.type == "cpu" else len(image)
-        parts = zip(*(tensor.split(together) for tensor in (image, probabilities, present)), strict=True)
-        with full_precision(image.device):
+        together = 1 if images.device.type == "cpu" else len(images)
+        parts = zip(*(tensor.split(together) for tensor in (images, probabilities, present)), strict=True)
+        with full_precision(images.device):
             return torch.cat([self._infer(*part) for part in parts])
 
-    def _infer(self, image: Tensor, probabilities: Tensor, weight: Tensor) -> Tensor:
+    def _infer(self, images: Tensor, probabilities: Tensor, weight: Tensor) -> Tensor:
         spatial = PositionFilter(self.spatial_sigma, weight)
-        bilateral = self._bilateral_filter(image, weight)
+        bilateral = self._bilateral_filter(images, weight)
         unary = probabilities.clamp(SMALLEST, 1).log()
         marginals = unary.softmax(1)
         for _ in range(self.steps):
@@ -158,10 +159,10 @@ class DenseCRF(nn.Module):
             marginals = (unary + near + alike).softmax(1)
         return marginals
 
-    def _bilateral_filter(self, image: Tensor, weight: Tensor) -> ExactFilter | LatticeFilter:
+    def _bilateral_filter(self, images: Tensor, weight: Tensor) -> ExactFilter | LatticeFilter:
         number, row, column = torch.ones_like(weight[:, 0]).nonzero(as_tuple=True)
-        position = torch.stack([column, row]).to(image) / self.bilateral_sigma
-        colour = image.transpose(0, 1).flatten(1) / self.colour_sigma
+        position = torch.stack([column, row]).to(images) / self.bilateral_sigma
+        colour = images.transpose(0, 1).flatten(1) / self.colour_sigma
         kind: type[ExactFilter | LatticeFilter] = ExactFilter if self.exact else LatticeFilter
         try:
             return kind(torch.cat([position, colour]), number, weight.flatten())

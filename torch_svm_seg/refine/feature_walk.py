@@ -20,7 +20,7 @@ class FeatureWalk(nn.Module):
         walk: The walk; by default one step.
 
     Shape:
-        As :class:`~torch_svm_seg.refine.DenseCRF`: image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities
+        As :class:`~torch_svm_seg.refine.DenseCRF`: images (B, 3, H, W), RGB from 0 to 255, of any type; probabilities
         (B, K, H, W), >= 0. Result (B, K, H, W), summing to 1 over K. It is differentiable with respect to the
         probabilities.
 
@@ -43,29 +43,29 @@ class FeatureWalk(nn.Module):
         """Return the parameters for the module's representation."""
         return f"stages={self.stages}"
 
-    def spread(self, image: Tensor, maps: Tensor) -> Tensor:
+    def spread(self, images: Tensor, maps: Tensor) -> Tensor:
         """Spread maps of any grid.
 
         Args:
-            image: RGB from 0 to 255, (B, 3, H, W).
-            maps: Floating point, (B, K, h, w), stretching over the image.
+            images: RGB from 0 to 255, (B, 3, H, W).
+            maps: Floating point, (B, K, h, w), stretching over the images.
 
         Returns:
             Spread maps on the grid of the deepest stage.
         """
         with torch.no_grad():
-            features = self.backbone.stages(image, self.stages)
+            features = self.backbone.stages(images, self.stages)
         grid = features[self.stages[-1]].shape[2:]
         finer = grid[0] < maps.shape[2] or grid[1] < maps.shape[3]
         spread: Tensor = self.walk(resize(maps, grid, antialias=finer), list(features.values()))
         return spread
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> Tensor:
+    def forward(self, images: Tensor, probabilities: Tensor) -> Tensor:
         """Return refined probabilities.
 
         Raises:
             ValueError: Shapes do not match or values are out of range.
         """
-        image, probabilities = checked(image, probabilities)
-        refined = resize(self.spread(image, probabilities), probabilities.shape[2:]).clamp_min(0)
+        images, probabilities = checked(images, probabilities)
+        refined = resize(self.spread(images, probabilities), probabilities.shape[2:]).clamp_min(0)
         return refined / refined.sum(1, keepdim=True).clamp_min(torch.finfo(refined.dtype).tiny)

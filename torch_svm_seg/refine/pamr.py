@@ -39,14 +39,15 @@ class PAMR(nn.Module):
         steps: Number of steps, >= 0.
 
     Shape:
-        Image (B, 3, H, W), RGB from 0 to 255, of any type; probabilities (B, K, H, W), >= 0. Result (B, K, H, W). It is
-        differentiable with respect to the probabilities.
+        Images (B, 3, H, W), RGB from 0 to 255, of any type; probabilities (B, K, H, W), >= 0. Result (B, K, H, W), in
+        single precision, or in double where the probabilities are. It is differentiable with respect to the
+        probabilities.
 
     Example:
-        >>> image = torch.zeros(1, 3, 2, 6)
-        >>> image[..., 3:] = 255
+        >>> images = torch.zeros(1, 3, 2, 6)
+        >>> images[..., 3:] = 255
         >>> probabilities = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 0.0]).expand(1, 1, 2, 6)
-        >>> (PAMR()(image, probabilities) > 0.5)[0, 0, 0].tolist()
+        >>> (PAMR()(images, probabilities) > 0.5)[0, 0, 0].tolist()
         [True, True, True, False, False, False]
     """
 
@@ -67,29 +68,29 @@ class PAMR(nn.Module):
         """Return the parameters for the module's representation."""
         return f"kind={self.kind!r}, steps={self.steps}"
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> Tensor:
+    def forward(self, images: Tensor, probabilities: Tensor) -> Tensor:
         """Return refined probabilities.
 
         Raises:
             ValueError: Shapes do not match or values are out of range.
         """
-        image, probabilities = checked(image, probabilities)
-        with full_precision(image.device):
+        images, probabilities = checked(images, probabilities)
+        with full_precision(images.device):
             with torch.no_grad():
-                affinities = self._affinities(image)
+                affinities = self._affinities(images)
             for _ in range(self.steps):
                 probabilities = _step(probabilities, affinities)
         return probabilities
 
-    def _affinities(self, image: Tensor) -> Tensor:
+    def _affinities(self, images: Tensor) -> Tensor:
         """Return affinities (48, B, 1, H, W), computed in blocks of rows."""
-        images, channels, height, width = image.shape
-        padded = _pad(image)
-        rows = max(BLOCK_ENTRIES // (len(OFFSETS) * images * channels * width), 1)
-        affinities = image.new_empty(len(OFFSETS), images, 1, height, width)
+        number, channels, height, width = images.shape
+        padded = _pad(images)
+        rows = max(BLOCK_ENTRIES // (len(OFFSETS) * number * channels * width), 1)
+        affinities = images.new_empty(len(OFFSETS), number, 1, height, width)
         for top in range(0, height, rows):
             block = _neighbours(padded[..., top : top + rows + 2 * RADIUS, :])
-            block -= image[..., top : top + rows, :]
+            block -= images[..., top : top + rows, :]
             affinities[..., top : top + rows, :] = _pamr(block) if self.kind == "pamr" else _par(block)
         return affinities
 

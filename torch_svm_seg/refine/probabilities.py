@@ -8,8 +8,8 @@ from torch import Tensor
 from torch_svm_seg.data.constants import VOID
 
 
-def checked(image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """Return an image (B, 3, H, W) and probabilities (B, K, H, W) in one precision, if they are fit for refinement.
+def checked(images: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images (B, 3, H, W) and probabilities (B, K, H, W) in one precision, if they are fit for refinement.
 
     Raises:
         ValueError: Shapes do not match or values are out of range.
@@ -22,21 +22,21 @@ def checked(image: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         shape = tuple(probabilities.shape)
         raise ValueError(f"probabilities: expected floating point (B, K, H, W), got {probabilities.dtype} {shape}")
     expected = (probabilities.shape[0], 3, *probabilities.shape[2:])
-    if image.shape != expected:
-        raise ValueError(f"image: expected {expected} to match probabilities, got {tuple(image.shape)}")
+    if images.shape != expected:
+        raise ValueError(f"images: expected {expected} to match probabilities, got {tuple(images.shape)}")
     if not bool(probabilities.isfinite().all()):
         raise ValueError("probabilities: expected finite values, got nan or inf")
     if bool((probabilities < 0).any()):
         raise ValueError(f"probabilities: expected values >= 0, got {float(probabilities.min()):.3g}")
     if probabilities.dtype != torch.float64:
         probabilities = probabilities.float()
-    image = image.detach().to(probabilities.dtype)
-    if not bool(((image >= 0) & (image <= 255)).all()):
-        least, most = float(image.min()), float(image.max())
-        raise ValueError(f"image: expected RGB from 0 to 255, got values from {least:.3g} to {most:.3g}")
-    if 0 < float(image.max()) <= 1:
-        warnings.warn("image: expected RGB from 0 to 255, got none above 1; was it scaled to 0..1?", stacklevel=4)
-    return image, probabilities
+    images = images.detach().to(probabilities.dtype)
+    if not bool(((images >= 0) & (images <= 255)).all()):
+        least, most = float(images.min()), float(images.max())
+        raise ValueError(f"images: expected RGB from 0 to 255, got values from {least:.3g} to {most:.3g}")
+    if 0 < float(images.max()) <= 1:
+        warnings.warn("images: expected RGB from 0 to 255, got none above 1; were they scaled to 0..1?", stacklevel=4)
+    return images, probabilities
 
 
 def label_probabilities(labels: Tensor, number: int, confidence: float = 0.7, present: Tensor | None = None) -> Tensor:

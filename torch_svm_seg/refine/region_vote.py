@@ -16,8 +16,9 @@ class RegionVote(nn.Module):
         regions: Number of each pixel's region, from 0 on in each image, and -1 where it lies in none, int64 (B, H, W).
 
     Shape:
-        As :class:`~torch_svm_seg.refine.DenseCRF`: image (B, 3, H, W), RGB from 0 to 255, which is only looked at for
-        its shape; probabilities (B, K, H, W), >= 0. It is differentiable with respect to the probabilities.
+        As :class:`~torch_svm_seg.refine.DenseCRF`: images (B, 3, H, W), RGB from 0 to 255, of which only the
+        shape matters; probabilities (B, K, H, W), >= 0. Result (B, K, H, W). It is differentiable with respect to the
+        probabilities.
 
     Raises:
         ValueError: The regions are of another type or shape, or numbered otherwise.
@@ -36,13 +37,13 @@ class RegionVote(nn.Module):
             raise ValueError(f"regions: expected numbers from 0 on, or {NO_REGION}, got {int(regions.min())}")
         self.regions = regions
 
-    def forward(self, image: Tensor, probabilities: Tensor) -> Tensor:
+    def forward(self, images: Tensor, probabilities: Tensor) -> Tensor:
         """Return refined probabilities.
 
         Raises:
             ValueError: Shapes do not match, or values are out of range.
         """
-        _, probabilities = checked(image, probabilities)
+        _, probabilities = checked(images, probabilities)
         number, _, height, width = probabilities.shape
         if self.regions.shape != (number, height, width):
             found = tuple(self.regions.shape)
