@@ -87,12 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if (value != "own" or network.has_background) and getattr(default, name) != value
     }
     board = Board(len(names))
-    places = range(0, len(data), args.every)
-    for place in tqdm(places, unit="image"):
-        image, truth = data.dataset.image(place), data.dataset.mask(place)
+    indices = range(0, len(data), args.every)
+    for index in tqdm(indices, unit="image"):
+        image, truth = data.dataset.image(index), data.dataset.mask(index)
         images = image[None]
         with torch.inference_mode():
-            maps = class_activation_maps(network, image, data.classes(place), args.scales)
+            maps = class_activation_maps(network, image, data.classes(index), args.scales)
             stages = network.backbone.stages(images, sorted({variant.feature for variant in variants.values()}))
             for name, variant in variants.items():
                 activation = activation_of(maps, background_rule(variant.background), len(names))[None]
@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 labeller = variant.labeller(len(names))
                 labelled = partial(labeller, images, stages[variant.feature], activation)
                 board.add(name, labelled, images, activation, truth)
-    print(f"{len(places)} images, {args.checkpoint}, scales {args.scales}, default {default}\n")
-    print(board.table(len(places)))
+    print(f"{len(indices)} images, {args.checkpoint}, scales {args.scales}, default {default}\n")
+    print(board.table(len(indices)))
 
 
 class Board:

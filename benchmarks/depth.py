@@ -30,11 +30,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def wrong_pixels(dataset: ImageDataset, places: Sequence[int], folder: Path, width: int) -> tuple[Tensor, float]:
+def wrong_pixels(dataset: ImageDataset, indices: Sequence[int], folder: Path, width: int) -> tuple[Tensor, float]:
     """Wrong pixels in the band and inside, as shares of all labelled pixels; and the mean IoU."""
     score, wrong, labelled = SegmentationScore(len(dataset.class_names)), torch.zeros(2), 0
-    for place in tqdm(places, desc=folder.name, leave=False, disable=None):
-        truth, mask = dataset.mask(place), read_mask(folder / f"{dataset.ids[place]}.png").long()
+    for index in tqdm(indices, desc=folder.name, leave=False, disable=None):
+        truth, mask = dataset.mask(index), read_mask(folder / f"{dataset.ids[index]}.png").long()
         score.update(mask, truth)
         misses = (mask != truth) & (truth != VOID)
         band = boundary_band(truth, width)
@@ -62,14 +62,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     dataset = read_options(DataOptions, args).open()
     # The images that all folders have, so that an unfinished run compares too.
-    places = [p for p, id in enumerate(dataset.ids) if all((f / f"{id}.png").is_file() for f in args.predictions)]
-    if not places:
+    indices = [p for p, id in enumerate(dataset.ids) if all((f / f"{id}.png").is_file() for f in args.predictions)]
+    if not indices:
         raise SystemExit("--predictions: no image has its mask in all of these folders")
     shares = {}
-    print(f"{len(places)} images\n\n| feature | wrong, up to {args.boundary} px | wrong, inside | mIoU |")
+    print(f"{len(indices)} images\n\n| feature | wrong, up to {args.boundary} px | wrong, inside | mIoU |")
     print("|---|---|---|---|")
     for folder in args.predictions:
-        shares[folder.name], miou = wrong_pixels(dataset, places, folder, args.boundary)
+        shares[folder.name], miou = wrong_pixels(dataset, indices, folder, args.boundary)
         near, far = (100 * shares[folder.name]).tolist()
         print(f"| {folder.name} | {near:.2f} % | {far:.2f} % | {100 * miou:.2f} |")
     if args.figure:

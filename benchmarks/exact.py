@@ -80,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     exact = {feature: SegmentationScore(number) for feature in args.features}
     agree, seconds, fits, errors = ({feature: [] for feature in args.features} for _ in range(4))
     with torch.inference_mode():
-        for place in tqdm(range(len(dataset)), unit="image"):
-            item = dataset[place]
-            labels = dataset.mask(place)
+        for index in tqdm(range(len(dataset)), unit="image"):
+            item = dataset[index]
+            labels = dataset.mask(index)
             stages = backbone.stages(item.image[None], args.features)
             for feature in args.features:
                 start = time.perf_counter()

@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     modes: tuple[Literal["implicit", "unrolled"] | None, ...] = (None, "implicit", "unrolled")
     print("| image | feature | SVM | fit, s | implicit: fit, s | backward, s | unrolled: fit, s | backward, s |")
     print("|---|---|---|---|---|---|---|---|")
-    for place, id in enumerate(dataset.ids):
-        image, labels = dataset.image(place), dataset.mask(place)
+    for index, id in enumerate(dataset.ids):
+        image, labels = dataset.image(index), dataset.mask(index)
         with torch.no_grad():
             stages = backbone.stages(image[None], args.features)
         sample = sample_pixels(labels[None])

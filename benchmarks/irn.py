@@ -115,18 +115,18 @@ class Orders:
 
 def measure(args: argparse.Namespace, dataset: ImageDataset) -> None:
     """Print the second table."""
-    places = [place for place, id in enumerate(dataset.ids) if (args.cams / f"{id}.npz").is_file()][:: args.every]
+    indices = [index for index, id in enumerate(dataset.ids) if (args.cams / f"{id}.npz").is_file()][:: args.every]
     cams, orders = CamFiles(args.cams, background_rule(args.background)), Orders(args, len(dataset.class_names))
-    for place in tqdm(places, unit="image"):
-        _, image, activation = cams.read(dataset, place)
-        orders(image, activation, dataset.mask(place))
+    for index in tqdm(indices, unit="image"):
+        _, image, activation = cams.read(dataset, index)
+        orders(image, activation, dataset.mask(index))
     results = {name: score.compute() for name, score in orders.scores.items()}
     shown = [id for id, iou in enumerate(next(iter(results.values())).per_class) if not iou.isnan()]
-    print(f"| {len(places)} images | " + " | ".join(dataset.class_names[id] for id in shown) + " | mIoU | s/image |")
+    print(f"| {len(indices)} images | " + " | ".join(dataset.class_names[id] for id in shown) + " | mIoU | s/image |")
     print("|---" * (len(shown) + 3) + "|")
     for name, result in results.items():
         cells = " | ".join(f"{100 * result.per_class[id]:.2f}" for id in shown)
-        print(f"| {name} | {cells} | {100 * result.miou:.2f} | {orders.seconds[name] / len(places):.2f} |")
+        print(f"| {name} | {cells} | {100 * result.miou:.2f} | {orders.seconds[name] / len(indices):.2f} |")
 
 
 def memory(args: argparse.Namespace, name: str) -> None:

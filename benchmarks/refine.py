@@ -100,7 +100,7 @@ def _affinity(kind: str, image: Tensor) -> Tensor:
 def _windows(x: Tensor, own: bool) -> Tensor:
     """Neighbours (B, C, 48, H, W), or windows with the pixel itself (B, C, 54, H, W)."""
     images, channels, height, width = x.shape
-    deltas = torch.eye(9).view(9, 1, 3, 3)[[place for place in range(9) if own or place != 4]]
+    deltas = torch.eye(9).view(9, 1, 3, 3)[[index for index in range(9) if own or index != 4]]
     planes = x.reshape(images * channels, 1, height, width)
     found = [
         F.conv2d(F.pad(planes, 4 * [dilation], mode="replicate"), deltas, dilation=dilation)
@@ -121,9 +121,9 @@ def compare(dataset: ImageDataset, classes: int | None) -> dict[str, Tensor]:
     pairs = {f"DenseCRF {name}": (DenseCRF.preset(name), partial(pydensecrf, name)) for name in PRESETS}
     pairs |= {kind.upper(): (PAMR(kind), partial(straightforward, kind)) for kind in ("pamr", "par")}
     found = {method: [] for method in pairs}
-    for place in tqdm(range(len(dataset)), unit="image"):
-        image = dataset[place].image[None]
-        probabilities = probabilities_of(dataset.mask(place), place, classes)
+    for index in tqdm(range(len(dataset)), unit="image"):
+        image = dataset[index].image[None]
+        probabilities = probabilities_of(dataset.mask(index), index, classes)
         for method, (ours, theirs) in pairs.items():
             mine, result = timed(ours, image, probabilities)
             other, expected = timed(theirs, image, probabilities)
@@ -140,11 +140,11 @@ def difference(first: Tensor, second: Tensor) -> tuple[float, float]:
 def compare_with_all_pairs(dataset: ImageDataset) -> dict[str, Tensor]:
     """For each preset, (images, 4): share of equal labels and mean difference to exact inference, ours and theirs."""
     found = {name: [] for name in PRESETS}
-    for place in tqdm(range(len(dataset)), unit="small image"):
-        size = tuple(length // SHRINK for length in dataset.mask(place).shape)
-        image = F.interpolate(dataset[place].image[None].float(), size, mode="area").round().to(torch.uint8)
-        mask = F.interpolate(dataset.mask(place)[None, None].float(), size)[0, 0].long()
-        probabilities = probabilities_of(mask, place)
+    for index in tqdm(range(len(dataset)), unit="small image"):
+        size = tuple(length // SHRINK for length in dataset.mask(index).shape)
+        image = F.interpolate(dataset[index].image[None].float(), size, mode="area").round().to(torch.uint8)
+        mask = F.interpolate(dataset.mask(index)[None, None].float(), size)[0, 0].long()
+        probabilities = probabilities_of(mask, index)
         for name in PRESETS:
             exact = DenseCRF(**PRESETS[name]._asdict(), exact=True)(image, probabilities)
             ours = DenseCRF.preset(name)(image, probabilities)
@@ -155,9 +155,9 @@ def compare_with_all_pairs(dataset: ImageDataset) -> dict[str, Tensor]:
 
 def gpu_rates(dataset: ImageDataset) -> dict[str, float]:
     """Images a second of each method, in batches of 8 images resized to 375x500, with 3 classes."""
-    places = [place % len(dataset) for place in range(BATCH)]
-    image = torch.cat([F.interpolate(dataset[place].image[None].float(), (375, 500)) for place in places]).cuda()
-    masks = [F.interpolate(dataset.mask(place)[None, None].float(), (375, 500))[0, 0].long() for place in places]
+    indices = [index % len(dataset) for index in range(BATCH)]
+    image = torch.cat([F.interpolate(dataset[index].image[None].float(), (375, 500)) for index in indices]).cuda()
+    masks = [F.interpolate(dataset.mask(index)[None, None].float(), (375, 500))[0, 0].long() for index in indices]
     probabilities = torch.cat([probabilities_of(mask, 0, 3) for mask in masks]).cuda()
     modules = {f"DenseCRF {name}": DenseCRF.preset(name) for name in PRESETS} | {"PAMR": PAMR(), "PAR": PAMR("par")}
     rates = {}

@@ -301,13 +301,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = read_options(DataOptions, args).open()
     with torch.inference_mode():
         backbone = load_backbone(args.backbone, args.weights)
-        stages = [backbone.stages(dataset[place].image[None], args.features) for place in range(len(dataset))]
+        stages = [backbone.stages(dataset[index].image[None], args.features) for index in range(len(dataset))]
         first = dataset[0].image
         for name, weights in ((args.backbone, args.weights), ("resnet50", "random")):
             seconds = forward_seconds(name, weights, first)
             print(f"One forward pass of {name} on {tuple(first.shape[1:])}: {seconds:.2f} s", flush=True)
         for feature in args.features:
-            tasks = [Task(found[feature][0].clone(), dataset.mask(place)) for place, found in enumerate(stages)]
+            tasks = [Task(found[feature][0].clone(), dataset.mask(index)) for index, found in enumerate(stages)]
             if args.growth:
                 for kernel in ("rbf", "linear"):
                     print(f"\n{feature}, {tasks[0].features.shape[0]} channels, {kernel}\n")

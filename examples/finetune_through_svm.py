@@ -150,11 +150,11 @@ def read_lessons(dataset: ImageDataset, limit: int, seeds: CamFiles | None) -> l
     """Images, evenly spread, whose labels are of at least two classes: one has nothing to tell apart."""
     trust = SelfTraining(SVMExpander(), agreement=DenseCRF.preset("psa"))
     lessons = []
-    for place in tqdm(range(0, len(dataset), max(len(dataset) // limit, 1))[:limit], unit="image", disable=None):
-        image, mask = dataset.image(place), dataset.mask(place)
+    for index in tqdm(range(0, len(dataset), max(len(dataset) // limit, 1))[:limit], unit="image", disable=None):
+        image, mask = dataset.image(index), dataset.mask(index)
         labels = mask
         if seeds is not None:
-            seed = seeds.read(dataset, place)
+            seed = seeds.read(dataset, index)
             labels = seed.class_ids(trust.training_labels(image[None], seed.known[None])[0])
         if len({*labels.unique().tolist()} - {VOID}) > 1:
             lessons.append(Lesson(image, labels, mask))

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.expansion.calibration import calibrated, held_out
-from torch_svm_seg.expansion.labelling import SeedLabeller, as_probabilities, label, seeds_of
+from torch_svm_seg.expansion.expander import SVMExpander
+from torch_svm_seg.expansion.labelling import FittedLabeller, SeedLabeller, as_probabilities, label, seeds_of
 from torch_svm_seg.expansion.ppmg import PPMG, smooth
 from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
 from torch_svm_seg.refine import PAMR, DenseCRF, refine
@@ -150,3 +151,8 @@ def test_nothing_active_is_background(shape: tuple[int, ...]) -> None:
     activation = torch.zeros(shape)
     images = torch.zeros(shape[0], 3, *shape[2:])
     assert not PPMG()(images, activation).masks.any()
+
+
+def test_no_pixel_of_an_image_trains_the_svm_of_others() -> None:
+    labels = torch.tensor([[[0, 1, 255], [1, 1, 0]]])
+    assert (FittedLabeller(SVMExpander()).training_labels(torch.zeros(1, 3, 2, 3), labels) == VOID).all()

@@ -67,7 +67,7 @@ class ActivationMaps:
 
 
 class ActivationNetwork(Protocol):
-    """What gives activation of classes: a classifier, or CLIP with the names of classes.
+    """A source of the activation of classes: a classifier, or CLIP with the names of classes.
 
     Attributes:
         num_classes: Number of classes, background not counted.

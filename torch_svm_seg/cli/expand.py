@@ -194,7 +194,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     settings = settings.checked()
     dataset, options = settings.data.open(), settings.run
     record = settings.record() | {"classes": list(dataset.class_names)}
-    expansion = _open_run(settings, dataset)
+    expansion = _build_expansion(settings, dataset)
 
     def work(share: Sequence[int], progress: Progress, report: Report) -> None:
         expansion.run(dataset, share, progress, options.batch_size, options.workers, report)
@@ -206,7 +206,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     return 1 if outcome.now.skipped or unused else 0
 
 
-def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
+def _build_expansion(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
     """Build what expands an image."""
     device, checkpoint = settings.run.choose_device(), settings.seeds.checkpoint
     classifier = load_classifier(checkpoint, dataset.class_names).to(device) if checkpoint else None
@@ -217,16 +217,16 @@ def _open_run(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
     supervision = _supervision(settings, dataset, classifier)
     fitted_to = settings.shared.open(dataset, supervision)
     return ExpansionRun(
-        backbone,
-        {name: _labeller(settings).to(device) for name in settings.features.features or ()},
-        settings.masks.with_regions(fitted_to.supervise() if fitted_to else supervision),
-        {name: BASELINES[name]().to(device) for name in settings.seeds.baselines},
-        settings.masks.open_refinements(device, backbone),
-        settings.run.out,
-        device,
-        settings.masks.ignore_below,
-        others,
-        fitted_to,
+        backbone=backbone,
+        labellers={name: _labeller(settings).to(device) for name in settings.features.features or ()},
+        supervision=settings.masks.with_regions(fitted_to.supervise() if fitted_to else supervision),
+        baselines={name: BASELINES[name]().to(device) for name in settings.seeds.baselines},
+        refinements=settings.masks.open_refinements(device, backbone),
+        out=settings.run.out,
+        device=device,
+        ignore_below=settings.masks.ignore_below,
+        others=others,
+        fitted_to=fitted_to,
     )
 
 

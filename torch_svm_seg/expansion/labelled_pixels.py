@@ -94,9 +94,9 @@ class LabelledPixels(NamedTuple):
             weights: Weight of each of them, (B, N).
             size: Size (H, W) of the images.
         """
-        real = sample.classes >= 0
-        x = read_pixels(maps, sample.positions, size)[real]
-        return cls(x, sample.classes[real], weights[real].to(x), tuple(map(ChannelStatistics.of, maps)))
+        valid = sample.classes >= 0
+        x = read_pixels(maps, sample.positions, size)[valid]
+        return cls(x, sample.classes[valid], weights[valid].to(x), tuple(map(ChannelStatistics.of, maps)))
 
     @property
     def channels(self) -> tuple[int, ...]:

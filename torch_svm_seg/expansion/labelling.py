@@ -138,8 +138,8 @@ class FittedLabeller(nn.Module):
         return [self(batch.images, batch.features, batch.known) for batch in batches]
 
     def training_labels(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the labels of the pixels of these images that may be trained on: those that are known."""
-        return labels
+        """Return the labels (B, H, W) that train an SVM on these images: 255 everywhere, as there is none."""
+        return torch.full_like(labels, VOID)
 
 
 class SeedLabeller(nn.Module):

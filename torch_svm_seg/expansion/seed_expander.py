@@ -16,7 +16,7 @@ from torch_svm_seg.refine.steps import refine
 
 
 class _Trained(NamedTuple):
-    """What SVMs say: labels, and scores (B, K, H, W)."""
+    """The results of trained SVMs: labels, and scores (B, K, H, W)."""
 
     labelling: Labelling
     scores: Tensor

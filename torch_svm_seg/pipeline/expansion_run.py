@@ -228,7 +228,7 @@ class ExpansionRun:
             entry.seconds[name], entry.restored[name] = seconds, number
 
     def _sure(self, found: Labelling) -> Tensor:
-        """Masks without the pixels that are too unlikely; those that were given their seed back stay."""
+        """Masks without the pixels that are too unlikely; those that were restored from their seed stay."""
         likeliest, classes = found.probabilities.max(1)
         unsure = (likeliest < self.ignore_below) & (found.masks == classes)
         return found.masks.masked_fill(unsure, VOID)

@@ -50,7 +50,7 @@ class Progress:
     Attributes:
         images: Images done.
         seconds: Time that each name's masks took, from features and supervision on: fit, prediction, refinement.
-        restored: Number of objects that had vanished from each name's masks and were given their seed back.
+        restored: Number of classes of images that were restored from their seed, having vanished from each name's mask.
         skipped: Image id -> why it could not be done.
         unseeded: Number of classes that images are labelled with and that no pixel of their seed has.
         notes: Number of images that each note on how files were read is about.

@@ -45,7 +45,7 @@ def by_size(readings: Sequence[Reading], device: torch.device) -> tuple[list[Sam
     memory for them. So classes are numbered among those present, and the background.
 
     Args:
-        readings: Images of any sizes, with the same kind of knowledge.
+        readings: Images of any sizes, of the same kind of supervision.
         device: Where to compute.
 
     Returns:

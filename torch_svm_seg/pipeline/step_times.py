@@ -12,7 +12,7 @@ from torch_svm_seg.pipeline.image_log import numbers
 
 @dataclass(frozen=True)
 class StepTime:
-    """What a step took.
+    """The time and work of a step.
 
     Attributes:
         seconds: Time, of all its runs until it was done.

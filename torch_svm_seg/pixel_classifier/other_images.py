@@ -1,4 +1,4 @@
-"""What the labels of all images add to the few labels of one.
+"""The few labels of one image together with the labels of all images.
 
 Two clicks on a cat do not tell which of hundreds of channels vary inside of a cat and which ones end at its border; the
 clicks on all other cats do. So each image gets a least-squares classifier of its own, fitted to its own labels and to

@@ -20,7 +20,7 @@ from torch_svm_seg.training.trainable import Crops
 
 
 class LabelWeights(Protocol):
-    """Gives the labels of masks a weight.
+    """A rule for the weights of the labels in masks.
 
     Example:
         >>> class Half:

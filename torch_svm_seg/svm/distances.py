@@ -77,14 +77,14 @@ class DistancesOfFew:
         self.least, self._few, self._block = kernel.least, few, kernel.block(few)
         self.half = ((kernel.diagonal[few] + ridge) / 2).astype(kernel.dtype)
         self._rows = kernel.memory(len(few))
-        # Where each sample's row is, -1 for nowhere; and which are nowhere.
-        self._place, self._missing, self._filled = [-1] * len(few), np.ones(len(few), bool), 0
+        # Slot of each sample's row, -1 for nowhere; and which are nowhere.
+        self._slot, self._missing, self._filled = [-1] * len(few), np.ones(len(few), bool), 0
 
     def row(self, sample: int, likely: Array) -> Array:
         """Return a row (n,); see :class:`Distances`."""
-        if self._place[sample] < 0:
+        if self._slot[sample] < 0:
             self._compute(most_likely(sample, likely, self._missing, AT_ONCE))
-        row: Array = self._rows[self._place[sample]]
+        row: Array = self._rows[self._slot[sample]]
         return row
 
     def _compute(self, chosen: Indices) -> None:
@@ -93,7 +93,7 @@ class DistancesOfFew:
         np.subtract(self.half, self._block(self._few[chosen]), out=rows)
         rows += self.half[chosen, None] + self.least
         rows[np.arange(size), chosen] = self.least
-        for place, one in enumerate(chosen.tolist(), self._filled):
-            self._place[one] = place
+        for slot, one in enumerate(chosen.tolist(), self._filled):
+            self._slot[one] = slot
         self._missing[chosen] = False
         self._filled += size

@@ -46,8 +46,8 @@ class KernelRows:
         self._read = self._blocks(torch.arange(number))
         capacity = min(number, max(KEPT_BYTES // (number * self.dtype.itemsize), 4 * BLOCK))
         self._rows, self._memory = np.empty((capacity, number), self.dtype), np.empty(0, self.dtype)
-        # Where each sample's row is, -1 for nowhere; whose row is at each place; and when that was last needed.
-        self._place, self._owner, self._needed = np.full(number, -1), np.full(capacity, -1), np.zeros(capacity, int)
+        # Slot of each sample's row, -1 for nowhere; whose row each slot has; and when that was last needed.
+        self._slot, self._owner, self._needed = np.full(number, -1), np.full(capacity, -1), np.zeros(capacity, int)
         self._time = 0
         small = number**2 * self.dtype.itemsize <= DISTANCES_BYTES
         self._near, self._known = np.empty((number, number) if small else (0, 0), self.dtype), [False] * number
@@ -60,7 +60,7 @@ class KernelRows:
     @property
     def whole(self) -> bool:
         """Whether all rows can be kept."""
-        return len(self._rows) == len(self._place)
+        return len(self._rows) == len(self._slot)
 
     def block(self, columns: Indices) -> Callable[[Indices], Array]:
         """Return a function of samples (m,) that computes their kernel values (m, n) with samples ``columns`` (n,)."""
@@ -82,11 +82,11 @@ class KernelRows:
     def fetch(self, sample: int, likely: Array) -> Array:
         """Return a row (N,); where it has to be computed, so are those of the samples most ``likely`` (N,) needed."""
         self._time += 1
-        if self._place[sample] < 0:
-            some = most_likely(sample, likely, self._place < 0, BLOCK)
+        if self._slot[sample] < 0:
+            some = most_likely(sample, likely, self._slot < 0, BLOCK)
             self._keep(some, self._read(torch.from_numpy(some)).numpy())
-        self._needed[self._place[sample]] = self._time
-        row: Array = self._rows[self._place[sample]]
+        self._needed[self._slot[sample]] = self._time
+        row: Array = self._rows[self._slot[sample]]
         return row
 
     def distances(self, sample: int, likely: Array) -> Array:
@@ -104,7 +104,7 @@ class KernelRows:
     def product(self, coefficients: Array) -> Array:
         """Return the kernel matrix times coefficients (N,), summed in double."""
         self._time += 1
-        total, carrying, kept = np.zeros(len(coefficients)), coefficients != 0, self._place >= 0
+        total, carrying, kept = np.zeros(len(coefficients)), coefficients != 0, self._slot >= 0
         for chosen in ((carrying & kept).nonzero()[0], (carrying & ~kept).nonzero()[0]):
             for some in np.array_split(chosen, -(-len(chosen) // BLOCK)) if len(chosen) else []:
                 total += coefficients[some] @ self._fetch(some).astype(np.float64)
@@ -112,10 +112,10 @@ class KernelRows:
 
     def _fetch(self, samples: Indices) -> Array:
         """Return the rows (m, N) of samples of which all or none are kept, and keep them."""
-        places = self._place[samples]
-        if (places >= 0).all():
-            self._needed[places] = self._time
-            kept: Array = self._rows[places]
+        slots = self._slot[samples]
+        if (slots >= 0).all():
+            self._needed[slots] = self._time
+            kept: Array = self._rows[slots]
             return kept
         rows: Array = self._read(torch.from_numpy(samples)).numpy()
         self._keep(samples, rows)
@@ -124,10 +124,10 @@ class KernelRows:
     def _keep(self, samples: Indices, rows: Array) -> None:
         """Keep rows in the place of those that have not been needed for the longest."""
         size = len(samples)
-        places = np.argpartition(self._needed, size - 1)[:size]
-        self._place[self._owner[places][self._owner[places] >= 0]] = -1
-        self._rows[places], self._owner[places], self._place[samples] = rows, samples, places
-        self._needed[places] = self._time
+        slots = np.argpartition(self._needed, size - 1)[:size]
+        self._slot[self._owner[slots][self._owner[slots] >= 0]] = -1
+        self._rows[slots], self._owner[slots], self._slot[samples] = rows, samples, slots
+        self._needed[slots] = self._time
 
 
 def most_likely(sample: int, likely: Array, missing: NDArray[np.bool_], most: int) -> Indices:

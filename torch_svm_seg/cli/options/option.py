@@ -40,7 +40,7 @@ class _Declaration:
 
 @dataclass(frozen=True)
 class _Group:
-    """The place of a group of options in the settings of a command; see :func:`group`."""
+    """The declaration of a group of options in the settings of a command; see :func:`group`."""
 
     title: str | None
     description: str | None
@@ -120,10 +120,10 @@ def add_options(parser: Any, options: type, defaults: Mapping[str, Any] | None =
     hints = get_type_hints(options)
     for declared in fields(options):
         if "group" in declared.metadata:
-            place, kind = declared.metadata["group"], hints[declared.name]
-            title = place.title or getattr(kind, "title", None)
-            description = place.description or getattr(kind, "description", None)
-            add_options(parser.add_argument_group(title, description), kind, place.defaults)
+            declaration, kind = declared.metadata["group"], hints[declared.name]
+            title = declaration.title or getattr(kind, "title", None)
+            description = declaration.description or getattr(kind, "description", None)
+            add_options(parser.add_argument_group(title, description), kind, declaration.defaults)
         else:
             default = (defaults or {}).get(declared.name, declared.default)
             parser.add_argument(flag(declared.name), **_argument(hints[declared.name], declared, default))
