@@ -71,8 +71,8 @@ class ExpansionRunOptions(WriteOptions):
         1,
         metavar="B",
         at_least=1,
-        help="images at once, whose SVMs are fitted together; a GPU gains by 8",
-        affects_results=False,
+        help="images at once, whose SVMs are fitted together; a GPU gains by 8 (masks are the same within --tol)",
+        affects_results=False,  # no more than the device does
     )
 
 

@@ -52,7 +52,8 @@ class SVM(nn.Module):
         approximation: Approximation of the RBF kernel by explicit features, :class:`Nystroem` or :class:`Fourier`;
             None fits the exact kernel; ``"auto"`` is exact, but uses the kernel's low rank where there are at most 4
             channels, as in RGB.
-        tol: Relative duality gap to reach.
+        tol: Relative duality gap to reach. How it is reached depends on the device, and on the other images and the
+            padding of a batch: scores are the same within it.
         max_iter: Steps of the solver at most; it warns, with the gap that remains, when they did not suffice.
         gradient: None fits without a graph. ``"implicit"`` gives the decision values a gradient with respect to
             the samples, their weights, and C and gamma where they are tensors, by the implicit function theorem at the

@@ -71,7 +71,7 @@ def option(
         choices: Allowed values.
         parse: Function that makes the value from the text; by default the annotated type.
         at_least: Smallest allowed number; integers that are not parsed must fit into 32 bits.
-        affects_results: Whether what a run writes depends on the value.
+        affects_results: Whether what a run writes depends on the value, by more than an SVM's tolerance.
         content: Whether the value is the path of a file or folder whose content matters, not its name.
 
     Example:
