@@ -85,7 +85,7 @@ def test_new_layers_follow_the_seed_and_leave_the_global_generator_alone() -> No
 
 
 def test_no_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_classes: expected an integer >= 1, got 0"):
         Classifier(small_backbone(), 0)
 
 

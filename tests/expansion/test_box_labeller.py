@@ -52,7 +52,7 @@ def test_first_svm_learns_filled_boxes() -> None:
 
 
 def test_rounds_are_at_least_one() -> None:
-    with pytest.raises(ValueError, match="rounds: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="rounds: expected an integer >= 1, got 0"):
         BoxLabeller(SVMExpander(), rounds=0)
 
 

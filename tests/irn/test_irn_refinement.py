@@ -110,7 +110,7 @@ def test_activation_is_refined_to_maps_of_cells() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: IRNRefinement(Wall(1), steps=-1), "steps: expected a number >= 0, got -1"),
+        (lambda: IRNRefinement(Wall(1), steps=-1), "steps: expected an integer >= 0, got -1"),
         (lambda: IRNRefinement(Wall(1), power=0), "power: expected a number > 0, got 0"),
         (lambda: IRNRefinement(Wall(1), exponent=-2), "exponent: expected a number > 0, got -2"),
         (lambda: IRNRefinement(Wall(1), threshold=1), "threshold: expected a number > 0 and < 1, got 1"),

@@ -182,8 +182,8 @@ def test_gradients_are_finite_where_features_are_equal() -> None:
     [
         ({"power": 0}, "power: expected a number > 0, got 0"),
         ({"power": float("nan")}, "power: expected a number > 0, got nan"),
-        ({"steps": -1}, "steps: expected a number >= 0, got -1"),
-        ({"nearest": 0}, "nearest: expected at least 1, got 0"),
+        ({"steps": -1}, "steps: expected an integer >= 0, got -1"),
+        ({"nearest": 0}, "nearest: expected an integer >= 1, got 0"),
         ({"threshold": 1}, "threshold: expected 0 to less than 1, got 1"),
         ({"threshold": -0.1}, "threshold: expected 0 to less than 1, got -0.1"),
     ],

@@ -365,7 +365,7 @@ def test_bad_weights_are_told(name: str) -> None:
 
 
 def test_bad_steps_and_presets_are_told() -> None:
-    with pytest.raises(ValueError, match="steps: expected a number >= 0, got -1"):
+    with pytest.raises(ValueError, match="steps: expected an integer >= 0, got -1"):
         DenseCRF(steps=-1)
     with pytest.raises(ValueError, match=r"name: expected one of .*deeplab.*, got 'sharp'"):
         DenseCRF.preset("sharp")

@@ -633,6 +633,7 @@ def test_samples_may_be_known_by_their_inner_products_alone(
         ("tol", 0),
         ("max_iter", 0),
         ("max_iter", "many"),
+        ("max_iter", 20.0),
     ],
 )
 def test_a_wrong_argument_is_named(name: str, value: Any) -> None:
@@ -640,7 +641,7 @@ def test_a_wrong_argument_is_named(name: str, value: Any) -> None:
         SVM(**{name: value})
 
 
-@pytest.mark.parametrize("value", [0, -3, 10.5, float("nan"), float("inf"), "many"])
+@pytest.mark.parametrize("value", [0, -3, 10.5, 20.0, float("nan"), float("inf"), "many"])
 @pytest.mark.parametrize("approximation", [Nystroem, Fourier])
 def test_a_wrong_number_of_components_is_named(approximation: Any, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^components: expected .* got {value!r}"):

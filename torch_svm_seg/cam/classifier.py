@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_svm_seg.backbones.backbone import Backbone, train_only_deep_stages
+from torch_svm_seg.svm.arguments import check_count
 from torch_svm_seg.training.trainable import Trainable
 
 _SHALLOW_STRIDE = 8
@@ -50,8 +51,7 @@ class Classifier(Trainable):
 
     def __init__(self, backbone: Backbone, num_classes: int, seed: int = 0) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
+        check_count("num_classes", num_classes)
         self.backbone = backbone
         self.num_classes = num_classes
         self._deepest = backbone.stage_names[-1]

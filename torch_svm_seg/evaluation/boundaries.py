@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.svm.arguments import check_count
 
 
 def boundary_band(mask: Tensor, width: int) -> Tensor:
@@ -27,8 +28,7 @@ def boundary_band(mask: Tensor, width: int) -> Tensor:
         >>> boundary_band(torch.tensor([[0, 0, 0, 8, 8, 8]]), width=1)
         tensor([[False, False,  True,  True, False, False]])
     """
-    if width < 1:
-        raise ValueError(f"width: expected at least 1, got {width}")
+    check_count("width", width)
     ids = mask[None].float()
     return _largest_within(ids, width)[0] != -_largest_within(-ids, width)[0]
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch_svm_seg.expansion.calibration import calibrated
 from torch_svm_seg.expansion.expander import Expansion, LabelledMaps, SVMExpander
 from torch_svm_seg.expansion.labelling import KnownImages, Labelling, label, seeds_of
+from torch_svm_seg.svm.arguments import check_count
 
 
 class BoxLabeller(nn.Module):
@@ -32,8 +33,7 @@ class BoxLabeller(nn.Module):
 
     def __init__(self, expander: SVMExpander, rounds: int = 3) -> None:
         super().__init__()
-        if rounds < 1:
-            raise ValueError(f"rounds: expected at least 1, got {rounds}")
+        check_count("rounds", rounds)
         self.expander, self.rounds = expander, rounds
 
     def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], activation: Tensor) -> Labelling:

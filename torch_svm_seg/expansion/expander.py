@@ -15,7 +15,7 @@ from torch_svm_seg.expansion.labelled_pixels import LabelledPixels, joined
 from torch_svm_seg.expansion.normalization import equalize_maps, z_score
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
 from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
-from torch_svm_seg.svm.arguments import check_count
+from torch_svm_seg.svm.arguments import check_count, check_seed
 from torch_svm_seg.svm.svm import SVM
 from torch_svm_seg.tensors import full_precision
 
@@ -100,6 +100,7 @@ class SVMExpander(nn.Module):
         check_count("samples_per_class", samples_per_class)
         if num_classes is not None:
             check_count("num_classes", num_classes)
+        check_seed(seed)
         self.svm = SVM() if svm is None else svm
         self.samples_per_class, self.num_classes = samples_per_class, num_classes
         self.seed, self.every_pixel, self.normalize = seed, every_pixel, normalize

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.svm.arguments import check_count, check_seed
 from torch_svm_seg.tensors import hash_integers
 
 
@@ -44,7 +45,7 @@ def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> Pixel
         seed: Seed of the choice.
 
     Raises:
-        ValueError: If ``labels`` is not (B, H, W) of integers or ``per_class`` is less than 1.
+        ValueError: If ``labels`` is not (B, H, W) of integers or ``per_class`` is not an integer of at least 1.
 
     Example:
         >>> sample = sample_pixels(torch.randint(0, 3, (2, 48, 64)), per_class=100)
@@ -53,8 +54,8 @@ def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> Pixel
     """
     if labels.dim() != 3 or labels.dtype.is_floating_point:
         raise ValueError(f"labels: expected integer (B, H, W), got {labels.dtype} {tuple(labels.shape)}")
-    if per_class < 1:
-        raise ValueError(f"per_class: expected at least 1, got {per_class}")
+    check_count("per_class", per_class)
+    check_seed(seed)
     height, width = labels.shape[1:]
     order = _order(seed, height, width, labels.device)
     flat = labels.flatten(1).long()

@@ -13,6 +13,7 @@ from torch_svm_seg.expansion.expander import Expansion, LabelledMaps, SVMExpande
 from torch_svm_seg.expansion.labelling import KnownImages, Labelling, as_probabilities, label, seeds_of
 from torch_svm_seg.expansion.sampling import confident_labels
 from torch_svm_seg.refine.steps import refine
+from torch_svm_seg.svm.arguments import check_count
 
 
 class _Trained(NamedTuple):
@@ -57,8 +58,7 @@ class SelfTraining(nn.Module):
         super().__init__()
         if not 0 < share <= 1:
             raise ValueError(f"share: expected more than 0 and at most 1, got {share}")
-        if rounds < 1:
-            raise ValueError(f"rounds: expected at least 1, got {rounds}")
+        check_count("rounds", rounds)
         self.expander, self.agreement, self.share = expander, agreement, share
         self.rounds, self.prior = rounds, prior
 

@@ -10,6 +10,7 @@ from torch_svm_seg.irn.network import STRIDE, IRNet
 from torch_svm_seg.irn.paths import Paths
 from torch_svm_seg.irn.walk import RandomWalk
 from torch_svm_seg.refine.probabilities import checked
+from torch_svm_seg.svm.arguments import check_count
 from torch_svm_seg.tensors import full_precision
 
 _TINY = 1e-12
@@ -53,8 +54,7 @@ class IRNRefinement(nn.Module):
         threshold: float | None = None,
     ) -> None:
         super().__init__()
-        if steps < 0:
-            raise ValueError(f"steps: expected a number >= 0, got {steps}")
+        check_count("steps", steps, at_least=0)
         for name, value in (("power", power), ("exponent", exponent)):
             if not value > 0:
                 raise ValueError(f"{name}: expected a number > 0, got {value}")

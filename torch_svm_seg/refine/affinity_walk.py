@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torch_svm_seg.svm.arguments import check_count
 from torch_svm_seg.tensors import full_precision, resize, rounding
 
 # Affinities held at once, 8 MB in single precision: rows of the matrix are made, used and forgotten.
@@ -60,10 +61,9 @@ class AffinityWalk(nn.Module):
         super().__init__()
         if not power > 0:
             raise ValueError(f"power: expected a number > 0, got {power}")
-        if steps < 0:
-            raise ValueError(f"steps: expected a number >= 0, got {steps}")
-        if nearest is not None and nearest < 1:
-            raise ValueError(f"nearest: expected at least 1, got {nearest}")
+        check_count("steps", steps, at_least=0)
+        if nearest is not None:
+            check_count("nearest", nearest)
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold: expected 0 to less than 1, got {threshold}")
         self.power, self.steps, self.centre = power, steps, centre

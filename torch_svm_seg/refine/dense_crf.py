@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.refine.filters import ExactFilter, LatticeFilter, PositionFilter
 from torch_svm_seg.refine.probabilities import checked
-from torch_svm_seg.svm.arguments import check_positive
+from torch_svm_seg.svm.arguments import check_count, check_positive
 from torch_svm_seg.tensors import full_precision
 
 # Probabilities are at least this in the unary term, as in pydensecrf's `unary_from_softmax`.
@@ -94,8 +94,7 @@ class DenseCRF(nn.Module):
         sigmas = {"spatial_sigma": spatial_sigma, "bilateral_sigma": bilateral_sigma, "colour_sigma": colour_sigma}
         for name, sigma in sigmas.items():
             check_positive(name, sigma)
-        if steps < 0:
-            raise ValueError(f"steps: expected a number >= 0, got {steps}")
+        check_count("steps", steps, at_least=0)
         self.spatial_sigma, self.bilateral_sigma, self.colour_sigma = spatial_sigma, bilateral_sigma, colour_sigma
         self.spatial_weight, self.bilateral_weight = _parameter(spatial_weight), _parameter(bilateral_weight)
         self.steps, self.exact = steps, exact

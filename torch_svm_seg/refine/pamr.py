@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_svm_seg.refine.probabilities import checked
+from torch_svm_seg.svm.arguments import check_count
 from torch_svm_seg.tensors import full_precision
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
@@ -55,8 +56,7 @@ class PAMR(nn.Module):
         super().__init__()
         if kind not in ("pamr", "par"):
             raise ValueError(f"kind: expected 'pamr' or 'par', got {kind!r}")
-        if steps < 0:
-            raise ValueError(f"steps: expected a number >= 0, got {steps}")
+        check_count("steps", steps, at_least=0)
         self.kind, self.steps = kind, steps
 
     @property

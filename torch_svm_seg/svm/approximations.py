@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from torch_svm_seg.svm.arguments import check_count
+from torch_svm_seg.svm.arguments import check_count, check_seed
 from torch_svm_seg.svm.feature_maps import FeatureMap, FourierMap, NystroemMap
 
 # A Gaussian kernel on so few channels has a low numerical rank: features of this many landmarks miss less of it, on
@@ -18,7 +18,7 @@ class Nystroem:
     """Features from landmarks among the samples (Williams and Seeger, NIPS 2000).
 
     Args:
-        components: Number of landmarks, a whole number > 0; exact where there are no more samples.
+        components: Number of landmarks, an integer > 0; exact where there are no more samples.
         seed: Seed of their choice.
 
     Example:
@@ -34,6 +34,7 @@ class Nystroem:
 
     def __post_init__(self) -> None:
         check_count("components", self.components)
+        check_seed(self.seed)
 
     def feature_map(self, x: Tensor, valid: Tensor, gamma: Tensor) -> FeatureMap:
         """Return the map of samples x (B, N, D), ``valid`` (B, N) where not padding, with widths gamma (B, 1, 1)."""
@@ -45,7 +46,7 @@ class Fourier:
     """Random Fourier features (Rahimi and Recht, NIPS 2007), which do not depend on the samples.
 
     Args:
-        components: Number of features, a whole number > 0.
+        components: Number of features, an integer > 0.
         seed: Seed of the random frequencies and phases.
 
     Example:
@@ -61,6 +62,7 @@ class Fourier:
 
     def __post_init__(self) -> None:
         check_count("components", self.components)
+        check_seed(self.seed)
 
     def feature_map(self, x: Tensor, valid: Tensor, gamma: Tensor) -> FeatureMap:
         """Return the map of samples x (B, N, D) with widths gamma (B, 1, 1)."""

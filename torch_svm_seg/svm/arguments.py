@@ -1,7 +1,7 @@
 """Checks of the arguments of an SVM and of its fit."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -40,19 +40,34 @@ def check_positive(name: str, value: float | Tensor | str) -> None:
         raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
 
 
-def check_count(name: str, value: float) -> None:
-    """Check that an argument is a whole number > 0.
+def check_count(name: str, value: int, at_least: int = 1) -> None:
+    """Check that an argument is an integer of a smallest value.
 
     Raises:
         ValueError: It is not.
 
     Example:
-        >>> check_count("components", 10.5)
+        >>> check_count("components", 10.0)
         Traceback (most recent call last):
-        ValueError: components: expected a whole number > 0, got 10.5
+        ValueError: components: expected an integer >= 1, got 10.0
     """
-    if not (isinstance(value, Real) and 0 < value < math.inf and value == int(value)):
-        raise ValueError(f"{name}: expected a whole number > 0, got {value!r}")
+    if not (isinstance(value, Integral) and value >= at_least):
+        raise ValueError(f"{name}: expected an integer >= {at_least}, got {value!r}")
+
+
+def check_seed(value: int) -> None:
+    """Check that the argument ``seed`` is an integer of 64 bits.
+
+    Raises:
+        ValueError: It is not.
+
+    Example:
+        >>> check_seed(1.5)
+        Traceback (most recent call last):
+        ValueError: seed: expected an integer of 64 bits, got 1.5
+    """
+    if not (isinstance(value, Integral) and -(2**63) <= value < 2**63):
+        raise ValueError(f"seed: expected an integer of 64 bits, got {value!r}")
 
 
 def checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
