@@ -220,10 +220,8 @@ def _samples(settings: Settings, images: _Images, model: PixelModel) -> tuple[li
     samples: list[GridSamples] = []
     number_of_cells, seed = settings.fit.samples_per_image, settings.fit.seed
 
-    def draw(known: Supervised, index: int) -> None:
-        samples.append(
-            draw_samples(model, known.image, known.known, known.classes or (), number_of_cells, seed + index)
-        )
+    def draw(one: Supervised, index: int) -> None:
+        samples.append(draw_samples(model, one.image, one.known, one.classes or (), number_of_cells, seed + index))
 
     skipped = images.for_each(draw)
     if not sum(gathered(len(samples))):

@@ -64,8 +64,8 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     paths = [cam_path(out, id) for id in dataset.ids]
 
     def write(index: int) -> None:
-        known = prior.read(dataset, index)
-        maps = classifier(known.image, known.known, known.classes or (), full_size=isinstance(prior, MaskSeeds))
+        given = prior.read(dataset, index)
+        maps = classifier(given.image, given.known, given.classes or (), full_size=isinstance(prior, MaskSeeds))
         save_cams(paths[index], maps, dataset.class_names)
 
     image_run = ImageRun(dataset, out, recorded(settings), settings.run.overwrite, rank, number)

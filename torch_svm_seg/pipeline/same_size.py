@@ -35,7 +35,7 @@ class SameSize:
     @property
     def regions(self) -> Tensor:
         """The regions of the images, (B, R, H, W) or (B, H, W) as the supervision gives them."""
-        return torch.stack([one.known.regions for one in self.readings if one.known.regions is not None])
+        return torch.stack([one.supervised.regions for one in self.readings if one.supervised.regions is not None])
 
 
 def by_size(readings: Sequence[Reading], device: torch.device) -> tuple[list[SameSize], Tensor]:
@@ -53,15 +53,15 @@ def by_size(readings: Sequence[Reading], device: torch.device) -> tuple[list[Sam
 
     Example:
         >>> labels = torch.tensor([[0, 8], [255, 8]])
-        >>> known = Supervised("a", torch.zeros(3, 2, 2, dtype=torch.uint8), labels)
-        >>> (one,), ids = by_size([Reading(known, "0f3a")], torch.device("cpu"))
+        >>> supervised = Supervised("a", torch.zeros(3, 2, 2, dtype=torch.uint8), labels)
+        >>> (one,), ids = by_size([Reading(supervised, "0f3a")], torch.device("cpu"))
         >>> one.known.tolist(), ids.tolist()
         ([[[0, 1], [255, 1]]], [0, 8])
     """
-    classes = _classes([one.known for one in readings])
+    classes = _classes([one.supervised for one in readings])
     sizes: dict[tuple[int, ...], list[Reading]] = {}
     for one in readings:
-        sizes.setdefault(tuple(one.known.image.shape), []).append(one)
+        sizes.setdefault(tuple(one.supervised.image.shape), []).append(one)
     return [_same_size(group, classes, device) for group in sizes.values()], torch.tensor(
         classes, dtype=torch.long, device=device
     )
@@ -80,10 +80,10 @@ def as_ids(masks: Tensor, ids: Tensor) -> Tensor:
 
 
 def _same_size(group: list[Reading], classes: list[int], device: torch.device) -> SameSize:
-    images = torch.stack([one.known.image for one in group]).to(device)
-    known = torch.stack([_numbered(one.known, classes) for one in group])
+    images = torch.stack([one.supervised.image for one in group]).to(device)
+    known = torch.stack([_numbered(one.supervised, classes) for one in group])
     entries = [
-        ImageEntry(one.known.id, one.sources, unseeded=unseeded, notes=one.known.notes)
+        ImageEntry(one.supervised.id, one.sources, unseeded=unseeded, notes=one.supervised.notes)
         for one, unseeded in zip(group, _unseeded(known), strict=True)
     ]
     return SameSize(group, images, known.to(device), _certainty(group, device), entries)
@@ -108,9 +108,10 @@ def _numbered(one: Supervised, classes: list[int]) -> Tensor:
 
 
 def _certainty(group: Sequence[Reading], device: torch.device) -> Tensor | None:
-    if all(one.known.certainty is None for one in group):
+    read = [one.supervised for one in group]
+    if all(one.certainty is None for one in read):
         return None
-    given = [torch.ones(one.known.known.shape) if one.known.certainty is None else one.known.certainty for one in group]
+    given = [torch.ones(one.known.shape) if one.certainty is None else one.certainty for one in read]
     return torch.stack(given).to(device)
 
 

