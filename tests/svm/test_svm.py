@@ -671,14 +671,16 @@ BAD_X[1, 3, 2] = torch.nan
         (r"^y: .*none in image\(s\) \[0\]", (X, Y, torch.tensor([[0.0], [1.0]]).expand(2, 6))),
         (r"^(x|y): ", (X[:, :0], Y[:, :0])),
         (r"^sample_weight: .*\(2, 6\).*\(6,\)", (X, Y, torch.ones(6))),
+        (r"^sample_weight: expected a tensor, got list", (X, Y, [[1.0] * 6] * 2)),
+        (r"^x: expected a tensor, got list", ([[0.0], [1.0]], Y)),
         (r"^sample_weight: .*negative", (X, Y, -torch.ones(2, 6))),
         (r"^sample_weight: ", (X, Y, torch.full((2, 6), torch.nan))),
         (r"^sample_weight: ", (X, Y, torch.full((2, 6), torch.inf))),
     ],
 )
-def test_a_wrong_sample_is_named(message: str, arguments: tuple[torch.Tensor, ...], device: str) -> None:
+def test_a_wrong_sample_is_named(message: str, arguments: tuple[Any, ...], device: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SVM().fit(*(argument.to(device) for argument in arguments))
+        SVM().fit(*(one.to(device) if isinstance(one, torch.Tensor) else one for one in arguments))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.bool])
@@ -688,10 +690,29 @@ def test_labels_may_be_any_integers(dtype: torch.dtype, device: str) -> None:
 
 
 def test_deciding_before_fit_says_so() -> None:
-    with pytest.raises(RuntimeError, match="call fit first"):
-        SVM().decision_function(X)
-    with pytest.raises(RuntimeError, match="call fit first"):
-        SVM().predict(X)
+    for decide in (SVM().decision_function, SVM().predict, SVM()):
+        with pytest.raises(RuntimeError, match=r"^SVM: call fit first"):
+            decide(X)
+
+
+def test_a_gamma_of_another_word_names_the_one_there_is() -> None:
+    with pytest.raises(ValueError, match=r"^gamma: expected a finite number > 0 or 'scale', got 'auto'"):
+        SVM(gamma="auto")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=str)
+def test_a_state_that_is_no_fit_is_refused(options: dict[str, Any]) -> None:
+    state = SVM(**options).fit(X, Y).state_dict()
+    foreign = {"decision.foo": X}
+    with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict: \"decision.foo\""):
+        SVM(**options).load_state_dict(foreign)
+    for missing in state:
+        part = {name: tensor for name, tensor in state.items() if name != missing}
+        svm = SVM(**options)
+        with pytest.raises((RuntimeError, ValueError), match=r"Unexpected key\(s\)|^decision: expected the tensors of"):
+            svm.load_state_dict(part)
+        with pytest.raises(RuntimeError, match="call fit first"):
+            svm.predict(X)
 
 
 @pytest.mark.parametrize(("kernel", "C", "gamma"), [("linear", 1e37, "scale"), ("rbf", 1.0, 1e30)])
@@ -722,6 +743,8 @@ def test_deciding_on_other_images_or_channels_than_fitted_names_x(shape: tuple[i
 
 def test_deciding_on_another_rank_than_fitted_names_x(device: str) -> None:
     x, y = X.to(device), Y.to(device)
+    with pytest.raises(ValueError, match=r"^x: expected a tensor, got list"):
+        SVM().fit(x, y).predict([[0.0, 1.0, 2.0]])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^x: .*\(6, 3\)"):
         SVM().fit(x, y).decision_function(x[0])
     with pytest.raises(ValueError, match=r"^x: .*\(2, 6, 3\)"):

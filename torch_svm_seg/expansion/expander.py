@@ -243,8 +243,8 @@ class SVMExpander(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *arguments: Any) -> None:
         """Make room for the normalisation of a fit before it is loaded."""
-        for name in _FITTED:
-            if prefix + name in state_dict:
+        if all(prefix + name in state_dict for name in _FITTED):
+            for name in _FITTED:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name]))
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 

@@ -24,8 +24,8 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
         raise ValueError(f"{name}: expected one of {choices}, got {value!r}")
 
 
-def check_positive(name: str, value: float | Tensor | str) -> None:
-    """Check that an argument is a finite number > 0, or a tensor of one.
+def check_positive(name: str, value: float | Tensor | str, *words: str) -> None:
+    """Check that an argument is a finite number > 0, a tensor of one, or one of some words.
 
     Raises:
         ValueError: It is not.
@@ -36,8 +36,9 @@ def check_positive(name: str, value: float | Tensor | str) -> None:
         ValueError: C: expected a finite number > 0, got -1.0
     """
     number = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    if not (isinstance(number, Real) and 0 < number < math.inf):
-        raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
+    if not (isinstance(number, Real) and 0 < number < math.inf) and not (isinstance(value, str) and value in words):
+        expected = " or ".join(["a finite number > 0", *map(repr, words)])
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
 def check_count(name: str, value: int, at_least: int = 1) -> None:
@@ -70,6 +71,21 @@ def check_seed(value: int) -> None:
         raise ValueError(f"seed: expected an integer of 64 bits, got {value!r}")
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Check that an argument is a tensor.
+
+    Raises:
+        ValueError: It is not.
+
+    Example:
+        >>> check_tensor("x", [1.0])
+        Traceback (most recent call last):
+        ValueError: x: expected a tensor, got list
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}")
+
+
 def checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the arguments of ``SVM.fit`` in the types it computes with; weights of 1 where none are given.
 
@@ -82,6 +98,8 @@ def checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tuple
         (torch.float32, torch.int64, (2, 5))
     """
     x, y = _in_shape(x, y)
+    if sample_weight is not None:
+        check_tensor("sample_weight", sample_weight)
     weight = torch.ones_like(y, dtype=x.dtype) if sample_weight is None else sample_weight.to(x)
     if weight.shape != y.shape:
         raise ValueError(f"sample_weight: expected {tuple(y.shape)} to match y, got {tuple(weight.shape)}")
@@ -95,9 +113,8 @@ def checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tuple
 
 
 def _in_shape(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}")
+    check_tensor("x", x)
+    check_tensor("y", y)
     if x.dim() not in (2, 3) or not x.dtype.is_floating_point:
         raise ValueError(f"x: expected floating point (B, N, D) or (N, D), got {x.dtype} {tuple(x.shape)}")
     if 0 in x.shape:

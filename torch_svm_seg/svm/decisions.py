@@ -33,13 +33,19 @@ class DecisionFunction(nn.Module):
 
     @staticmethod
     def of_state(state: Mapping[str, Tensor]) -> "DecisionFunction":
-        """Return a decision function of the kind and with the shapes of a saved state, yet to be loaded."""
-        kinds: dict[str, type[DecisionFunction]] = {
-            "weights": LinearDecision,
-            "centres": GaussianDecision,
-            "frequencies": FourierDecision,
+        """Return a decision function of the kind and with the shapes of a saved state, yet to be loaded.
+
+        Raises:
+            ValueError: The state is not of the tensors of any kind.
+        """
+        tensors: dict[type[DecisionFunction], set[str]] = {
+            LinearDecision: {"weights", "intercept"},
+            GaussianDecision: {"centres", "coefficients", "gamma", "intercept", "mean", "norms"},
+            FourierDecision: {"frequencies", "phases", "coefficients", "intercept"},
         }
-        kind = next(kinds[name] for name in kinds if name in state)
+        kind = next((kind for kind, names in tensors.items() if names == set(state)), None)
+        if kind is None:
+            raise ValueError(f"decision: expected the tensors of a decision function, got {sorted(state)}")
         decision: DecisionFunction = kind.__new__(kind)
         DecisionFunction.__init__(decision, **{name: torch.empty_like(tensor) for name, tensor in state.items()})
         return decision
@@ -52,11 +58,6 @@ class DecisionFunction(nn.Module):
     def part(self, images: slice, classes: Tensor) -> "DecisionFunction":
         """Return the decision function of some of the images, for some of the classes, by their places (k,)."""
         raise NotImplementedError
-
-    def detach_(self) -> None:
-        """Let go of the graph that the fit has left."""
-        for name, tensor in list(self.named_buffers()):
-            setattr(self, name, tensor.detach())
 
     @property
     def channels(self) -> int:

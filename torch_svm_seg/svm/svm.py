@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.svm.approximations import Approximation, Fourier, Nystroem, approximate
-from torch_svm_seg.svm.arguments import check_choice, check_count, check_positive, checked_products, checked_samples
+from torch_svm_seg.svm.arguments import (
+    check_choice,
+    check_count,
+    check_positive,
+    check_tensor,
+    checked_products,
+    checked_samples,
+)
 from torch_svm_seg.svm.certificates import as_decided
 from torch_svm_seg.svm.decisions import DecisionFunction
 from torch_svm_seg.svm.feature_maps import LinearMap
@@ -101,8 +108,7 @@ class SVM(nn.Module):
             check_choice("approximation", approximation, ("auto", None, Nystroem(), Fourier()))
         check_choice("gradient", gradient, ("implicit", "unrolled", None))
         check_positive("C", C)
-        if not isinstance(gamma, str) or gamma != "scale":
-            check_positive("gamma", gamma)
+        check_positive("gamma", gamma, "scale")
         check_positive("tol", tol)
         check_count("max_iter", max_iter)
         self.kernel, self.C, self.gamma, self.loss = kernel, C, gamma, loss
@@ -156,10 +162,11 @@ class SVM(nn.Module):
 
         Raises:
             RuntimeError: The SVM is not fitted.
-            ValueError: x is not of as many images and channels as in ``fit``.
+            ValueError: x is not a tensor of as many images and channels as in ``fit``.
         """
         if not hasattr(self, "decision"):
-            raise RuntimeError("decision_function: call fit first")
+            raise RuntimeError("SVM: call fit first")
+        check_tensor("x", x)
         single, channels = self.objective_.dim() == 1, self.decision.channels
         images = () if single else (len(self.decision.intercept),)
         if x.dim() < 2 or x.shape[:-2] != images or x.shape[-1] != channels:
@@ -182,7 +189,8 @@ class SVM(nn.Module):
         """Make room for a fit of any size and kind before it is loaded."""
         start = f"{prefix}decision."
         fitted = {name.removeprefix(start): value for name, value in state_dict.items() if name.startswith(start)}
-        if fitted:
+        # There is no room for a part of a fit: PyTorch reports its tensors as unexpected.
+        if fitted and all(prefix + name in state_dict for name in FACTS):
             self.decision = DecisionFunction.of_state(fitted)
             for name in FACTS:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name]))
