@@ -22,7 +22,7 @@ NO_MEMORY = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: 
 
 
 def fail(error: BaseException) -> int:
-    return exit_code_of("expand.py", lambda rank, number: throw(error), "the same command continues")
+    return exit_code_of("expand.py", lambda rank, processes: throw(error), "the same command continues")
 
 
 def throw(error: BaseException) -> int:
@@ -54,7 +54,7 @@ def test_a_second_interruption_does_not_disturb_the_first(capsys: pytest.Capture
     before = signal.getsignal(signal.SIGINT)
     left = []
 
-    def work(rank: int, number: int) -> int:
+    def work(rank: int, processes: int) -> int:
         try:
             os.kill(os.getpid(), signal.SIGINT)
             signal.pause()
@@ -71,7 +71,7 @@ def test_a_second_interruption_does_not_disturb_the_first(capsys: pytest.Capture
 def test_the_work_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from torch_svm_seg.cli.command import exit_code_of\n"
-        "def work(rank, number):\n"
+        "def work(rank, processes):\n"
         "    for line in range(20000): print('line', line)\n"
         f"    Path({str(tmp_path / 'done')!r}).write_text('yes')\n"
         "    return 0\n"

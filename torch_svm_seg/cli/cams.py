@@ -100,7 +100,7 @@ class Settings:
         return self.activation.load(class_names) if clip is None else clip
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Write the class activation maps of images; return the exit code."""
     check_scales(settings.activation.scales)
     data = open_labelled(settings.data, settings.labels, rank)
@@ -119,5 +119,5 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     def sources(index: int) -> Sequence[Source]:
         return (*data.dataset.image_sources(index), f"labels {data.classes(index)}")
 
-    image_run = ImageRun(data.dataset, out, recorded(settings), settings.run.overwrite, rank, number)
+    image_run = ImageRun(data.dataset, out, recorded(settings), settings.run.overwrite, rank, processes)
     return image_run.write_each(paths, write, sources)

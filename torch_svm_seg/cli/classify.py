@@ -83,7 +83,7 @@ class Settings:
     run: TrainingRunOptions = group(out=Path("out/classify"))
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Train a classifier; return the exit code."""
     data = open_labelled(settings.data, settings.labels, rank)
     validation = settings.validation.open(settings.data, settings.labels, rank)
@@ -98,10 +98,10 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     def score() -> dict[str, float]:
         if validation is None:
             return {}
-        result = validate_classifier(network, validation, crop_size, rank, number)
+        result = validate_classifier(network, validation, crop_size, rank, processes)
         return {f"val_{name}": value for name, value in result._asdict().items()}
 
-    training = Training(network, crops, how, rank, number)
+    training = Training(network, crops, how, rank, processes)
     record = training_record(settings, how, settings.data, crops)
     measured = ("val_average_precision", "val_f1")
     TrainingRun(out, training, record, class_names, measured, score).run(settings.run.resume, rank)

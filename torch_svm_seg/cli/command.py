@@ -9,7 +9,7 @@ from torch_svm_seg.cli.start import INTERRUPTED, interrupted_once, output_that_m
 from torch_svm_seg.data.errors import InputError, one_line
 from torch_svm_seg.data.folder_lock import locked
 from torch_svm_seg.pipeline.run_folder import is_out_of_memory
-from torch_svm_seg.training.distributed import processes
+from torch_svm_seg.training.distributed import process_group
 
 
 def exit_code_of(program: str, work: Callable[[int, int], int], when_interrupted: str, out: Path | None = None) -> int:
@@ -27,8 +27,8 @@ def exit_code_of(program: str, work: Callable[[int, int], int], when_interrupted
     """
     with interrupted_once():
         try:
-            with output_that_may_end(), processes() as (rank, number), alone(out, rank):
-                return work(rank, number)
+            with output_that_may_end(), process_group() as (rank, processes), alone(out, rank):
+                return work(rank, processes)
         except KeyboardInterrupt:
             print(f"{program}: interrupted; {when_interrupted}", file=sys.stderr)
             return INTERRUPTED

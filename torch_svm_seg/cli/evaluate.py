@@ -148,13 +148,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = build_parser().parse_args(argv)
 
-    def work(rank: int, number: int) -> int:
-        return run(read_options(Settings, args), rank, number)
+    def work(rank: int, processes: int) -> int:
+        return run(read_options(Settings, args), rank, processes)
 
     return exit_code_of("evaluate.py", work, "what was not written is as it was")
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Score, print, write, on the first process alone; return the exit code."""
     if rank != 0:
         return 0

@@ -183,13 +183,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = build_parser().parse_args(argv)
 
-    def work(rank: int, number: int) -> int:
-        return run(read_options(Settings, args), rank, number)
+    def work(rank: int, processes: int) -> int:
+        return run(read_options(Settings, args), rank, processes)
 
     return exit_code_of("expand.py", work, f"the same command continues ({args.out})", args.out)
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Expand this process's share of the images and report on all of them; return the exit code."""
     settings = settings.checked()
     dataset, options = settings.data.open(), settings.run
@@ -199,7 +199,9 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     def work(share: Sequence[int], progress: Progress, report: Report) -> None:
         expansion.run(dataset, share, progress, options.batch_size, options.workers, report)
 
-    outcome = ImageRun(dataset, options.out, record, options.overwrite, rank, number).do(expansion.jobs(dataset), work)
+    outcome = ImageRun(dataset, options.out, record, options.overwrite, rank, processes).do(
+        expansion.jobs(dataset), work
+    )
     if rank == 0:
         summarize(dataset, expansion, outcome)
     unused = expansion.fitted_to.skipped if expansion.fitted_to else {}

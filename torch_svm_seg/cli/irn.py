@@ -75,7 +75,7 @@ class Settings:
     run: TrainingRunOptions = group(out=Path("out/irn"))
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Label what is sure, and train an IRNet on it; return the exit code."""
     settings.labels.check()
     out, resume = settings.run.out, settings.run.resume
@@ -90,12 +90,12 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     folder, code = settings.labels.sure_labels, 0
     if folder is None:
         folder = out / "labels"
-        code = _write_sure_labels(settings, dataset, folder, rank, number)
+        code = _write_sure_labels(settings, dataset, folder, rank, processes)
     dataset = dataset.subset([index for index, id in enumerate(dataset.ids) if label_path(folder, id).is_file()])
     if not len(dataset):
         raise InputError(f"{folder}: no image has sure labels, ID.png")
     crops = SureCrops(dataset, folder, crop_size, backbone.mean.cpu(), how.seed)
-    training = Training(network, crops, how, rank, number)
+    training = Training(network, crops, how, rank, processes)
     record = training_record(settings, how, settings.data, crops) | {"method": METHOD}
     TrainingRun(out, training, record).run(resume, rank)
     if rank == 0:
@@ -104,7 +104,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     return code
 
 
-def _write_sure_labels(settings: Settings, dataset: ImageDataset, folder: Path, rank: int, number: int) -> int:
+def _write_sure_labels(settings: Settings, dataset: ImageDataset, folder: Path, rank: int, processes: int) -> int:
     cams, device = settings.labels.open(settings.data, settings.image_labels, dataset), settings.run.choose_device()
     paths = [label_path(folder, id) for id in dataset.ids]
 
@@ -115,5 +115,5 @@ def _write_sure_labels(settings: Settings, dataset: ImageDataset, folder: Path, 
         save_mask(paths[index], seed.class_ids(labels).cpu())
 
     record, overwrite = recorded(settings.labels), not settings.run.resume
-    image_run = ImageRun(dataset, folder, record, overwrite, rank, number)
+    image_run = ImageRun(dataset, folder, record, overwrite, rank, processes)
     return image_run.write_each(paths, write, partial(cams.sources, dataset))

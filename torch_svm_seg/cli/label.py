@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     out = args.out or args.images.resolve().with_name(f"{args.images.resolve().name}-labels")
 
-    def work(rank: int, number: int) -> int:
+    def work(rank: int, processes: int) -> int:
         for folder_of_files in (out, *(path for path in out.iterdir() if path.is_dir())):
             remove_unfinished(folder_of_files)
         server = open_server(args.images, out, read_options(Settings, args))

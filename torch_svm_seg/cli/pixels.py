@@ -128,7 +128,7 @@ class Settings:
         return self.sparse.open(dataset)
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Fit a pixel classifier; return the exit code."""
     dataset, path = settings.data.open(), settings.run.out / CHECKPOINT_FILE
     record = recorded(settings) | {"method": METHOD, "limit": settings.data.limit, "number": len(dataset)}
@@ -142,7 +142,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         return 0
     stages = fused_stages(settings.network.features)
     model = _model(settings, stages, len(dataset.class_names)).eval().to(settings.run.choose_device())
-    images = _Images(dataset, supervision, rank, number)
+    images = _Images(dataset, supervision, rank, processes)
     state, skipped = _fit(settings, images, model)
     if rank == 0:
         remove_unfinished(settings.run.out)
@@ -178,18 +178,18 @@ class _Images:
         dataset: The images.
         supervision: Gives what is known about them.
         rank: Number of this process.
-        number: Number of processes.
+        processes: Number of processes.
     """
 
     dataset: ImageDataset
     supervision: Supervision
     rank: int
-    number: int
+    processes: int
 
     def for_each(self, use: Callable[[Supervised, int], object]) -> dict[str, str]:
         """Use this process's images by their index; return those that all processes skipped, and why."""
         skipped: dict[str, str] = {}
-        share = range(self.rank, len(self.dataset), self.number)
+        share = range(self.rank, len(self.dataset), self.processes)
         for index in tqdm(share, unit="image", disable=None if self.rank == 0 else True):
             try:
                 use(self.supervision.read(self.dataset, index), index)

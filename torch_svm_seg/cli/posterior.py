@@ -55,7 +55,7 @@ class Settings:
         return LabelsAlone({id: labelled.classes(index) for index, id in enumerate(labelled.dataset.ids)})
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Write the posterior of each image's classes; return the exit code."""
     dataset, out = settings.data.open(), settings.run.out
     classifier = load_pixel_classifier(settings.classifier.pixels, dataset.class_names)
@@ -68,5 +68,5 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         maps = classifier(given.image, given.known, given.classes or (), full_size=isinstance(prior, MaskSeeds))
         save_cams(paths[index], maps, dataset.class_names)
 
-    image_run = ImageRun(dataset, out, recorded(settings), settings.run.overwrite, rank, number)
+    image_run = ImageRun(dataset, out, recorded(settings), settings.run.overwrite, rank, processes)
     return image_run.write_each(paths, write, partial(prior.sources, dataset))

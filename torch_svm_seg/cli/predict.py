@@ -59,7 +59,7 @@ class Settings:
     run: WriteOptions = group(out=Path("out/predict"))
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Write the masks of images; return the exit code."""
     dataset, masks, out = settings.data.open(), settings.masks, settings.run.out
     if masks.voc_archive is not None:
@@ -79,7 +79,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
 
     record = recorded(settings) | {"image_level_labels": False}
     overwrite = settings.run.overwrite
-    image_run = ImageRun(dataset, out, record, overwrite, rank, number)
+    image_run = ImageRun(dataset, out, record, overwrite, rank, processes)
     code = image_run.write_each(paths, write, dataset.image_sources)
     if rank == 0:
         print("The masks are predicted without image-level labels.")

@@ -84,7 +84,7 @@ class Settings:
         return partial(_between_features, walk.to(device), cams, dataset)
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Write class activation maps refined by a walk; return the exit code."""
     dataset, out = settings.data.open(), settings.run.out
     cams = settings.maps.open(settings.data, settings.labels, dataset)
@@ -94,7 +94,7 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
     def write(index: int) -> None:
         save_cams(paths[index], refined(index), dataset.class_names)
 
-    image_run = ImageRun(dataset, out, recorded(settings), settings.run.overwrite, rank, number)
+    image_run = ImageRun(dataset, out, recorded(settings), settings.run.overwrite, rank, processes)
     return image_run.write_each(paths, write, partial(cams.sources, dataset))
 
 

@@ -175,25 +175,25 @@ class Settings:
     run: TrainingRunOptions = group(out=Path("out/segment"))
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Train a segmentation network; return the exit code."""
     settings = replace(settings, training=settings.training.resolved(settings.network.recipe))
     data = _with_masks(settings.data.open(), rank)
     validation = settings.validation.open(settings.data, data.ids, rank)
     how = training_settings(settings.training, settings.run, steps=settings.training.steps)
-    network = _network(settings, data, how, number)
+    network = _network(settings, data, how, processes)
     weights = settings.certainty.open(data)
     crops = MaskedCrops(data, how.crop_size, settings.training.scale_range, network.fill.cpu(), how.seed, weights)
 
     def score() -> dict[str, float]:
         if validation is None:
             return {}
-        result = validate_segmenter(network, validation, rank, number)
+        result = validate_segmenter(network, validation, rank, processes)
         return {"val_miou": result.miou, "val_pixel_accuracy": result.pixel_accuracy}
 
     training_run = TrainingRun(
         settings.run.out,
-        Training(network, crops, how, rank, number, settings.online.labels(network, how)),
+        Training(network, crops, how, rank, processes, settings.online.labels(network, how)),
         training_record(settings, how, settings.data, crops, _files(validation)) | {"method": METHOD},
         data.class_names,
         measured=("val_miou", "val_pixel_accuracy"),
@@ -214,11 +214,11 @@ def _files(validation: ImageDataset | None) -> list[FileSources]:
     return [] if validation is None else [partial(validation.sources, index) for index in range(len(validation))]
 
 
-def _network(settings: Settings, data: ImageDataset, how: TrainingSettings, number: int) -> Segmenter:
+def _network(settings: Settings, data: ImageDataset, how: TrainingSettings, processes: int) -> Segmenter:
     """Return the network to train, on its device."""
     name = settings.network.network
     network = build_segmenter(name, len(data.class_names), settings.network.weights, how.seed)
-    if network.uses_batch_statistics and min(how.batch_size, len(data)) < 2 * number:
+    if network.uses_batch_statistics and min(how.batch_size, len(data)) < 2 * processes:
         raise InputError(f"--batch-size: {name} has BatchNorm and needs at least 2 images a process")
     return network.to(settings.run.choose_device())
 

@@ -24,7 +24,7 @@ TRAIN: dict[str, ModuleType] = {
     "segment": segment,
     "predict": predict,
 }
-"""Those of ``train.py``. Each has ``HELP``, ``DESCRIPTION``, its ``Settings``, and ``run(settings, rank, number)``."""
+"""Those of ``train.py``. Each has ``HELP``, ``DESCRIPTION``, ``Settings``, and ``run(settings, rank, processes)``."""
 
 STEPS: dict[tuple[str, ...], ModuleType] = {
     **{("train.py", name): command for name, command in TRAIN.items()},
@@ -86,7 +86,7 @@ class Command(NamedTuple):
     def __str__(self) -> str:
         return f"python {shlex.join(self.words)}"
 
-    def run(self, out: Path, rank: int, number: int) -> int:
+    def run(self, out: Path, rank: int, processes: int) -> int:
         """Run the command as it runs alone; return the exit code.
 
         Raises:
@@ -94,7 +94,7 @@ class Command(NamedTuple):
         """
         try:
             with alone(out / self.name, rank):
-                exit_code: int = self.module.run(self.settings, rank, number)
+                exit_code: int = self.module.run(self.settings, rank, processes)
                 return exit_code
         except InputError as error:
             raise InputError(f"step {self.name}: {error}") from error

@@ -26,7 +26,7 @@ from torch_svm_seg.cli.options.option import Parser, add_options, read_options
 from torch_svm_seg.cli.steps import TRAIN
 
 COMMANDS: dict[str, ModuleType] = {**TRAIN, "weak": weak}
-"""Each has ``HELP``, ``DESCRIPTION``, its ``Settings``, and ``run(settings, rank, number)``."""
+"""Each has ``HELP``, ``DESCRIPTION``, its ``Settings``, and ``run(settings, rank, processes)``."""
 EXIT_CODES = (
     "exit code: 0 if done; 1 if images were skipped for bad files, which the summary lists; 2 if the arguments or the "
     "data cannot be used, or writing failed; 130 if interrupted"
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     command = COMMANDS[args.command]
 
-    def work(rank: int, number: int) -> int:
-        exit_code: int = command.run(read_options(command.Settings, args), rank, number)
+    def work(rank: int, processes: int) -> int:
+        exit_code: int = command.run(read_options(command.Settings, args), rank, processes)
         return exit_code
 
     again = "add --resume to continue" if "resume" in args else "the same command continues"

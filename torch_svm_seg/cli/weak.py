@@ -106,7 +106,7 @@ class Settings:
     run: RunOptions = group(out=Path("out/weak"))
 
 
-def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
+def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Run the steps; return the exit code: 1 if one of them skipped images."""
     pipeline = Pipeline.of(settings)
     if settings.pipeline.dry_run:
@@ -114,13 +114,13 @@ def run(settings: Settings, rank: int = 0, number: int = 1) -> int:
         return 0
     start, worst, step = time.monotonic(), 0, 0
     while step < len(pipeline.commands):
-        if pipeline.has_settled(step, rank, number):
+        if pipeline.has_settled(step, rank, processes):
             pipeline = Pipeline.of(settings, end=pipeline.commands[step].name)
             continue
         if rank == 0:
             pipeline.announce(step, time.monotonic() - start)
         # No process goes on to read what the first one still writes.
-        worst = max(worst, *gathered(pipeline.do(step, rank, number)))
+        worst = max(worst, *gathered(pipeline.do(step, rank, processes)))
         step += 1
     if rank == 0:
         print(f"\n{step} steps in {_shown(time.monotonic() - start)}; all that they wrote is in {settings.run.out}")
@@ -156,13 +156,13 @@ class Pipeline:
         times = StepTimes.open(settings.run.out / TIMES_FILE, pace)
         return cls(settings, list(_commands(settings, recipe, planned)), times, end)
 
-    def has_settled(self, step: int, rank: int, number: int) -> bool:
+    def has_settled(self, step: int, rank: int, processes: int) -> bool:
         """Whether a step trains a network on masks that are nearly those of the generation before."""
         masks = [command.trained_masks for command in self.commands[: step + 1] if command.trained_masks]
         if self.commands[step].trained_masks is None or len(masks) < 2:
             return False
         images = replace(self.settings.data, masks=None, masks_form=None).open()
-        share = agreement(images, masks[-2], masks[-1], rank, number)
+        share = agreement(images, masks[-2], masks[-1], rank, processes)
         if rank == 0:
             print(f"\n{100 * share:.2f} % of the pixels are the same in {masks[-2]} and {masks[-1]}")
         return share >= self.settings.pipeline.settled
@@ -175,11 +175,11 @@ class Pipeline:
         times = f"{_shown(seconds)} so far" + ("" if left is None else f", about {_shown(left)} left")
         print(f"\nstep {step + 1} of {most}{len(self.commands)}: {command.name} ({times})\n{command}", flush=True)
 
-    def do(self, step: int, rank: int, number: int) -> int:
+    def do(self, step: int, rank: int, processes: int) -> int:
         """Run a step, and keep how long it took; return its exit code."""
         command, start, done = self.commands[step], time.monotonic(), False
         try:
-            exit_code = command.run(self.settings.run.out, rank, number)
+            exit_code = command.run(self.settings.run.out, rank, processes)
             done = True
         finally:
             if rank == 0:

@@ -56,7 +56,7 @@ class ImageRun:
         settings: What the files depend on: all of a folder have the same.
         overwrite: Whether to write files that are there.
         rank: Number of this process.
-        number: Number of processes.
+        processes: Number of processes.
 
     Example:
         >>> import tempfile
@@ -75,7 +75,7 @@ class ImageRun:
     settings: RunSettings
     overwrite: bool = False
     rank: int = 0
-    number: int = 1
+    processes: int = 1
 
     def do(self, jobs: Sequence[Job], work: Work) -> Outcome:
         """Let each process do its share of the images that are left, and keep the record of the run.
@@ -92,7 +92,7 @@ class ImageRun:
         log = ImageLog(self.out, self.rank)
         total, own, left, changed = self._begin(log, jobs) if self.rank == 0 else (Progress(), Progress(), [], 0)
         # The first process looks for all, and before any writes: a network's file system may show them different files.
-        share = gathered(left)[0][self.rank :: self.number]
+        share = gathered(left)[0][self.rank :: self.processes]
         try:
             self._do_share(share, work, own, log)
         except BaseException:

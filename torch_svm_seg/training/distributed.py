@@ -16,12 +16,12 @@ _PATIENCE = timedelta(days=30)
 
 
 @contextmanager
-def processes() -> Iterator[tuple[int, int]]:
-    """Join the processes of a ``torchrun`` for the time of the block, and yield (rank, number of processes).
+def process_group() -> Iterator[tuple[int, int]]:
+    """Join the processes of a ``torchrun`` for the time of the block, and yield (rank, processes of processes).
 
     Example:
-        >>> with processes() as (rank, number):
-        ...     print(rank, number)
+        >>> with process_group() as (rank, processes):
+        ...     print(rank, processes)
         0 1
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:

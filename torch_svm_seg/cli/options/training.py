@@ -107,10 +107,10 @@ def with_files(record: RunSettings, sources: Sequence[FileSources]) -> RunSettin
 
     A file that cannot be read is left to whoever needs it.
     """
-    rank, number = process_rank(), process_number()
-    parts = gathered([_digest(each) for each in sources[rank::number]])
+    rank, processes = process_rank(), process_number()
+    parts = gathered([_digest(each) for each in sources[rank::processes]])
     return record.with_new(
-        "images_and_labels", digest_of(parts[index % number][index // number] for index in range(len(sources)))
+        "images_and_labels", digest_of(parts[index % processes][index // processes] for index in range(len(sources)))
     )
 
 
