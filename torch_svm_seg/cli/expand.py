@@ -37,7 +37,7 @@ from torch_svm_seg.cli.options.option import (
 from torch_svm_seg.cli.options.refinement import MaskOptions
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
-from torch_svm_seg.cli.options.sparse import FORMS, OtherImageOptions, SharedOptions, SparseOptions
+from torch_svm_seg.cli.options.sparse import FORMS, FitOnOptions, OtherImageOptions, SparseOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -87,7 +87,7 @@ class Settings:
     labels: LabelOptions = group()
     sparse: SparseOptions = group()
     others: OtherImageOptions = group()
-    shared: SharedOptions = group()
+    fit_on: FitOnOptions = group()
     svm: SVMOptions = group()
     masks: MaskOptions = group()
     run: ExpansionRunOptions = group(out=Path("out/expand"))
@@ -113,7 +113,7 @@ class Settings:
         elif given := [*changed_flags(self.seeds), *changed_flags(self.labels)]:
             raise InputError(f"{' and '.join(given)}: only with --supervision seed")
         self.sparse.check(self.samples.supervision)
-        self.shared.check(self.samples.supervision, self.others.pixels)
+        self.fit_on.check(self.samples.supervision, self.others.pixels)
         self.others.check(self.samples.supervision, self.features, self.samples, self.svm)
         if not 0 <= self.masks.ignore_below <= 1:
             raise InputError(f"--ignore-below: expected 0 to 1, got {self.masks.ignore_below}")
@@ -204,7 +204,7 @@ def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     )
     if rank == 0:
         summarize(dataset, expansion, outcome)
-    unused = expansion.fitted_to.skipped if expansion.fitted_to else {}
+    unused = expansion.fit_on.skipped if expansion.fit_on else {}
     return 1 if outcome.now.skipped or unused else 0
 
 
@@ -217,18 +217,18 @@ def _build_expansion(settings: Settings, dataset: ImageDataset) -> ExpansionRun:
     own = owner.backbone if owner and not settings.features.backbone else settings.features.load()
     backbone = settings.features.open(own).to(device)
     supervision = _supervision(settings, dataset, classifier)
-    fitted_to = settings.shared.open(dataset, supervision)
+    fit_on = settings.fit_on.open(dataset, supervision)
     return ExpansionRun(
         backbone=backbone,
         labellers={name: _labeller(settings).to(device) for name in settings.features.features or ()},
-        supervision=settings.masks.with_regions(fitted_to.supervise() if fitted_to else supervision),
+        supervision=settings.masks.with_regions(fit_on.supervise() if fit_on else supervision),
         baselines={name: BASELINES[name]().to(device) for name in settings.seeds.baselines},
         refinements=settings.masks.open_refinements(device, backbone),
         out=settings.run.out,
         device=device,
         ignore_below=settings.masks.ignore_below,
         others=others,
-        fitted_to=fitted_to,
+        fit_on=fit_on,
     )
 
 
@@ -249,7 +249,7 @@ def _supervision(settings: Settings, dataset: ImageDataset, classifier: Classifi
 
 def _labeller(settings: Settings) -> Labeller:
     expander = settings.svm.expander(settings.samples)
-    if settings.shared.fit_on is not None:
+    if settings.fit_on.fit_on is not None:
         return FittedLabeller(expander)
     if settings.samples.supervision == "boxes":
         return BoxLabeller(expander, settings.sparse.box_rounds)

@@ -31,9 +31,9 @@ from torch_svm_seg.expansion.labelling import (
 from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.expansion.sampling import sample_pixels
 from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.pipeline.fit_on import FitOnImages
 from torch_svm_seg.pipeline.image_log import ImageEntry, Report
 from torch_svm_seg.pipeline.jobs import Job
-from torch_svm_seg.pipeline.one_for_all import TrainingImages
 from torch_svm_seg.pipeline.readings import Reading, batches, read_ahead
 from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image
 from torch_svm_seg.pipeline.same_size import SameSize, as_ids, by_size
@@ -75,7 +75,7 @@ class ExpansionRun:
         ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
         others: Labels of all images, which take part in the place of SVMs, with the same backbone; only with a
             ``StudyLabeller``.
-        fitted_to: Images that all labellers are fitted to before a run; None if each image is labelled by its own.
+        fit_on: Images that all labellers are fitted to before a run; None if each image is labelled by its own.
     """
 
     backbone: Backbone
@@ -87,7 +87,7 @@ class ExpansionRun:
     device: torch.device
     ignore_below: float = 0.0
     others: OtherImages | None = None
-    fitted_to: TrainingImages | None = None
+    fit_on: FitOnImages | None = None
 
     @property
     def names(self) -> list[str]:
@@ -132,9 +132,9 @@ class ExpansionRun:
             workers: Processes that read images ahead.
             report: Takes note of images that are done, or, without any, that some were skipped.
         """
-        if self.fitted_to is not None:
+        if self.fit_on is not None:
             expanders = {name: labeller.expander for name, labeller in self.labellers.items()}
-            self.fitted_to.fit(expanders, self.backbone, self.device)
+            self.fit_on.fit(expanders, self.backbone, self.device)
         note: Report = report or (lambda entries: progress.add(Progress.of(entries)))
         readings = read_ahead(dataset, indices, self.supervision, workers)
         for group in batches(readings, batch_size, progress.skipped):

@@ -37,8 +37,8 @@ def summarize(dataset: ImageDataset, run: ExpansionRun, outcome: Outcome) -> Non
         overview = panel(_overview_rows(done, run), run.names, dataset.class_names)
         write_atomically(run.out / "overview.png", lambda stream: overview.save(stream, "png"))
     print_skipped(total.skipped)
-    if run.fitted_to and (reasons := run.fitted_to.reasons):
-        print(f"--fit-on: {len(reasons)} of {len(run.fitted_to.dataset)} images cannot be used: {first_few(reasons)}")
+    if run.fit_on and (reasons := run.fit_on.reasons):
+        print(f"--fit-on: {len(reasons)} of {len(run.fit_on.dataset)} images cannot be used: {first_few(reasons)}")
     print_notes(dataset.notes.general, total.notes)
     print_changed(outcome.changed)
     if total.unseeded:

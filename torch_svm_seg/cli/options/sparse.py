@@ -14,7 +14,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.lists import read_list
 from torch_svm_seg.data.points import read_points
-from torch_svm_seg.pipeline.one_for_all import TrainingImages
+from torch_svm_seg.pipeline.fit_on import FitOnImages
 from torch_svm_seg.pipeline.sparse_labels import BoxLabels, PointLabels, ScribbleLabels
 from torch_svm_seg.pipeline.supervision import Supervision
 from torch_svm_seg.pixel_classifier.other_images import OtherImages, load_other_images
@@ -76,7 +76,7 @@ class OtherImageOptions:
 
 
 @dataclass(frozen=True)
-class SharedOptions:
+class FitOnOptions:
     """One SVM for all images."""
 
     title: ClassVar = "one SVM for all images"
@@ -98,7 +98,7 @@ class SharedOptions:
         if pixels is not None:
             raise InputError("--fit-on and --pixels: give one of them")
 
-    def open(self, dataset: ImageDataset, supervision: Supervision) -> TrainingImages | None:
+    def open(self, dataset: ImageDataset, supervision: Supervision) -> FitOnImages | None:
         """Open the images to fit to, if there are any.
 
         Raises:
@@ -110,7 +110,7 @@ class SharedOptions:
         ids, notes = read_list(self.fit_on, set(dataset.all_ids).__contains__, flat)
         for note in notes:
             dataset.notes.about_all(note)
-        return TrainingImages(dataset.named(ids, f"--fit-on: {self.fit_on}"), supervision)
+        return FitOnImages(dataset.named(ids, f"--fit-on: {self.fit_on}"), supervision)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 
 
 @dataclass(frozen=True)
-class FittedTo:
+class FitOnSupervision:
     """Supervision by the labels of other images: of an image itself, nothing is known.
 
     Attributes:
@@ -28,7 +28,7 @@ class FittedTo:
 
     Example:
         >>> from torch_svm_seg.data.embedded import embedded_sample
-        >>> FittedTo("0f3a").read(embedded_sample(), 0).known.unique()
+        >>> FitOnSupervision("0f3a").read(embedded_sample(), 0).known.unique()
         tensor([255])
     """
 
@@ -46,7 +46,7 @@ class FittedTo:
 
 
 @dataclass
-class TrainingImages:
+class FitOnImages:
     """The images whose labelled pixels the SVM is fitted to.
 
     Attributes:
@@ -59,9 +59,9 @@ class TrainingImages:
     supervision: Supervision
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def supervise(self) -> FittedTo:
+    def supervise(self) -> FitOnSupervision:
         """Return the supervision of all other images."""
-        return FittedTo(digest_of(map(self._digest, range(len(self.dataset)))))
+        return FitOnSupervision(digest_of(map(self._digest, range(len(self.dataset)))))
 
     @torch.inference_mode()
     def fit(self, expanders: Mapping[str, SVMExpander], backbone: Backbone, device: torch.device) -> None:
