@@ -23,7 +23,7 @@ from torch_svm_seg.cli.options.option import add_options, read_options
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.labelling import Labelling, SeedLabeller, label
 from torch_svm_seg.expansion.ppmg import PPMG
-from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.expansion.self_training import SelfTraining
 from torch_svm_seg.pipeline.backgrounds import activation_of, background_rule
 from torch_svm_seg.refine import DenseCRF, refine
 from torch_svm_seg.svm.svm import SVM

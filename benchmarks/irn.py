@@ -33,7 +33,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.expansion.labelling import as_probabilities, label
-from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.expansion.self_training import SelfTraining
 from torch_svm_seg.irn import IRNRefinement, load_irn
 from torch_svm_seg.pipeline.backgrounds import background_rule
 from torch_svm_seg.pipeline.cam_supervision import CamFiles

@@ -31,7 +31,7 @@ from torch_svm_seg.data.points import read_points
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.expander import SVMExpander
-from torch_svm_seg.expansion.labelling import Labelling, StudyLabeller
+from torch_svm_seg.expansion.labelling import Labelling, SVMLabeller
 from torch_svm_seg.pipeline.sparse_labels import PointLabels
 from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, join_maps
 from torch_svm_seg.pixel_classifier.other_images import OtherImages, add_labelled
@@ -73,7 +73,7 @@ class Benchmark:
         backbone = load_backbone(args.backbone, args.weights)
         stages = args.features.split("+")
         self.classifier = PixelClassifier(backbone, stages, len(self.dataset.class_names))
-        self.labeller = StudyLabeller(SVMExpander(SVM("linear")))
+        self.labeller = SVMLabeller(SVMExpander(SVM("linear")))
         self.rows: dict[str, SegmentationScore] = {}
 
     def maps(self, index: int) -> list[Tensor]:

@@ -38,7 +38,7 @@ from torch_svm_seg.expansion.expander import z_score
 from torch_svm_seg.expansion.interpolation import read_pixels
 from torch_svm_seg.expansion.normalization import equalize_maps, fused_stages
 from torch_svm_seg.expansion.sampling import sample_pixels
-from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.expansion.self_training import SelfTraining
 from torch_svm_seg.pipeline.cam_supervision import CamFiles
 from torch_svm_seg.refine import DenseCRF
 

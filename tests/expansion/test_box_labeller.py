@@ -6,7 +6,7 @@ import torch
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.expansion.box_labeller import BoxLabeller
 from torch_svm_seg.expansion.expander import SVMExpander
-from torch_svm_seg.expansion.labelling import StudyLabeller
+from torch_svm_seg.expansion.labelling import SVMLabeller
 from torch_svm_seg.pipeline.sparse_labels import Box, box_activation
 from torch_svm_seg.svm.svm import SVM
 
@@ -64,5 +64,5 @@ def test_certainty_weighs_labels_as_the_expander_does() -> None:
     weights[0, 0, 0] = 0.001
     expander = SVMExpander(SVM("linear"), num_classes=3)
     expected = expander(features, labels, weights).masks
-    assert torch.equal(StudyLabeller(expander)(IMAGES, features, labels, weights).masks, expected)
+    assert torch.equal(SVMLabeller(expander)(IMAGES, features, labels, weights).masks, expected)
     assert bool((expected[0] == truth)[:12, :20].all())

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.expansion.expander import SVMExpander
-from torch_svm_seg.expansion.labelling import StudyLabeller
+from torch_svm_seg.expansion.labelling import SVMLabeller
 from torch_svm_seg.pixel_classifier.classifier import SLOPE, PixelClassifier
 from torch_svm_seg.pixel_classifier.other_images import OtherImages, add_labelled
 from torch_svm_seg.svm.least_squares import ClassMoments
@@ -135,7 +135,7 @@ def test_one_class_alone_has_the_whole_image() -> None:
 def test_its_scores_are_the_logits_of_probabilities() -> None:
     channels, truth = image_of(0)
     labels, expander = clicks(truth, 0)[None], others_of(all_moments(3)).expander(IDS)
-    labelling = StudyLabeller(SVMExpander())(torch.zeros(1, 3, 16, 24), channels[None], labels, expander=expander)
+    labelling = SVMLabeller(SVMExpander())(torch.zeros(1, 3, 16, 24), channels[None], labels, expander=expander)
     scores = expander(channels[None], labels).scores
     torch.testing.assert_close(labelling.probabilities, scores.softmax(1))
 

@@ -10,7 +10,7 @@ import torch
 from torch_svm_seg import PAMR, AffinityWalk, DenseCRF, Fourier, Nystroem, SVMExpander
 from torch_svm_seg.expansion.box_labeller import BoxLabeller
 from torch_svm_seg.expansion.sampling import sample_pixels
-from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.expansion.self_training import SelfTraining
 
 
 @pytest.mark.parametrize("value", [1.5, "one", None, 2**63])

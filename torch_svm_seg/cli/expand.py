@@ -43,7 +43,7 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.expansion.box_labeller import BoxLabeller
-from torch_svm_seg.expansion.labelling import FittedLabeller, StudyLabeller
+from torch_svm_seg.expansion.labelling import FittedLabeller, SVMLabeller
 from torch_svm_seg.pipeline.expansion_run import ExpansionRun, Labeller
 from torch_svm_seg.pipeline.expansion_summary import summarize
 from torch_svm_seg.pipeline.image_log import Report
@@ -255,4 +255,4 @@ def _labeller(settings: Settings) -> Labeller:
         return BoxLabeller(expander, settings.sparse.box_rounds)
     if settings.from_seeds:
         return settings.seeds.self_training(expander, settings.masks.crf)
-    return StudyLabeller(expander)
+    return SVMLabeller(expander)

@@ -12,7 +12,7 @@ from torch_svm_seg.cli.options.option import flags_of, group, option
 from torch_svm_seg.cli.options.run import RunOptions, TrainingRunOptions
 from torch_svm_seg.cli.steps import EVALUATE, STEPS, Command
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.pipeline.agreement import agreement
+from torch_svm_seg.pipeline.mask_agreement import mask_agreement
 from torch_svm_seg.pipeline.recipe import PlannedStep, Recipe, RecipeStep, read_recipe, recipe_names
 from torch_svm_seg.pipeline.step_times import StepTimes
 from torch_svm_seg.training.distributed import gathered
@@ -162,7 +162,7 @@ class Pipeline:
         if self.commands[step].trained_masks is None or len(masks) < 2:
             return False
         images = replace(self.settings.data, masks=None, masks_form=None).open()
-        share = agreement(images, masks[-2], masks[-1], rank, processes)
+        share = mask_agreement(images, masks[-2], masks[-1], rank, processes)
         if rank == 0:
             print(f"\n{100 * share:.2f} % of the pixels are the same in {masks[-2]} and {masks[-1]}")
         return share >= self.settings.pipeline.settled

@@ -65,7 +65,7 @@ class KnownImages(NamedTuple):
     certainty: Tensor | None = None
 
 
-class StudyLabeller(nn.Module):
+class SVMLabeller(nn.Module):
     """The expansion of true labels, few or many; with many, the paper's study of the upper bound (section 3.1).
 
     Args:
@@ -73,7 +73,7 @@ class StudyLabeller(nn.Module):
 
     Example:
         >>> images, features, labels = torch.zeros(1, 3, 8, 8), torch.rand(1, 4, 4, 4), torch.randint(0, 2, (1, 8, 8))
-        >>> StudyLabeller(SVMExpander(samples_per_class=10))(images, features, labels).masks.shape
+        >>> SVMLabeller(SVMExpander(samples_per_class=10))(images, features, labels).masks.shape
         torch.Size([1, 8, 8])
     """
 
@@ -129,7 +129,7 @@ class FittedLabeller(nn.Module):
         self.expander = expander
 
     def forward(self, images: Tensor, features: Tensor | Sequence[Tensor], labels: Tensor) -> Labelling:
-        """Label a batch of images of one size; see :class:`StudyLabeller`. Labels of these images are not used."""
+        """Label a batch of images of one size; see :class:`SVMLabeller`. Labels of these images are not used."""
         expansion: Expansion = self.expander.predict(features, (images.shape[2], images.shape[3]))
         return Labelling(expansion.masks, (self.expander.slope * expansion.scores).softmax(1))
 

@@ -24,13 +24,13 @@ from torch_svm_seg.expansion.labelling import (
     FittedLabeller,
     KnownImages,
     Labelling,
-    StudyLabeller,
+    SVMLabeller,
     label,
     seeds_of,
 )
 from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.expansion.sampling import sample_pixels
-from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.expansion.self_training import SelfTraining
 from torch_svm_seg.pipeline.fit_on import FitOnImages
 from torch_svm_seg.pipeline.image_log import ImageEntry, Report
 from torch_svm_seg.pipeline.jobs import Job
@@ -42,7 +42,7 @@ from torch_svm_seg.pixel_classifier.other_images import OtherImages
 from torch_svm_seg.refine import RegionVote, refine
 
 UNREFINED = "none"
-Labeller = StudyLabeller | FittedLabeller | SelfTraining | BoxLabeller
+Labeller = SVMLabeller | FittedLabeller | SelfTraining | BoxLabeller
 Refinement = nn.Module | type[RegionVote]
 """A module that refines probabilities by images, or one that is made of the regions that the supervision gives."""
 
@@ -74,7 +74,7 @@ class ExpansionRun:
         device: Where to compute.
         ignore_below: A pixel whose most likely class is less likely than this, from 0 to 1, gets 255 in its mask.
         others: Labels of all images, which take part in the place of SVMs, with the same backbone; only with a
-            ``StudyLabeller``.
+            ``SVMLabeller``.
         fit_on: Images that all labellers are fitted to before a run; None if each image is labelled by its own.
     """
 

@@ -14,7 +14,7 @@ from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.expansion.labelling import SeedLabeller
 from torch_svm_seg.expansion.ppmg import PPMG
-from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.expansion.self_training import SelfTraining
 from torch_svm_seg.pipeline.cam_supervision import ClassifierCams
 from torch_svm_seg.pipeline.supervision import Supervision
 from torch_svm_seg.refine import DenseCRF

@@ -20,9 +20,9 @@ from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import read_mask, save_mask
 from torch_svm_seg.data.voc import voc2012
 from torch_svm_seg.evaluation.panels import PanelRow, panel
-from torch_svm_seg.expansion.labelling import KnownImages, StudyLabeller
+from torch_svm_seg.expansion.labelling import KnownImages, SVMLabeller
 from torch_svm_seg.expansion.sampling import confident_labels
-from torch_svm_seg.expansion.seed_expander import SelfTraining
+from torch_svm_seg.expansion.self_training import SelfTraining
 from torch_svm_seg.pipeline import expansion_summary
 from torch_svm_seg.pipeline.backgrounds import activation_of, background_rule, usual_background
 from torch_svm_seg.pipeline.cam_supervision import CamFiles
@@ -413,7 +413,7 @@ class Failing(GroundTruth):
 
 
 def test_an_image_whose_maps_need_too_much_memory_is_skipped(tiny_voc: Path, tmp_path: Path) -> None:
-    dataset, labeller = voc2012(tiny_voc, "train"), StudyLabeller(SVMExpander(samples_per_class=20))
+    dataset, labeller = voc2012(tiny_voc, "train"), SVMLabeller(SVMExpander(samples_per_class=20))
     run = ExpansionRun(small_backbone(), {"img": labeller}, Failing(), {}, {"none": []}, tmp_path, torch.device("cpu"))
     progress = Progress()
     run.run(dataset, range(3), progress)
@@ -427,14 +427,14 @@ def test_a_batch_that_failed_is_let_go_before_its_images_are_tried(
     alive: list[bool] = []
     batches: list[weakref.ref[Tensor]] = []
 
-    def fail(self: StudyLabeller, known: list[KnownImages]) -> None:
+    def fail(self: SVMLabeller, known: list[KnownImages]) -> None:
         alive.extend(batch() is not None for batch in batches)
         if sum(len(one.images) for one in known) > 1:
             batches.extend(weakref.ref(one.images) for one in known)
         raise torch.OutOfMemoryError("no memory left")
 
-    monkeypatch.setattr(StudyLabeller, "label_batches", fail)
-    labeller = StudyLabeller(SVMExpander())
+    monkeypatch.setattr(SVMLabeller, "label_batches", fail)
+    labeller = SVMLabeller(SVMExpander())
     run = ExpansionRun(
         small_backbone(), {"img": labeller}, GroundTruth(), {}, {"none": []}, tmp_path, torch.device("cpu")
     )

@@ -6,7 +6,9 @@ from torch_svm_seg.data.reading import PathLike
 from torch_svm_seg.training.distributed import gathered
 
 
-def agreement(dataset: ImageDataset, first: PathLike, second: PathLike, rank: int = 0, processes: int = 1) -> float:
+def mask_agreement(
+    dataset: ImageDataset, first: PathLike, second: PathLike, rank: int = 0, processes: int = 1
+) -> float:
     """Return the share of equal pixels in the masks of two folders, of those that have a label in both.
 
     Args:
@@ -23,7 +25,7 @@ def agreement(dataset: ImageDataset, first: PathLike, second: PathLike, rank: in
         InputError: A folder is missing, or a mask is damaged.
 
     Example:
-        >>> agreement(dataset, "runs/weak/masks/F4", "runs/weak/masks-2/F4")  # doctest: +SKIP
+        >>> mask_agreement(dataset, "runs/weak/masks/F4", "runs/weak/masks-2/F4")  # doctest: +SKIP
         0.95
     """
     masks = (dataset.with_masks(first), dataset.with_masks(second))
