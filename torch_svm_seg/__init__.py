@@ -7,7 +7,9 @@ if TYPE_CHECKING:
     from torch_svm_seg.backbones.builder import load_backbone as load_backbone
     from torch_svm_seg.cam.activation import class_activation_maps as class_activation_maps
     from torch_svm_seg.expansion.expander import Expansion as Expansion
+    from torch_svm_seg.expansion.expander import LabelledMaps as LabelledMaps
     from torch_svm_seg.expansion.expander import SVMExpander as SVMExpander
+    from torch_svm_seg.expansion.labelled_pixels import LabelledPixels as LabelledPixels
     from torch_svm_seg.refine.affinity_walk import AffinityWalk as AffinityWalk
     from torch_svm_seg.refine.dense_crf import DenseCRF as DenseCRF
     from torch_svm_seg.refine.pamr import PAMR as PAMR
@@ -26,6 +28,8 @@ _HOMES = {
     "Fourier": "svm.approximations",
     "Nystroem": "svm.approximations",
     "Expansion": "expansion.expander",
+    "LabelledMaps": "expansion.expander",
+    "LabelledPixels": "expansion.labelled_pixels",
     "SVMClassifier": "svm.classifier",
     "SVMExpander": "expansion.expander",
     "class_activation_maps": "cam.activation",

@@ -476,6 +476,16 @@ def test_a_fitted_expander_is_saved_loaded_and_applied_to_other_images(options: 
     assert iou(found.masks[1], truth[1]) > 0.8
 
 
+def test_the_svm_given_to_an_expander_is_neither_fitted_nor_loaded(device: str) -> None:
+    features, labels, _ = toy_batch(device)
+    svm = SVM(kernel="linear", C=2.0)
+    expander = SVMExpander(svm, samples_per_class=20).fit(features, labels)
+    SVMExpander(svm, samples_per_class=20).to(device).load_state_dict(expander.state_dict())
+    assert not svm.state_dict() and expander.svm.C == 2.0
+    with pytest.raises(RuntimeError, match="call fit first"):
+        SVMExpander(expander.svm).svm.predict(features)
+
+
 def test_predicting_before_fit_or_to_other_channels_says_so(device: str) -> None:
     features, labels, _ = toy_batch(device)
     expander = SVMExpander(samples_per_class=20)
@@ -516,5 +526,5 @@ def test_the_example_in_the_documentation_runs() -> None:
 
 
 def test_the_package_offers_what_its_modules_define() -> None:
-    assert {"SVM", "SVMExpander", "Expansion"} <= set(torch_svm_seg.__all__)
+    assert {"SVM", "SVMExpander", "Expansion", "LabelledMaps", "LabelledPixels"} <= set(torch_svm_seg.__all__)
     assert torch_svm_seg.SVMExpander is torch_svm_seg.expansion.expander.SVMExpander

@@ -700,6 +700,12 @@ def test_a_gamma_of_another_word_names_the_one_there_is() -> None:
         SVM(gamma="auto")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("approximation", [Nystroem(5), Fourier(5)])
+def test_an_approximation_of_the_linear_kernel_is_refused(approximation: Any) -> None:
+    with pytest.raises(ValueError, match=r"^approximation: expected 'auto' or None with kernel='linear', got .*ents=5"):
+        SVM(kernel="linear", approximation=approximation)
+
+
 @pytest.mark.parametrize("options", KERNELS, ids=str)
 def test_a_state_that_is_no_fit_is_refused(options: dict[str, Any]) -> None:
     state = SVM(**options).fit(X, Y).state_dict()

@@ -43,7 +43,13 @@ class Expansion(NamedTuple):
 
 
 class LabelledMaps(NamedTuple):
-    """What is known about images of one size; see :meth:`SVMExpander.forward`."""
+    """What is known about images of one size; see :meth:`SVMExpander.forward`.
+
+    Attributes:
+        features: (B, C, h, w), floating point; or several such maps.
+        labels: Class ids (B, H, W), 255 where there is none.
+        weights: Weight of each label, (B, H, W); None where all weigh 1.
+    """
 
     features: Tensor | Sequence[Tensor]
     labels: Tensor
@@ -59,8 +65,9 @@ class SVMExpander(nn.Module):
     are fused: one SVM learns from all of them, and each weighs alike (``torch_svm_seg.expansion.normalization``).
 
     Args:
-        svm: Classifier to fit to each image; by default ``SVM()``. With its ``gradient``, the scores' gradient with
-            respect to the features runs through the fit too, and not only through the features that are scored.
+        svm: Settings of the classifier to fit to each image, which is a new one; by default ``SVM()``. With its
+            ``gradient``, the scores' gradient with respect to the features runs through the fit too, and not only
+            through the features that are scored.
         samples_per_class: Pixels drawn from each class of an image, n in the paper.
         num_classes: Number of score planes K; by default 1 + the largest class id in the labels.
         seed: Seed of the sampled pixels.
@@ -101,7 +108,7 @@ class SVMExpander(nn.Module):
         if num_classes is not None:
             check_count("num_classes", num_classes)
         check_seed(seed)
-        self.svm = SVM() if svm is None else svm
+        self.svm = SVM() if svm is None else svm.unfitted()
         self.samples_per_class, self.num_classes = samples_per_class, num_classes
         self.seed, self.every_pixel, self.normalize = seed, every_pixel, normalize
         for name in _FITTED:

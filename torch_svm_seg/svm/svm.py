@@ -56,9 +56,9 @@ class SVM(nn.Module):
         gamma: Width of the RBF kernel, > 0, likewise, or ``"scale"``: 1 / (D * variance of all entries of the image's
             samples), the variance weighted by the sample weights.
         loss: ``"hinge"`` or ``"squared_hinge"``.
-        approximation: Approximation of the RBF kernel by explicit features, :class:`Nystroem` or :class:`Fourier`;
-            None fits the exact kernel; ``"auto"`` is exact, but uses the kernel's low rank where there are at most 4
-            channels, as in RGB.
+        approximation: Approximation of the RBF kernel, and of it alone, by explicit features, :class:`Nystroem` or
+            :class:`Fourier`; None fits the exact kernel; ``"auto"`` is exact, but uses the kernel's low rank where
+            there are at most 4 channels, as in RGB.
         tol: Relative duality gap to reach. How it is reached depends on the device, and on the other images and the
             padding of a batch: scores are the same within it.
         max_iter: Steps of the solver at most; it warns, with the gap that remains, when they did not suffice.
@@ -106,6 +106,8 @@ class SVM(nn.Module):
         check_choice("loss", loss, ("hinge", "squared_hinge"))
         if not isinstance(approximation, Nystroem | Fourier):
             check_choice("approximation", approximation, ("auto", None, Nystroem(), Fourier()))
+        elif kernel == "linear":
+            raise ValueError(f"approximation: expected 'auto' or None with kernel='linear', got {approximation!r}")
         check_choice("gradient", gradient, ("implicit", "unrolled", None))
         check_positive("C", C)
         check_positive("gamma", gamma, "scale")
