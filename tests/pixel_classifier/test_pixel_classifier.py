@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch_svm_seg.backbones.backbone import Backbone
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.pixel_classifier.classifier import PixelClassifier, posterior_of, prior_on_grid
-from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, confident_cells, draw_samples
+from torch_svm_seg.pixel_classifier.fitting import GridSamples, confident_cells, draw_samples, fit_in_rounds
 
 COLOURS = torch.tensor([[40.0, 40, 40], [200, 60, 60], [60, 60, 200]])
 CLASSES = ((1,), (2,), (1, 2), (1,), (2,), (1, 2))
@@ -54,7 +54,7 @@ def fitted(data: list[tuple[Tensor, Tensor, Tensor]], **rule: float) -> PixelCla
         draw_samples(classifier, image, activation, (0, *classes), 200, seed)
         for seed, ((image, activation, _), classes) in enumerate(zip(data, CLASSES, strict=True))
     ]
-    Rounds(**rule).fit(classifier, samples)  # type: ignore[arg-type]
+    fit_in_rounds(classifier, samples, **rule)  # type: ignore[arg-type]
     return classifier
 
 
@@ -73,7 +73,7 @@ def test_other_images_mend_what_the_maps_miss(data: list[tuple[Tensor, Tensor, T
 
 
 def test_probabilities_sum_to_one_and_follow_the_prior(data: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-    classifier = fitted(data, number=1)
+    classifier = fitted(data, rounds=1)
     image, activation, _ = data[0]
     logits = classifier.logits(classifier.features(image), (0, 1))
     posterior = posterior_of(logits, prior_on_grid(activation, (24, 24)))
@@ -122,5 +122,6 @@ def test_a_round_reports_how_many_cells_changed() -> None:
         [[0.9, 0.1]] * 8 + [[0.51, 0.49]] + [[0.1, 0.9]] * 7
     )  # the ninth is of class 2 by its features
     rounds: list[tuple[int, float]] = []
-    Rounds(number=2).fit(classifier, [GridSamples(features, prior.half(), (0, 2))], lambda *round: rounds.append(round))
+    samples = [GridSamples(features, prior.half(), (0, 2))]
+    fit_in_rounds(classifier, samples, rounds=2, on_round=lambda *round: rounds.append(round))
     assert rounds == [(1, 1 / 16), (2, 0.0)]

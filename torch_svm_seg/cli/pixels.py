@@ -24,8 +24,8 @@ from torch_svm_seg.expansion.normalization import fused_stages
 from torch_svm_seg.pipeline.run_folder import print_notes, print_skipped, skip_reason, spoils_one_image
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.pixel_classifier.classifier import METHOD, PixelClassifier, PixelModel, PixelNetwork
-from torch_svm_seg.pixel_classifier.fitting import GridSamples, Rounds, draw_samples
-from torch_svm_seg.pixel_classifier.network_fitting import NetworkTraining
+from torch_svm_seg.pixel_classifier.fitting import GridSamples, draw_samples, fit_in_rounds
+from torch_svm_seg.pixel_classifier.network_fitting import train_network
 from torch_svm_seg.pixel_classifier.other_images import MOMENTS, add_labelled
 from torch_svm_seg.svm.least_squares import ClassMoments
 from torch_svm_seg.training.checkpoints import Checkpoint, read_checkpoint, save_checkpoint
@@ -87,17 +87,12 @@ class RoundOptions:
     )
     seed: int = seed_option("of the drawn cells, and of hidden layers")
 
-    def open(self) -> Rounds:
-        """Return the rule.
-
-        Raises:
-            InputError: A value is out of its range.
-        """
+    def check(self) -> None:
+        """Raise InputError where a value is out of its range."""
         if not 0 < self.share <= 1:
             raise InputError(f"--share: expected more than 0 and at most 1, got {self.share}")
         if not self.ridge > 0:
             raise InputError(f"--ridge: expected more than 0, got {self.ridge}")
-        return Rounds(self.rounds, self.share, self.ridge)
 
 
 @dataclass(frozen=True)
@@ -130,6 +125,7 @@ class Settings:
 
 def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Fit a pixel classifier; return the exit code."""
+    settings.fit.check()
     dataset, path = settings.data.open(), settings.run.out / CHECKPOINT_FILE
     record = recorded(settings) | {"method": METHOD, "limit": settings.data.limit, "number": len(dataset)}
     supervision = settings.supervision(dataset)
@@ -209,9 +205,10 @@ def _fit(
         return _fit_to_labels(settings, images, model)
     samples, skipped = _samples(settings, images, model)
     if isinstance(model, PixelClassifier):
-        settings.fit.open().fit(model, samples, lambda round, changed: _print_round(round, changed, images.rank))
+        fit, on_round = settings.fit, partial(_print_round, images.rank)
+        fit_in_rounds(model, samples, fit.rounds, fit.share, fit.ridge, on_round)
     elif (everyone := _in_order(gathered(samples))) and images.rank == 0:
-        NetworkTraining(seed=settings.fit.seed).fit(model, everyone, progress=True)
+        train_network(model, everyone, seed=settings.fit.seed, progress=True)
     return {}, skipped
 
 
@@ -254,6 +251,6 @@ def _fit_to_labels(
     return {MOMENTS: {name: part.float() for name, part in moments._asdict().items()}}, skipped
 
 
-def _print_round(round: int, changed: float, rank: int) -> None:
+def _print_round(rank: int, round: int, changed: float) -> None:
     if rank == 0:
         print(f"round {round}: {changed:.1%} of the cells have another class than before")

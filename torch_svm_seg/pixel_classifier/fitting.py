@@ -65,55 +65,51 @@ def draw_samples(
     return GridSamples(features.flatten(0, 1).cpu()[chosen].half(), prior[chosen].half(), tuple(classes))
 
 
-@dataclass(frozen=True)
-class Rounds:
-    """The rule by which a pixel classifier is fitted.
+def fit_in_rounds(
+    classifier: PixelClassifier,
+    images: Sequence[GridSamples],
+    rounds: int = 3,
+    share: float = 0.7,
+    ridge: float = 0.5,
+    on_round: Callable[[int, float], object] = lambda round, changed: None,
+) -> None:
+    """Fit a classifier to the samples of this process's images, and to those of all other processes.
 
     In each round, the confident cells of every image train the classifier, which then changes the probabilities of all
     cells: those of its own times those of the activation maps, from which the first round starts.
 
-    Attributes:
-        number: Number of rounds.
+    Args:
+        classifier: Its decision function is replaced; what it was does not matter.
+        images: Samples of each image.
+        rounds: Number of rounds.
         share: Share of each image's and class's cells that train, those whose probability leads the most.
         ridge: See :meth:`~torch_svm_seg.svm.least_squares.ClassMoments.solve`.
+        on_round: Called after each round with its number and the share of cells whose label it changed.
+
+    Raises:
+        ValueError: There are no samples at all.
 
     Example:
-        >>> Rounds().number
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=3)
+        >>> samples = GridSamples(torch.rand(9, 256).half(), torch.rand(9, 2).half(), (0, 2))
+        >>> fit_in_rounds(classifier, [samples], on_round=lambda round, changed: print(round))
+        1
+        2
         3
     """
-
-    number: int = 3
-    share: float = 0.7
-    ridge: float = 0.5
-
-    def fit(
-        self,
-        classifier: PixelClassifier,
-        images: Sequence[GridSamples],
-        on_round: Callable[[int, float], object] = lambda round, changed: None,
-    ) -> None:
-        """Fit a classifier to the samples of this process's images, and to those of all other processes.
-
-        Args:
-            classifier: Its decision function is replaced; what it was does not matter.
-            images: Samples of each image.
-            on_round: Called after each round with its number and the share of cells whose label it changed.
-
-        Raises:
-            ValueError: There are no samples at all.
-        """
-        posteriors = [samples.prior.float() for samples in images]
-        for round in range(1, self.number + 1):
-            moments = ClassMoments.zeros(classifier.num_classes, classifier.channels)
-            for samples, posterior in zip(images, posteriors, strict=True):
-                labels = confident_cells(posterior, self.share)
-                ids = torch.tensor(samples.classes)[labels[labels != VOID]]
-                moments.add(samples.features[labels != VOID].float(), ids)
-            moments = ClassMoments(*(sum_over_processes(sums) for sums in moments))
-            classifier.set(moments.solve(self.ridge))
-            found = [samples.posterior(classifier) for samples in images]
-            on_round(round, _changed(posteriors, found))
-            posteriors = found
+    posteriors = [samples.prior.float() for samples in images]
+    for round in range(1, rounds + 1):
+        moments = ClassMoments.zeros(classifier.num_classes, classifier.channels)
+        for samples, posterior in zip(images, posteriors, strict=True):
+            labels = confident_cells(posterior, share)
+            ids = torch.tensor(samples.classes)[labels[labels != VOID]]
+            moments.add(samples.features[labels != VOID].float(), ids)
+        moments = ClassMoments(*(sum_over_processes(sums) for sums in moments))
+        classifier.set(moments.solve(ridge))
+        found = [samples.posterior(classifier) for samples in images]
+        on_round(round, _changed(posteriors, found))
+        posteriors = found
 
 
 def confident_cells(posterior: Tensor, share: float) -> Tensor:

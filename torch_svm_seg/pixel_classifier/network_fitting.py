@@ -1,7 +1,6 @@
 """Training a pixel network on masks that are mostly right."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,66 +16,58 @@ from torch_svm_seg.pixel_classifier.fitting import GridSamples
 _ABSENT = -1e4
 
 
-@dataclass(frozen=True)
-class NetworkTraining:
-    """The rule by which a pixel network is trained: among each image's own classes.
+def train_network(
+    network: PixelNetwork,
+    images: Sequence[GridSamples],
+    steps: int = 1500,
+    batch_size: int = 4096,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    seed: int = 0,
+    progress: bool = False,
+) -> None:
+    """Train a network on the samples of images, among each image's own classes.
 
     The loss of a cell is the cross entropy of its prior and the softmax over the classes that its image has. So the
     network learns to tell a person from the dog beside it and from the ground, which is what it is asked later; it need
     not know whether there is a person at all, which the image's labels say.
 
-    Attributes:
+    Args:
+        network: Its weights are replaced; what they were does not matter.
+        images: Samples of each image.
         steps: Updates of the network, by AdamW.
         batch_size: Cells of each, drawn with replacement; no more than there are.
         learning_rate: The largest one, in a third of the steps; before, it grows, and after, it falls to 0.
         weight_decay: Weight decay.
         seed: Seed of the weights, the batches and the dropout.
+        progress: Show a progress bar on a terminal.
+
+    Raises:
+        ValueError: There are no samples at all.
 
     Example:
-        >>> NetworkTraining(steps=10).learning_rate
-        0.001
+        >>> from torch_svm_seg.backbones.builder import load_backbone
+        >>> network = PixelNetwork(load_backbone("resnet18", "random"), ["F4"], num_classes=3, hidden=8)
+        >>> train_network(network, [GridSamples(torch.rand(9, 256).half(), torch.rand(9, 2).half(), (0, 2))], steps=2)
     """
-
-    steps: int = 1500
-    batch_size: int = 4096
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    seed: int = 0
-
-    def fit(self, network: PixelNetwork, images: Sequence[GridSamples], progress: bool = False) -> None:
-        """Train a network on the samples of images.
-
-        Args:
-            network: Its weights are replaced; what they were does not matter.
-            images: Samples of each image.
-            progress: Show a progress bar on a terminal.
-
-        Raises:
-            ValueError: There are no samples at all.
-        """
-        if not images:
-            raise ValueError("images: expected samples of at least one image, got none")
-        features = torch.cat([samples.features for samples in images])
-        targets = torch.cat([_targets(samples, network.num_classes) for samples in images])
-        devices = [network.device] if network.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.seed)
-            self._train(network, features, targets, progress)
-
-    def _train(self, network: PixelNetwork, features: Tensor, targets: Tensor, progress: bool) -> None:
+    if not images:
+        raise ValueError("images: expected samples of at least one image, got none")
+    features = torch.cat([samples.features for samples in images])
+    targets = torch.cat([_targets(samples, network.num_classes) for samples in images])
+    devices = [network.device] if network.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
         for layer in network.layers:
             if isinstance(layer, torch.nn.Linear):
                 layer.reset_parameters()
         _normalize(network, features)
-        optimizer = AdamW(network.layers.parameters(), self.learning_rate, weight_decay=self.weight_decay)
-        schedule = OneCycleLR(optimizer, self.learning_rate, self.steps)
+        optimizer = AdamW(network.layers.parameters(), learning_rate, weight_decay=weight_decay)
+        schedule = OneCycleLR(optimizer, learning_rate, steps)
         network.layers.train()
-        number = min(self.batch_size, len(features))
-        for _ in trange(self.steps, desc="training", unit="step", disable=None if progress else True):
-            chosen = torch.randint(len(features), (number,))
-            loss = _loss(network, features[chosen], targets[chosen])
+        for _ in trange(steps, desc="training", unit="step", disable=None if progress else True):
+            chosen = torch.randint(len(features), (min(batch_size, len(features)),))
             optimizer.zero_grad()
-            loss.backward()
+            _loss(network, features[chosen], targets[chosen]).backward()
             optimizer.step()
             schedule.step()
         network.layers.eval()
