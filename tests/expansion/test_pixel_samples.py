@@ -9,6 +9,7 @@ import torch
 from conftest import normal
 from test_interpolation import SIZES, dense
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from torch_svm_seg import SVMExpander
 from torch_svm_seg.expansion import joint_fit, pixel_samples
@@ -54,6 +55,21 @@ def test_products_are_those_of_dense_features_about_the_cells_mean(
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(products.norms.double(), pixels.square().sum(2), rtol=tolerance, atol=tolerance)
+
+
+def test_joined_products_are_multiplied_once(device: str) -> None:
+    """Three images joined cost the multiplications of three images."""
+    maps, positions = normal(0, 3, 6, 5, 7).to(device), some_pixels(SIZE, device)
+
+    def parts() -> list[PixelProducts]:
+        return [PixelProducts.of_pixels(maps[i : i + 1], positions[i : i + 1], SIZE) for i in range(3)]
+
+    with FlopCounterMode(display=False) as alone:
+        expected = [part.norms for part in parts()]
+    with FlopCounterMode(display=False) as together:
+        found = PixelProducts.joined(parts()).norms
+    torch.testing.assert_close(found, torch.cat(expected))
+    assert together.get_total_flops() == alone.get_total_flops() > 0
 
 
 def test_problems_read_the_products_of_their_own_image(device: str) -> None:

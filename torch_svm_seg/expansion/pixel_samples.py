@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -29,8 +29,6 @@ class PixelProducts:
         features: Features of the cells, less their mean, (B, G, C).
         origin: Mean of the cells, (B, C).
         indices, weights: The four cells around each pixel and their shares in it, (B, N, 4).
-        cells: Inner products of the cells, (B, G, G).
-        norms: Squared norms of the pixels, (B, N).
 
     Example:
         >>> features, positions = torch.rand(1, 6, 5, 7), torch.tensor([[0, 3, 99]])
@@ -43,8 +41,6 @@ class PixelProducts:
     origin: Tensor
     indices: Tensor
     weights: Tensor
-    cells: Tensor
-    norms: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -54,7 +50,7 @@ class PixelProducts:
         rows = cell_rows(features)
         origin = rows.mean(1)
         neighbours = Neighbours.of(positions, grid, size, features.dtype)
-        return cls._of_cells(rows - origin[:, None], origin, neighbours.indices % rows.shape[1], neighbours.weights)
+        return cls(rows - origin[:, None], origin, neighbours.indices % rows.shape[1], neighbours.weights)
 
     @classmethod
     def joined(cls, parts: Sequence["PixelProducts"]) -> "PixelProducts":
@@ -64,24 +60,29 @@ class PixelProducts:
         """
         cells = max(part.features.shape[1] for part in parts)
         pixels = max(part.number for part in parts)
-        return cls._of_cells(
+        return cls(
             torch.cat([padded(part.features, cells) for part in parts]),
             torch.cat([part.origin for part in parts]),
             torch.cat([padded(part.indices, pixels) for part in parts]),
             torch.cat([padded(part.weights, pixels) for part in parts]),
         )
 
-    @classmethod
-    def _of_cells(cls, features: Tensor, origin: Tensor, indices: Tensor, weights: Tensor) -> "PixelProducts":
-        cells = features @ features.mT
-        image = torch.arange(len(cells), device=cells.device)[:, None, None, None]
-        around = cells[image, indices[..., :, None], indices[..., None, :]]  # (B, N, 4, 4)
-        norms = (weights[..., None, :] @ around @ weights[..., :, None])[..., 0, 0]
-        return cls(features, origin, indices, weights, cells, norms)
+    @cached_property
+    def cells(self) -> Tensor:
+        """Inner products of the cells, (B, G, G)."""
+        return self.features @ self.features.mT
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """Squared norms of the pixels, (B, N)."""
+        image = torch.arange(len(self.cells), device=self.cells.device)[:, None, None, None]
+        around = self.cells[image, self.indices[..., :, None], self.indices[..., None, :]]  # (B, N, 4, 4)
+        norms: Tensor = self.weights[..., None, :] @ around @ self.weights[..., :, None]
+        return norms[..., 0, 0]
 
     def double(self) -> "PixelProducts":
         """Return the products in double precision."""
-        return self._of_cells(self.features.double(), self.origin.double(), self.indices, self.weights.double())
+        return PixelProducts(self.features.double(), self.origin.double(), self.indices, self.weights.double())
 
     def samples(self, image: Tensor, gamma: Tensor | None) -> "PixelSamples":
         """Return the samples of problems of the images ``image`` (P,), under a kernel of widths gamma (P, 1, 1)."""
@@ -90,7 +91,7 @@ class PixelProducts:
     @property
     def number(self) -> int:
         """Number of an image's pixels, N."""
-        return self.norms.shape[1]
+        return self.indices.shape[1]
 
     def with_cells(self, images: Tensor, pixels: Tensor) -> Tensor:
         """Return the inner products of the cells of images (P,) with chosen pixels (P, n) of them, (P, G, n)."""
@@ -132,7 +133,7 @@ class PixelSamples:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the products."""
-        return self.products.cells.dtype
+        return self.products.features.dtype
 
     def double(self) -> "PixelSamples":
         """Return the same samples in double precision."""
