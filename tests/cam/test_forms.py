@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from torch_svm_seg.cam.forms import FORMS
+from torch_svm_seg.cam.forms import CAM_FORMS
 from torch_svm_seg.cam.io import cam_files, read_cam_files
 from torch_svm_seg.data.constants import VOC_CLASSES
 from torch_svm_seg.data.errors import InputError
@@ -97,7 +97,7 @@ def test_a_form_can_be_asked_for(tmp_path: Path, name: str) -> None:
 
 
 def test_every_form_is_tested() -> None:
-    assert {name.split(",")[0] for name in WRITTEN} | {"background_first_ids", "fma"} == set(FORMS)
+    assert {name.split(",")[0] for name in WRITTEN} | {"background_first_ids", "fma"} == set(CAM_FORMS)
 
 
 def test_an_archive_on_the_grid_of_a_network_s_input(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torch_svm_seg.cam.activation import ActivationMaps
 from torch_svm_seg.cam.form import Found, choose
-from torch_svm_seg.cam.forms import FORMS, read_as
+from torch_svm_seg.cam.forms import CAM_FORMS, read_as
 from torch_svm_seg.data.errors import InputError, reason_of
 from torch_svm_seg.data.io import size_text
 from torch_svm_seg.data.notes import first_few
@@ -52,7 +52,7 @@ def read_foreign(
         ((8,), torch.Size([1, 4, 6]), 'irn')
     """
     try:
-        choice = choose(content, FORMS, labels, len(class_names)) if form is None else read_as(content, form)
+        choice = choose(content, CAM_FORMS, labels, len(class_names)) if form is None else read_as(content, form)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         if isinstance(error, InputError):
             raise

@@ -121,8 +121,8 @@ def choose(
         TypeError: It makes no sense.
 
     Example:
-        >>> from torch_svm_seg.cam.forms import FORMS
-        >>> choice = choose({"keys": np.array([7]), "high_res": np.zeros((1, 4, 6))}, FORMS)
+        >>> from torch_svm_seg.cam.forms import CAM_FORMS
+        >>> choice = choose({"keys": np.array([7]), "high_res": np.zeros((1, 4, 6))}, CAM_FORMS)
         >>> choice.form.name, choice.found.ids
         ('irn', (8,))
     """

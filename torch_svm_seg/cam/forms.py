@@ -36,7 +36,7 @@ from torch_svm_seg.data.errors import InputError
 
 Reader = Callable[[Content], Found | None]
 
-FORMS: dict[str, Form] = {}
+CAM_FORMS: dict[str, Form] = {}
 """All forms by name, in the order in which they are tried."""
 
 _MAPS = ("high_res", "highres", "attn_highres", "hr_cam", "rw", "cam")
@@ -51,7 +51,7 @@ def form(name: str, keys: str, writers: str) -> Callable[[Reader], Reader]:
     """Register the decorated reader as a form."""
 
     def register(read: Reader) -> Reader:
-        FORMS[name] = Form(name, keys, writers, read)
+        CAM_FORMS[name] = Form(name, keys, writers, read)
         return read
 
     return register
@@ -67,9 +67,9 @@ def known_form(name: str) -> Form:
         >>> known_form("irn").name
         'irn'
     """
-    if name not in FORMS:
-        raise InputError(f"--cams-form: expected one of {', '.join(FORMS)}, got {name!r}")
-    return FORMS[name]
+    if name not in CAM_FORMS:
+        raise InputError(f"--cams-form: expected one of {', '.join(CAM_FORMS)}, got {name!r}")
+    return CAM_FORMS[name]
 
 
 def read_as(content: object, name: str) -> Choice:

@@ -41,7 +41,7 @@ class ClassifierOptions(BackboneOptions):
 
 
 @dataclass(frozen=True)
-class ValidationOptions:
+class ClassifierValidationOptions:
     """The images to validate on."""
 
     title: ClassVar = "validation"
@@ -79,7 +79,7 @@ class Settings:
         description="The defaults are SIPE's and IRN's recipe but for what is said. An image's longest side becomes "
         "0.625 to 1.25 times as long as a crop's."
     )
-    validation: ValidationOptions = group()
+    validation: ClassifierValidationOptions = group()
     run: TrainingRunOptions = group(out=Path("out/classify"))
 
 

@@ -23,7 +23,7 @@ from typing import ClassVar
 from tqdm import tqdm
 
 from torch_svm_seg.cam.activation import ActivationMaps
-from torch_svm_seg.cam.forms import FORMS
+from torch_svm_seg.cam.forms import CAM_FORMS
 from torch_svm_seg.cam.io import read_cams
 from torch_svm_seg.cli.command import exit_code_of
 from torch_svm_seg.cli.options.data import DataOptions
@@ -110,7 +110,7 @@ class ReportOptions:
         help="images to show of each kind, best, median and worst (default: 3; one takes about 100 kB)",
     )
     cams: Path | None = option(None, metavar="DIR", help="show these class activation maps, too")
-    cams_form: str | None = option(None, choices=tuple(FORMS), help="form of other code bases' files in --cams")
+    cams_form: str | None = option(None, choices=tuple(CAM_FORMS), help="form of other code bases' files in --cams")
 
     def check(self, names: Iterable[str]) -> None:
         """Raise InputError where an option contradicts another one, or the names of the scored folders."""

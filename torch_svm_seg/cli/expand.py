@@ -37,7 +37,7 @@ from torch_svm_seg.cli.options.option import (
 from torch_svm_seg.cli.options.refinement import MaskOptions
 from torch_svm_seg.cli.options.run import WriteOptions
 from torch_svm_seg.cli.options.seeds import BASELINES, SeedOptions
-from torch_svm_seg.cli.options.sparse import FORMS, FitOnOptions, OtherImageOptions, SparseOptions
+from torch_svm_seg.cli.options.sparse import SPARSE_LABELS, FitOnOptions, OtherImageOptions, SparseOptions
 from torch_svm_seg.cli.options.svm import SampleOptions, SVMOptions
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -100,7 +100,7 @@ class Settings:
     @property
     def from_few_labels(self) -> bool:
         """Whether labels are points, scribbles or boxes."""
-        return self.samples.supervision in FORMS
+        return self.samples.supervision in SPARSE_LABELS
 
     def checked(self) -> "Settings":
         """Return the settings with what depends on others filled in.

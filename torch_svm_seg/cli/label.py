@@ -51,7 +51,7 @@ class LabelPageOptions:
 
 
 @dataclass(frozen=True)
-class FeatureOptions(BackboneOptions):
+class PageFeatureOptions(BackboneOptions):
     """The features of the SVM."""
 
     title: ClassVar = "features"
@@ -65,7 +65,7 @@ class Settings:
     """Settings of the command."""
 
     page: LabelPageOptions = group()
-    features: FeatureOptions = group()
+    features: PageFeatureOptions = group()
 
 
 def build_parser() -> argparse.ArgumentParser:

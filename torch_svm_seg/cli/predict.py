@@ -24,7 +24,7 @@ DESCRIPTION = (
 
 
 @dataclass(frozen=True)
-class MaskOptions(RefinementOptions):
+class PredictedMaskOptions(RefinementOptions):
     """The network, and what its masks are made of."""
 
     title: ClassVar = "masks"
@@ -55,7 +55,7 @@ class Settings:
     """Settings of the command."""
 
     data: DataOptions = group(affects_results=False)
-    masks: MaskOptions = group(crf="deeplab")
+    masks: PredictedMaskOptions = group(crf="deeplab")
     run: WriteOptions = group(out=Path("out/predict"))
 
 

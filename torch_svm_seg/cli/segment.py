@@ -32,7 +32,7 @@ DESCRIPTION = (
 )
 
 
-class Recipe(NamedTuple):
+class NetworkDefaults(NamedTuple):
     """The training of a kind of network unless the user says otherwise."""
 
     steps: int
@@ -41,14 +41,14 @@ class Recipe(NamedTuple):
     crop_size: int
 
 
-RECIPES = {"lite": Recipe(400, 8, 1e-3, 256), "deeplabv2": Recipe(20_000, 10, 2.5e-4, 321)}
-OTHER_RECIPE = Recipe(20_000, 10, 1e-3, 321)
+DEFAULTS = {"lite": NetworkDefaults(400, 8, 1e-3, 256), "deeplabv2": NetworkDefaults(20_000, 10, 2.5e-4, 321)}
+OTHER_DEFAULTS = NetworkDefaults(20_000, 10, 1e-3, 321)
 
 _LARGEST_SCALE = 16
 
 
-def _from_recipe(field: str, help: str, **declaration: Any) -> Any:
-    values = [getattr(recipe, field) for recipe in (*RECIPES.values(), OTHER_RECIPE)]
+def _by_network(field: str, help: str, **declaration: Any) -> Any:
+    values = [getattr(defaults, field) for defaults in (*DEFAULTS.values(), OTHER_DEFAULTS)]
     return option(None, help=f"{help} (default: {', '.join(map(str, values))})", **declaration)
 
 
@@ -73,9 +73,9 @@ class NetworkOptions:
     )
 
     @property
-    def recipe(self) -> Recipe:
+    def defaults(self) -> NetworkDefaults:
         """The defaults of the training of this kind of network."""
-        return RECIPES.get(self.network.split(":")[0], OTHER_RECIPE)
+        return DEFAULTS.get(self.network.split(":")[0], OTHER_DEFAULTS)
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ class StepOptions(OptimizerOptions):
 
     description: ClassVar = "Stochastic gradient descent as in DeepLab. Defaults: of lite, of deeplabv2, of all others."
 
-    steps: int | None = _from_recipe("steps", "updates", metavar="N", at_least=1)
-    batch_size: int | None = _from_recipe(
+    steps: int | None = _by_network("steps", "updates", metavar="N", at_least=1)
+    batch_size: int | None = _by_network(
         "batch_size", "images per step, over all processes together", metavar="B", at_least=1
     )
-    learning_rate: float | None = _from_recipe(
+    learning_rate: float | None = _by_network(
         "learning_rate",
         "of pretrained layers at the start; new layers have ten times as much; it decays to 0 with power 0.9",
         metavar="R",
     )
-    crop_size: int | None = _from_recipe("crop_size", "side of the square crops", metavar="PIXELS", at_least=32)
+    crop_size: int | None = _by_network("crop_size", "side of the square crops", metavar="PIXELS", at_least=32)
     scale_range: tuple[float, float] = option(
         (0.5, 1.5), metavar=("LOW", "HIGH"), help="factor on an image's size before the crop, uniform"
     )
@@ -104,8 +104,8 @@ class StepOptions(OptimizerOptions):
         help="steps between checkpoints, each with a validation (default: a tenth of --steps)",
     )
 
-    def resolved(self, recipe: Recipe) -> "StepOptions":
-        """Return the options with the recipe's values where none are given.
+    def resolved(self, defaults: NetworkDefaults) -> "StepOptions":
+        """Return the options with the network's defaults where none are given.
 
         Raises:
             InputError: The range of scales is not one.
@@ -116,13 +116,13 @@ class StepOptions(OptimizerOptions):
                 f"--scale-range: expected positive numbers, at most {_LARGEST_SCALE}, the smaller one first, "
                 f"got {low} {high}"
             )
-        missing = {name: value for name, value in recipe._asdict().items() if getattr(self, name) is None}
+        missing = {name: value for name, value in defaults._asdict().items() if getattr(self, name) is None}
         found = replace(self, **missing)
         return replace(found, check_every=found.check_every or max(1, (found.steps or 0) // 10))
 
 
 @dataclass(frozen=True)
-class ValidationOptions:
+class SegmenterValidationOptions:
     """The images to validate on."""
 
     title: ClassVar = "validation"
@@ -171,13 +171,13 @@ class Settings:
     certainty: CertaintyOptions = group()
     online: OnlineOptions = group()
     training: StepOptions = group(momentum=0.9, weight_decay=5e-4)
-    validation: ValidationOptions = group()
+    validation: SegmenterValidationOptions = group()
     run: TrainingRunOptions = group(out=Path("out/segment"))
 
 
 def run(settings: Settings, rank: int = 0, processes: int = 1) -> int:
     """Train a segmentation network; return the exit code."""
-    settings = replace(settings, training=settings.training.resolved(settings.network.recipe))
+    settings = replace(settings, training=settings.training.resolved(settings.network.defaults))
     data = _with_masks(settings.data.open(), rank)
     validation = settings.validation.open(settings.data, data.ids, rank)
     how = training_settings(settings.training, settings.run, steps=settings.training.steps)

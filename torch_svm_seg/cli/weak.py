@@ -79,7 +79,7 @@ class PipelineOptions:
 
 
 @dataclass(frozen=True)
-class ValidationOptions:
+class RecipeValidationOptions:
     """The images that the network is tried on."""
 
     title: ClassVar = "validation"
@@ -102,7 +102,7 @@ class Settings:
     data: DataOptions = group()
     labels: LabelOptions = group()
     pipeline: PipelineOptions = group()
-    validation: ValidationOptions = group()
+    validation: RecipeValidationOptions = group()
     run: RunOptions = group(out=Path("out/weak"))
 
 

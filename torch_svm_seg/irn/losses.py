@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.data.constants import VOID
-from torch_svm_seg.irn.paths import Line, Paths, path_maxima
+from torch_svm_seg.irn.paths import CellLine, Paths, path_maxima
 from torch_svm_seg.training.distributed import process_number, sum_over_processes
 
 _EPSILON = 1e-5
@@ -74,7 +74,7 @@ def pair_kinds(labels: Tensor, paths: Paths) -> Tensor:
 
 def _ends(labels: Tensor, paths: Paths) -> Tensor:
     """Return the labels at the end of each path from each cell, (B, P, h, w); 255 outside the grid."""
-    line = Line.of(labels, paths.reach)
+    line = CellLine.of(labels, paths.reach)
     written = line.write(labels, outside=VOID)
     ends = [line.after(line.step(end), written) for end in paths.ends]
     return line.grid(torch.stack(ends, -2))

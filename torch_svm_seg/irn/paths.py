@@ -49,7 +49,7 @@ def _cells_to(y: int, x: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Line:
+class CellLine:
     """The cells of a grid in a row, so that each offset is one step along it.
 
     Each row of the grid is followed by `reach` cells that lie outside; no offset is longer, so one that leaves the grid
@@ -62,7 +62,7 @@ class Line:
 
     Example:
         >>> import torch
-        >>> line = Line.of(torch.zeros(3, 4), reach=2)
+        >>> line = CellLine.of(torch.zeros(3, 4), reach=2)
         >>> line.height, line.width
         (3, 4)
     """
@@ -72,7 +72,7 @@ class Line:
     reach: int
 
     @classmethod
-    def of(cls, grid: Tensor, reach: int) -> "Line":
+    def of(cls, grid: Tensor, reach: int) -> "CellLine":
         """Return the line of a grid (..., height, width)."""
         return cls(grid.shape[-2], grid.shape[-1], reach)
 
@@ -128,7 +128,7 @@ def path_maxima(boundary: Tensor, paths: Paths) -> Tensor:
         >>> path_maxima(torch.tensor([[[0.0, 0.3, 0.1]]]), Paths(2))[0, 0]  # with the right neighbour
         tensor([[0.3000, 0.3000, 1.0000]])
     """
-    line = Line.of(boundary, paths.reach)
+    line = CellLine.of(boundary, paths.reach)
     values = line.write(boundary, outside=1)
     with torch.no_grad():
         steps = torch.stack([_strongest(line, values, [line.step(cell) for cell in cells]) for cells in paths.cells], 1)
@@ -137,7 +137,7 @@ def path_maxima(boundary: Tensor, paths: Paths) -> Tensor:
     return line.grid(maxima)
 
 
-def _strongest(line: Line, values: Tensor, steps: list[int]) -> Tensor:
+def _strongest(line: CellLine, values: Tensor, steps: list[int]) -> Tensor:
     """Return the step after which each of the rows' cells finds the largest value, int64 (B, height * row)."""
     largest = line.after(steps[0], values).clone()
     strongest = torch.full_like(largest, steps[0], dtype=torch.int32)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torch_svm_seg.irn.paths import Line, Paths, path_maxima
+from torch_svm_seg.irn.paths import CellLine, Paths, path_maxima
 
 _PRECISION = 1e-8
 
@@ -42,7 +42,7 @@ class RandomWalk:
     """
 
     def __init__(self, boundary: Tensor, paths: Paths, power: float) -> None:
-        self._line = Line.of(boundary, paths.reach)
+        self._line = CellLine.of(boundary, paths.reach)
         affinity = self._line.write((1 - path_maxima(boundary, paths)) ** power, outside=0)  # (B, P, length)
         forward = [self._line.step(end) for end in paths.ends]
         # A cell's affinity to one behind it stands with the one behind, where the path starts.

@@ -36,7 +36,7 @@ class Variables:
     lower: Array
     upper: Array
 
-    def of(self, few: NDArray[np.integer]) -> "Variables":
+    def select(self, few: NDArray[np.integer]) -> "Variables":
         """Return those of a few samples, by their indices."""
         return Variables(self.signed[few], self.slopes[few], self.lower[few], self.upper[few])
 

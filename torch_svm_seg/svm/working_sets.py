@@ -154,7 +154,7 @@ class _Dual:
         few = self._set_of_rows(largest) if self.kernel.whole else self._set_of_blocks()
         if not len(few):  # all slopes are the same: rounding alone keeps the gap open
             return 0
-        variables, distances, everyone = self.all.of(few), self._distances(few), len(few) == len(self.costs)
+        variables, distances, everyone = self.all.select(few), self._distances(few), len(few) == len(self.costs)
         enough, taken = max(enough, GAP_LEFT * self._gap(few, variables)), 1
         while take_steps(variables, distances, size) and taken < most and self._gap(few, variables) > enough:
             if everyone and variables.violating(NEAR).sum() <= largest:

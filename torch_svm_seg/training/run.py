@@ -19,7 +19,7 @@ from torch_svm_seg.data.provenance import RunSettings
 from torch_svm_seg.data.reading import read_text, reading
 from torch_svm_seg.training.checkpoints import Checkpoint, check_classes, read_checkpoint, save_checkpoint
 from torch_svm_seg.training.distributed import gathered
-from torch_svm_seg.training.trainer import Step, Training
+from torch_svm_seg.training.trainer import Training, TrainingStep
 
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 
@@ -97,7 +97,7 @@ class TrainingRun:
             ) from error
         self.best = checkpoint.best
 
-    def train(self, on_step: Callable[[Step], object], writes: bool = True) -> None:
+    def train(self, on_step: Callable[[TrainingStep], object], writes: bool = True) -> None:
         """Do the steps that are left.
 
         Args:
@@ -125,7 +125,7 @@ class TrainingRun:
         training, quiet = self.training, None if rank == 0 else True
         with tqdm(total=training.steps, initial=training.step, unit="step", disable=quiet) as bar:
 
-            def show(step: Step) -> None:
+            def show(step: TrainingStep) -> None:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in step.losses.items()}, refresh=False)
                 bar.update()
 
@@ -144,12 +144,12 @@ class TrainingRun:
             CsvLog(self.out / f"{self.unit}s.csv", columns, done),
         )
 
-    def _train_unit(self, on_step: Callable[[Step], object], logs: "_Logs | None") -> dict[str, float]:
+    def _train_unit(self, on_step: Callable[[TrainingStep], object], logs: "_Logs | None") -> dict[str, float]:
         """Do the steps of a unit, and return its row in the log."""
         start, before = time.perf_counter(), self.training.step
         sums = dict.fromkeys(self.training.network.loss_names, 0.0)
 
-        def report(step: Step) -> None:
+        def report(step: TrainingStep) -> None:
             for name, value in step.losses.items():
                 sums[name] += value
             if logs:

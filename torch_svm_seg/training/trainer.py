@@ -61,7 +61,7 @@ class TrainingSettings:
     optimizer: str = "sgd"
 
 
-class Step(NamedTuple):
+class TrainingStep(NamedTuple):
     """Outcome of one step of training.
 
     Attributes:
@@ -137,7 +137,7 @@ class Training:
         """Whether all steps are done."""
         return self.step >= self.steps
 
-    def run(self, steps: int, report: Callable[[Step], object]) -> None:
+    def run(self, steps: int, report: Callable[[TrainingStep], object]) -> None:
         """Train for some steps, or for those that are left.
 
         Args:
@@ -158,7 +158,7 @@ class Training:
                 if self._relabel is not None:
                     labels = self._relabel(self.step, images, labels)
                 losses = self._update(images, labels)
-                report(Step(self.step, rate, losses))
+                report(TrainingStep(self.step, rate, losses))
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to continue after the last step."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from torch_svm_seg.cam.forms import FORMS
+from torch_svm_seg.cam.forms import CAM_FORMS
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions, annotated_of
 from torch_svm_seg.cli.options.option import option
 from torch_svm_seg.data.dataset import ImageDataset
@@ -28,7 +28,7 @@ class MapOptions:
     )
     cams_form: str | None = option(
         None,
-        choices=tuple(FORMS),
+        choices=tuple(CAM_FORMS),
         help="form of other code bases' files in --cams, where neither they nor --labels tell (docs/files.md)",
     )
     background: str = option(

@@ -20,7 +20,7 @@ from torch_svm_seg.pipeline.supervision import Supervision, WithRegions
 from torch_svm_seg.refine import PAMR, DenseCRF, RegionVote
 from torch_svm_seg.refine.dense_crf import PRESETS
 
-Step = TypeVar("Step")
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RefinementOptions:
         return load_irn(self.irn_weights)
 
 
-def _built(name: str, steps: Mapping[str, Callable[[], Step]]) -> list[Step]:
+def _built(name: str, steps: Mapping[str, Callable[[], Built]]) -> list[Built]:
     chosen = [] if name == UNREFINED else name.split("+")
     if not set(chosen) <= steps.keys():
         raise InputError(f"--refine: expected none or {', '.join(steps)} joined by +, got {name!r}")

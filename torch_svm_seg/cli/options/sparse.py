@@ -20,10 +20,10 @@ from torch_svm_seg.pipeline.supervision import Supervision
 from torch_svm_seg.pixel_classifier.other_images import OtherImages, load_other_images
 from torch_svm_seg.training.checkpoints import read_checkpoint, setting
 
-FORMS = ("points", "scribbles", "boxes")
+SPARSE_LABELS = ("points", "scribbles", "boxes")
 """Values of ``--supervision`` that these options belong to; each is also the flag of its files."""
 
-LABELLED = FORMS[:2]
+LABELLED = SPARSE_LABELS[:2]
 """Those of them that label pixels."""
 
 GROUND_TRUTH = "ground-truth"
@@ -138,11 +138,11 @@ class SparseOptions:
     @property
     def given(self) -> tuple[str, ...]:
         """The forms whose files are given."""
-        return tuple(name for name in FORMS if getattr(self, name) is not None)
+        return tuple(name for name in SPARSE_LABELS if getattr(self, name) is not None)
 
     def check(self, supervision: str) -> None:
         """Raise InputError unless the files of the supervision, and no others, are given."""
-        for name in FORMS:
+        for name in SPARSE_LABELS:
             given = getattr(self, name) is not None
             if given != (name == supervision):
                 raise InputError(
