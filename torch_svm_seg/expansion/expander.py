@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.expansion.arguments import check_labelled, check_labels, check_maps
-from torch_svm_seg.expansion.calibration import likeliest_slopes
+from torch_svm_seg.expansion.calibration import LARGEST_SLOPE
 from torch_svm_seg.expansion.interpolation import feature_maps
 from torch_svm_seg.expansion.joint_fit import FittedBatch, TrainingBatch, alike, fit_together
 from torch_svm_seg.expansion.labelled_pixels import LabelledPixels, joined
@@ -16,6 +16,7 @@ from torch_svm_seg.expansion.normalization import equalize_maps, z_score
 from torch_svm_seg.expansion.pixel_scores import PixelScorer, score_pixels
 from torch_svm_seg.expansion.sampling import PixelSample, sample_pixels
 from torch_svm_seg.svm.arguments import check_count, check_seed
+from torch_svm_seg.svm.slopes import likeliest_slopes
 from torch_svm_seg.svm.svm import SVM
 from torch_svm_seg.tensors import full_precision
 
@@ -218,7 +219,7 @@ class SVMExpander(nn.Module):
         x = (pixels.x - self.mean) * self.rate
         scores = self.svm.fit(x, pixels.classes, pixels.weights).decision_function(x)
         numbers = torch.searchsorted(self.svm.classes_, pixels.classes)
-        self.slope = likeliest_slopes(scores.mT[None], numbers[None])
+        self.slope = likeliest_slopes(scores.mT[None], numbers[None], LARGEST_SLOPE)
         return self
 
     def predict(self, features: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Expansion:

@@ -4,7 +4,6 @@ Normalisation is linear, and so commutes with interpolation: pixels are read as 
 when the statistics of all images are known.
 """
 
-import math
 from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.expansion.interpolation import read_pixels
+from torch_svm_seg.expansion.normalization import equal_factors
 from torch_svm_seg.expansion.sampling import PixelSample
 from torch_svm_seg.tensors import deviation, rounding
 
@@ -109,8 +109,8 @@ class LabelledPixels(NamedTuple):
         Then channels have mean 0 and standard deviation 1 over the cells of all images, constant ones are 0, and each
         map contributes the same variance (:mod:`~torch_svm_seg.expansion.normalization`).
         """
-        shares = [math.sqrt(sum(self.channels) / (len(self.channels) * number)) for number in self.channels]
-        rates = [one.rate * share for one, share in zip(self.statistics, shares, strict=True)]
+        factors = equal_factors(self.channels)
+        rates = [one.rate * factor for one, factor in zip(self.statistics, factors, strict=True)]
         return torch.cat([one.mean for one in self.statistics]).to(self.x), torch.cat(rates).to(self.x)
 
 

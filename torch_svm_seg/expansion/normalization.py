@@ -49,8 +49,18 @@ def equalize_maps(maps: Sequence[Tensor]) -> list[Tensor]:
         >>> [round(float(features[0, :, 0, 0].square().sum()), 3) for features in (shallow, deep)]
         [2.0, 2.0]
     """
-    channels = sum(features.shape[1] for features in maps)
-    return [features * math.sqrt(channels / (len(maps) * features.shape[1])) for features in maps]
+    factors = equal_factors([features.shape[1] for features in maps])
+    return [features * factor for features, factor in zip(maps, factors, strict=True)]
+
+
+def equal_factors(channels: Sequence[int]) -> list[float]:
+    """Return the factor of each map, sqrt(C / (J C_j)), from the numbers of their channels.
+
+    Example:
+        >>> equal_factors([4, 4]), equal_factors([1, 7])[0]
+        ([1.0, 1.0], 2.0)
+    """
+    return [math.sqrt(sum(channels) / (len(channels) * number)) for number in channels]
 
 
 def fused_stages(feature: str) -> list[str]:

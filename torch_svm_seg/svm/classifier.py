@@ -17,12 +17,11 @@ from torch import Tensor
 from torch_svm_seg.svm.approximations import Approximation
 from torch_svm_seg.svm.arguments import check_positive
 from torch_svm_seg.svm.decisions import GaussianDecision, LinearDecision
+from torch_svm_seg.svm.slopes import likeliest_slopes
 from torch_svm_seg.svm.svm import SVM, Kernel
 from torch_svm_seg.tensors import hash_integers
 
-_FOLDS = 5
-# Slopes of the probabilities lie between 2^-6 and 2^6.
-_LARGEST_EXPONENT, _HALVINGS = 6.0, 30
+_FOLDS, _LARGEST_SLOPE = 5, 64.0
 
 
 class SVMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -169,7 +168,8 @@ class SVMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if bool(out.any()) and bool(((y >= 0) & ~out).any()):
                 svm = _fit(self._svm(gamma), x, torch.where(out, -1, y), weight)
                 scores[out.nonzero(), svm.classes_] = svm.decision_function(x[out])
-        return _slope(scores, y, weight)
+        scored = torch.where((scores > -torch.inf).any(1), y, -1)
+        return float(likeliest_slopes(scores.mT[None], scored[None], _LARGEST_SLOPE, weight[None]))
 
     def _describe(self) -> None:
         """Set the attributes that scikit-learn's SVMs have."""
@@ -203,20 +203,3 @@ def _fit(svm: SVM, x: Tensor, y: Tensor, weight: Tensor) -> SVM:
         unsolved = "max_iter" in str(warning.message)
         warnings.warn(str(warning.message), ConvergenceWarning if unsolved else warning.category, stacklevel=3)
     return svm
-
-
-def _slope(scores: Tensor, y: Tensor, weight: Tensor) -> float:
-    """Return the slope at which the softmax of scores (N, K) makes labels y (N,), -1 for none, the most likely.
-
-    The likelihood is concave in the slope, whose logarithm is found by bisection.
-    """
-    known = (y >= 0) & (scores > -torch.inf).any(1)
-    values = scores[known].clamp(min=-1e4).double()
-    right = values.gather(1, y[known, None])[:, 0]
-    low, high = -_LARGEST_EXPONENT, _LARGEST_EXPONENT
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        expected = ((2**middle * values).softmax(1) * values).sum(1)
-        too_flat = bool(((right - expected) * weight[known]).sum() > 0)
-        low, high = (middle, high) if too_flat else (low, middle)
-    return float(2 ** ((low + high) / 2))
