@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -27,6 +29,7 @@ from torch_svm_seg.data.embedded import embedded_sample
 from torch_svm_seg.expansion.expander import LabelledMaps, SVMExpander
 from torch_svm_seg.svm import kernels, line_search, newton, spaces, stages
 from torch_svm_seg.svm.svm import SVM
+from torch_svm_seg.tensors import column, on_host
 
 WAITS = {
     "_local_scalar_dense",  # bool(), int(), float(), item()
@@ -90,12 +93,20 @@ def _has_mask(indices: Sequence[Tensor | None]) -> bool:
     return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 
+def _fetched(*columns: Tensor) -> NDArray[np.float64]:
+    torch.equal(columns[0], columns[0])  # waits, as a copy from a GPU does
+    return on_host(*columns)
+
+
 @contextmanager
 def path_of_a_gpu() -> Iterator[None]:
     """Let the solver do for the block what it does on a GPU with 64 GB of free memory."""
     with ExitStack() as stack:
-        for module in (stages, newton, line_search, spaces, kernels):
+        for module in (stages, line_search, spaces, kernels):
             stack.enter_context(patch.object(module, "on_cpu", lambda tensor: False))
+        # Copies from and to the host, which are none on a CPU.
+        stack.enter_context(patch.object(newton, "on_host", _fetched))
+        stack.enter_context(patch.object(newton, "column", lambda values, like: column(values, like).clone()))
         stack.enter_context(patch.object(stages, "_kernel_entries", lambda image: 2**36 // stages.BYTES_PER_ENTRY))
         yield
 

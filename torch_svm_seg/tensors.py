@@ -3,9 +3,11 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +35,28 @@ def on_cpu(tensor: Tensor) -> bool:
         True
     """
     return tensor.device.type == "cpu"
+
+
+def on_host(*columns: Tensor) -> NDArray[np.float64]:
+    """Return vectors (P,) of one type as rows of an array, fetched from their device at once; the host waits for it.
+
+    Example:
+        >>> on_host(torch.ones(2), torch.zeros(2))
+        array([[1., 1.],
+               [0., 0.]], dtype=float32)
+    """
+    rows: NDArray[np.float64] = torch.stack(columns).detach().cpu().numpy()
+    return rows
+
+
+def column(values: NDArray[Any], like: Tensor) -> Tensor:
+    """Return an array (P,) as a tensor (P, 1) on the device of another.
+
+    Example:
+        >>> column(np.array([True, False]), torch.zeros(1)).tolist()
+        [[True], [False]]
+    """
+    return torch.from_numpy(values)[:, None].to(like.device, non_blocking=True)
 
 
 @contextmanager
@@ -95,6 +119,16 @@ def take_rows(values: Tensor, rows: Tensor) -> Tensor:
         [[[3.0], [1.0]]]
     """
     return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def dot(first: Tensor, second: Tensor) -> Tensor:
+    """Return the inner products (P,) of vectors (P, n), as one operation.
+
+    Example:
+        >>> dot(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([11.])
+    """
+    return torch.bmm(first[:, None], second[..., None])[:, 0, 0]
 
 
 def spread_rows(values: Tensor, rows: Tensor, number: int) -> Tensor:

@@ -8,24 +8,25 @@ Keerthi and DeCoste, JMLR 2005, and Chapelle, Neural Computation 2007). With alp
     w      <- w + step * Newton direction of the smoothed objective       (only samples with 0 < theta < 1 enter)
     shift  <- theta                                                       (once the subproblem is solved well enough)
 
-A Newton system has the size of the set of samples inside the smoothing zone, and ``theta`` is a feasible dual point at
-every step. Problems come in batches: P problems are solved at once, and one that is done stands still.
+A Newton system has the size of the set of samples inside the smoothing zone, and ``theta``, its heavier class made
+smaller where the intercept is not exact, is a feasible dual point at every step. Problems come in batches: P problems
+are solved at once, and one that is done stands still.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from torch_svm_seg.svm.line_search import Line, minimum_along, step_along
+from torch_svm_seg.svm.line_search import Line, LineSearch, line_search
 from torch_svm_seg.svm.problem import Problem, Solution
 from torch_svm_seg.svm.smoothing import Smoothed
 from torch_svm_seg.svm.spaces import Space
-from torch_svm_seg.tensors import first_true, on_cpu
+from torch_svm_seg.tensors import column, on_host
 
 SHORT_STEP = 0.1
-# A step is good where the slope along it has fallen to this part of its start.
-SLOPE_LEFT = 0.1
 # A subproblem is solved well enough when its own gap is this part of the whole gap and of the multipliers' move.
 SUBPROBLEM_TOLERANCE = 0.3
 
@@ -51,9 +52,59 @@ class _Point:
         """Return its squared norm, (P,)."""
         return space.inner(self.element, self.element, self.values)
 
-    def moved(self, step: Tensor | float, direction: "_Point") -> "_Point":
+    def moved(self, step: Tensor, direction: "_Point") -> "_Point":
         """Return the point a step (P, 1) further along a direction."""
-        return _Point(self.element + step * direction.element, self.values + step * direction.values)
+        return _Point(
+            torch.addcmul(self.element, step, direction.element), torch.addcmul(self.values, step, direction.values)
+        )
+
+
+@dataclass(frozen=True)
+class _State:
+    """A primal and a dual point of P smoothed problems, and what is known of them.
+
+    Attributes:
+        primal: w, and its values at the samples.
+        intercept: The intercept (P, 1) that is best for it.
+        dual: The combination of the samples by the dual variables.
+        residual: Their difference, the gradient of the smoothed problems in w.
+        ramp: Dual variables before they are clamped, (P, n).
+        theta: Dual variables alpha / cost, (P, n).
+        slopes: Their slopes -d alpha / d margin, (P, n).
+        objective: Primal objective, (P,).
+        gap: Duality gap, (P,).
+    """
+
+    primal: _Point
+    intercept: Tensor
+    dual: _Point
+    residual: _Point
+    ramp: Tensor
+    theta: Tensor
+    slopes: Tensor
+    objective: Tensor
+    gap: Tensor
+
+
+class _Progress:
+    """What the host knows of P problems, and decides by: NumPy's arrays, for which no device is waited."""
+
+    def __init__(self, start: Solution, tol: float, max_iter: int, patience: int | None) -> None:
+        self.tol, self.max_iter = tol, max_iter
+        self.patience = max_iter if patience is None else patience
+        self.iterations = start.iterations.cpu().numpy()
+        self.best, self.fruitless = np.full(len(self.iterations), np.inf), np.zeros_like(self.iterations)
+
+    def running(self, objective: NDArray[np.float64], gap: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which problems have to go on from here, bool (P,); none, where nothing more is to be gained."""
+        running = gap > self.tol * objective
+        self.fruitless = np.where(gap < FRUITFUL * self.best, 0, self.fruitless + 1)
+        self.best = np.fmin(self.best, gap)
+        fruitful = self.fruitless < self.patience
+        if not (running & fruitful).any() or (self.iterations >= self.max_iter).any():
+            return np.zeros_like(running)
+        self.iterations = self.iterations + running
+        return running
 
 
 def minimise(
@@ -69,61 +120,71 @@ def minimise(
         max_iter: Steps at most, those of the start included.
         patience: Steps in a row that may leave the gap as it is; as many as there are by default.
     """
-    best, fruitless = torch.full_like(start.objective, torch.inf), torch.zeros_like(start.iterations)
-    smoothed, intercept, iterations = Smoothed.around(problem, start.theta), start.intercept, start.iterations
+    progress, search = _Progress(start, tol, max_iter, patience), line_search(problem.costs)
+    smoothed, intercept = Smoothed.around(problem, start.theta), start.intercept
     primal = _Point(start.element, space.evaluate(start.element))
     dual = _Point(torch.zeros_like(primal.element), torch.zeros_like(primal.values))
     while True:
-        margins = problem.targets * (primal.values + intercept)
-        balance = minimum_along(Line(margins, problem.targets), smoothed)
-        intercept, margins = intercept + balance, problem.targets * (primal.values + intercept + balance)
-        theta, slopes = smoothed.theta(margins)
-        element = space.combine(problem.costs * theta * problem.targets)
-        dual = _Point(element, space.evaluate_near(element, dual.element, dual.values))
-        objective = problem.primal(primal.norm(space), margins)
-        # A gap below 0 is rounding's, and says how much that is.
-        gap = (objective - problem.dual(dual.norm(space), theta)).abs()
-        running = gap > tol * objective
-        fruitless = torch.where(gap < FRUITFUL * best, 0, fruitless + 1)
-        best = torch.minimum(best, gap)
-        stalled = fruitless >= (max_iter if patience is None else patience)
-        if not bool((running & ~stalled).any() & (iterations < max_iter).all()):
-            return Solution(primal.element, intercept, theta, objective, gap, iterations)
-        iterations = iterations + running
-        residual = primal.moved(-1, dual)
-        if not problem.squared:
-            settled = running & _is_solved(smoothed, theta, residual.norm(space) / 2, gap)
-            smoothed, running = smoothed.moved(settled, theta), running & ~settled
-            # A GPU rather takes a step of no length than waits for this.
-            if on_cpu(running) and not bool(running.any()):
-                continue
-        direction, turn = _newton(space, slopes * running[:, None], residual)
-        step = torch.where(running[:, None], _step(space, smoothed, margins, theta, primal, direction, turn), 0)
-        # A short step: many samples outside the zone were about to enter it, and a wider one has to know of them.
-        smoothed = smoothed.widened(running & (step[:, 0] < SHORT_STEP))
-        primal, intercept = primal.moved(step, direction), intercept + step * turn
+        now = _state(space, search, smoothed, primal, intercept, dual)
+        intercept, dual = now.intercept, now.dual
+        worth, zone = smoothed.worth_of_move(now.theta), torch.linalg.vector_norm(now.slopes, 0, dim=1)
+        facts = on_host(now.objective, now.gap, now.residual.norm(space), worth, zone)
+        running = progress.running(facts[0], facts[1])
+        if not running.any():
+            iterations = torch.from_numpy(progress.iterations).to(intercept.device)
+            return Solution(primal.element, intercept, now.theta, now.objective, now.gap, iterations)
+        # Moving multipliers on the ground of a coarser solution can circle.
+        solved = facts[2] / 2 <= SUBPROBLEM_TOLERANCE * np.minimum(facts[1], facts[3] / 2)
+        settled = running & solved & (not problem.squared)
+        if settled.any():
+            smoothed, running = smoothed.moved(column(settled, intercept), now.theta), running & ~settled
+        if running.any():
+            most = int(facts[4][running].max())
+            smoothed, primal, intercept = _step(space, search, smoothed, now, column(running, intercept), max(most, 1))
 
 
-def _is_solved(smoothed: Smoothed, theta: Tensor, subproblem_gap: Tensor, gap: Tensor) -> Tensor:
-    """Return which smoothed problems are solved well enough to move their multipliers to theta, bool (P,)."""
-    # Moving them on the ground of a coarser solution can circle.
-    return subproblem_gap <= SUBPROBLEM_TOLERANCE * torch.minimum(gap, smoothed.worth_of_move(theta))
-
-
-def _newton(space: Space, slopes: Tensor, residual: _Point) -> tuple[_Point, Tensor]:
-    """Return Newton's direction in the element and in the intercept (P, 1), from the slopes (P, n) of the samples."""
-    rows, _ = first_true(slopes > 0)
-    element, values, turn = space.newton(rows, slopes.gather(1, rows), residual.element, residual.values)
-    return _Point(element, values), turn
+def _state(
+    space: Space, search: LineSearch, smoothed: Smoothed, primal: _Point, intercept: Tensor, near: _Point
+) -> _State:
+    """Return the state of a primal point (with the best intercept), whose dual point is near ``near``."""
+    problem = smoothed.problem
+    balance = search.balance(smoothed.ramp(problem.targets * (primal.values + intercept)), smoothed)
+    intercept = intercept + balance
+    margins = problem.targets * (primal.values + intercept)
+    ramp = smoothed.ramp(margins)
+    theta = smoothed.theta(ramp)
+    balanced = theta if search.exact else problem.balanced(theta)
+    element = space.combine(problem.signed_costs * balanced)
+    dual = _Point(element, space.evaluate_near(element, near.element, near.values))
+    objective = problem.primal(primal.norm(space), margins)
+    # A gap below 0 is rounding's, and says how much that is.
+    gap = (objective - problem.dual(dual.norm(space), balanced)).abs()
+    residual = _Point(primal.element - dual.element, primal.values - dual.values)
+    return _State(primal, intercept, dual, residual, ramp, theta, smoothed.slopes(ramp, theta), objective, gap)
 
 
 def _step(
-    space: Space, smoothed: Smoothed, margins: Tensor, theta: Tensor, primal: _Point, direction: _Point, turn: Tensor
-) -> Tensor:
-    """Return how far to go along Newton's direction, (P, 1)."""
-    problem = smoothed.problem
-    change = problem.targets * (direction.values + turn)
-    slope = space.inner(primal.element, direction.element, direction.values)[:, None]
-    falling = slope - (problem.costs * theta * change).sum(1, keepdim=True)
-    line = Line(margins, change, slope, direction.norm(space)[:, None])
-    return step_along(line, smoothed, SLOPE_LEFT * falling.abs())
+    space: Space, search: LineSearch, smoothed: Smoothed, now: _State, running: Tensor, zone: int
+) -> tuple[Smoothed, _Point, Tensor]:
+    """Take a step of Newton's method.
+
+    Args:
+        space: The space of the samples.
+        search: Finds how far to go.
+        smoothed: The problems.
+        now: Where they are.
+        running: Which of them take the step, bool (P, 1).
+        zone: The largest number of samples whose slope is not 0.
+
+    Returns:
+        The problems, with a wider zone where the step was short; the element; and the intercept (P, 1).
+    """
+    slopes, rows = now.slopes.topk(zone, sorted=False)
+    element, values, turn = space.newton(rows, slopes, now.residual.element, now.residual.values)
+    direction = _Point(element, values)
+    change = smoothed.problem.targets * (values + turn)
+    slope = space.inner(now.primal.element, element, values)[:, None]
+    step = search.step(Line(now.ramp, change, slope, direction.norm(space)[:, None]), smoothed)
+    # A short step: many samples outside the zone were about to enter it, and a wider one has to know of them.
+    wider, step = smoothed.widened(running & (step < SHORT_STEP)), step * running
+    return wider, now.primal.moved(step, direction), torch.addcmul(now.intercept, step, turn)

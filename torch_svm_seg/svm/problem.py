@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from torch_svm_seg.tensors import dot
 
 
 @dataclass
@@ -27,6 +30,16 @@ class Problem:
     costs: Tensor
     squared: bool = False
 
+    @cached_property
+    def signed_costs(self) -> Tensor:
+        """The costs times the targets, (P, N)."""
+        return self.costs * self.targets
+
+    @cached_property
+    def _sides(self) -> Tensor:
+        """Which class each sample is of, 0 or 1, (P, N, 2)."""
+        return torch.stack([self.targets > 0, self.targets < 0], -1).to(self.costs.dtype)
+
     def of(self, problems: Tensor) -> "Problem":
         """Return a few of the problems, by their indices."""
         return Problem(self.targets[problems], self.costs[problems], self.squared)
@@ -35,30 +48,30 @@ class Problem:
         """Return the problems on the samples ``rows`` (P, n) alone; those not ``valid`` (P, n) are padding."""
         return Problem(self.targets.gather(1, rows), self.costs.gather(1, rows) * valid, self.squared)
 
-    def theta(self, margins: Tensor, shift: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the dual variables alpha / cost at these margins, and their slopes -d alpha / d margin."""
-        if self.squared:
-            theta = (2 * (1 - margins)).clamp(min=0)
-            return theta, self.costs * 2 * (theta > 0)
-        theta = shift + (1 - margins) / width
-        return theta.clamp(0, 1), self.costs / width * ((theta > 0) & (theta < 1))
+    def balanced(self, theta: Tensor) -> Tensor:
+        """Return dual variables (P, n) where sum_i y_i alpha_i = 0: those of the heavier class made smaller."""
+        sums = torch.bmm((self.costs * theta)[:, None], self._sides)
+        shares = sums.amin(2, keepdim=True) / sums.clamp(min=torch.finfo(sums.dtype).tiny)
+        return theta * torch.bmm(shares, self._sides.mT)[:, 0]
 
     def loss(self, margins: Tensor) -> Tensor:
         """Return the loss of each sample at these margins."""
         loss = (1 - margins).clamp(min=0)
         return loss.square() if self.squared else loss
 
-    def total_loss(self, margins: Tensor, chosen: Tensor | bool = True) -> Tensor:
+    def total_loss(self, margins: Tensor, chosen: Tensor | None = None) -> Tensor:
         """Return the sum (P,) of the costs times the losses of all samples, or of those chosen, bool (P, N)."""
-        return (self.costs * self.loss(margins) * chosen).sum(1)
+        loss = self.loss(margins)
+        return dot(self.costs, loss if chosen is None else loss * chosen)
 
     def primal(self, norm: Tensor, margins: Tensor) -> Tensor:
         """Return the primal objective (P,), from |w|^2 (P,) and the margins."""
-        return norm / 2 + self.total_loss(margins)
+        return torch.add(self.total_loss(margins), norm, alpha=0.5)
 
     def dual(self, norm: Tensor, theta: Tensor) -> Tensor:
         """Return the dual objective (P,); ``norm`` (P,) is |sum_i y_i alpha_i phi(x_i)|^2."""
-        return (self.costs * (theta - theta.square() / 4 if self.squared else theta)).sum(1) - norm / 2
+        gain = theta - theta.square() / 4 if self.squared else theta
+        return torch.sub(dot(self.costs, gain), norm, alpha=0.5)
 
 
 @dataclass

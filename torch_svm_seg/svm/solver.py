@@ -27,6 +27,8 @@ from torch_svm_seg.tensors import first_true, position_hash, spread_rows
 
 # Samples in the first working set, and the relative gap that it is solved to.
 FIRST_WORKING_SET, ROUGH_TOLERANCE = 1024, 0.1
+# Margin beyond 1 that a sample may have by a rough solution to be part of the next working set.
+ROOM = 0.5
 
 
 def solve(
@@ -62,7 +64,7 @@ def solve(
         values = samples.evaluate(rows, found.element)
         # Samples outside the working set add to the primal objective alone: their dual variables are 0.
         margins = problem.targets * (values + found.intercept)
-        needed = (margins < 1) & usable
+        needed = (margins < 1 + (0 if whole else ROOM)) & usable
         intercept = best_intercept(problem, values)
         change = problem.total_loss(problem.targets * (values + intercept)) - problem.total_loss(margins, kept)
         element, objective = samples.whole(rows, found.element), found.objective + change

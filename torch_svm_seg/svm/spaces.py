@@ -1,13 +1,17 @@
 """Hilbert spaces of mapped samples, in which binary problems are solved: inner products and Newton's directions."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torch_svm_seg.tensors import first_true, on_cpu, spread_rows, take_rows
+from torch_svm_seg.tensors import dot, first_true, on_cpu, spread_rows, take_rows
+
+# What is less is the sum of no rows.
+NOTHING = 1e-200
 
 
 def product(matrix: Tensor, vector: Tensor) -> Tensor:
@@ -17,7 +21,7 @@ def product(matrix: Tensor, vector: Tensor) -> Tensor:
         >>> product(torch.ones(1, 2, 3), torch.ones(1, 3, dtype=torch.float64))
         tensor([[3., 3.]], dtype=torch.float64)
     """
-    return (matrix @ vector.to(matrix.dtype)[..., None])[..., 0].double()
+    return torch.bmm(matrix, vector.to(matrix.dtype)[..., None])[..., 0].double()
 
 
 class Space(Protocol):
@@ -62,6 +66,10 @@ class KernelSpace:
 
     kernel: Tensor
 
+    @cached_property
+    def _problems(self) -> Tensor:
+        return torch.arange(len(self.kernel), device=self.kernel.device)[:, None]
+
     def combine(self, coefficients: Tensor) -> Tensor:
         """Return the element sum_i coefficients_i phi(x_i); coefficients (P, n)."""
         return coefficients
@@ -86,17 +94,17 @@ class KernelSpace:
 
     def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
         """Return the inner products (P,) of two elements."""
-        return (first * second_values).sum(1)
+        return dot(first, second_values)
 
     def newton(
         self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return Newton's direction; see :class:`Space`."""
-        entries = rows[:, :, None] * self.kernel.shape[-1] + rows[:, None, :]
-        gram = self.kernel.flatten(1).gather(1, entries.flatten(1)).view(entries.shape)
+        block = self.kernel[self._problems, rows]
+        gram = block.gather(2, rows[:, None].expand(-1, rows.shape[1], -1))
         multipliers, turn = _newton_by_samples(gram, slopes, residual_values.gather(1, rows))
         correction = spread_rows(multipliers, rows, residual.shape[1])
-        return correction - residual, self.evaluate(correction) - residual_values, turn
+        return correction - residual, product(block.mT, multipliers) - residual_values, turn
 
 
 @dataclass
@@ -125,7 +133,7 @@ class FeatureSpace:
 
     def inner(self, first: Tensor, second: Tensor, second_values: Tensor) -> Tensor:
         """Return the inner products (P,) of two elements."""
-        return (first * second).sum(1)
+        return dot(first, second)
 
     def newton(
         self, rows: Tensor, slopes: Tensor, residual: Tensor, residual_values: Tensor
@@ -152,10 +160,16 @@ class FeatureSpace:
 
 
 def _newton_by_samples(gram: Tensor, slopes: Tensor, residual_values: Tensor) -> tuple[Tensor, Tensor]:
-    """Newton's step by Woodbury's identity: coefficients (P, A) to take from the zone's samples; the intercept's."""
-    valid = slopes > 0
-    columns = with_ones(residual_values) * valid[..., None]
-    return without_border(solve_gram(gram, 1 / torch.where(valid, slopes, 1), valid, columns))
+    """Newton's step by Woodbury's identity: coefficients (P, A) to take from the zone's samples; the intercept's.
+
+    With R = S^(1/2), (K + S^-1)^-1 = R (R K R + I)^-1 R; padding, of slope 0, is not part of that.
+    """
+    roots = slopes.clamp(min=NOTHING).sqrt() - NOTHING**0.5  # the root of 0 has no derivative
+    single = roots.to(gram.dtype)
+    system = gram * single[:, :, None] * single[:, None, :]
+    system.diagonal(dim1=1, dim2=2).add_(1)
+    right = torch.stack([roots * residual_values, roots], -1)
+    return without_border(solve_positive(system, right) * roots[..., None])
 
 
 def with_ones(right: Tensor) -> Tensor:
@@ -163,15 +177,16 @@ def with_ones(right: Tensor) -> Tensor:
     return torch.stack([right, torch.ones_like(right)], -1)
 
 
-def without_border(solutions: Tensor, total: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+def without_border(solutions: Tensor, total: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return, from solutions (P, A, 2) of M s = (right, 1), that of [M, 1; 1', 0] (solution, border) = (right, total).
 
     Returns:
         The solution (P, A), and the border's unknown (P, 1), 0 in a problem without rows.
     """
+    right_sum, one_sum = solutions.sum(1).split(1, dim=1)
+    border = (right_sum if total is None else right_sum - total) / one_sum.clamp(min=NOTHING)
     by_right, by_one = solutions.unbind(-1)
-    border = quotient(by_right.sum(1, keepdim=True) - total, by_one.sum(1, keepdim=True))
-    return by_right - border * by_one, border
+    return torch.addcmul(by_right, border, by_one, value=-1), border
 
 
 def solve_gram(gram: Tensor, diagonal: Tensor, valid: Tensor, right: Tensor) -> Tensor:
@@ -199,8 +214,10 @@ def solve_positive(system: Tensor, right: Tensor) -> Tensor:
     the system is not finite.
     """
     factor, info = torch.linalg.cholesky_ex(system)
-    ridge = torch.finfo(system.dtype).eps * system.diagonal(dim1=1, dim2=2).sum(1)[:, None]
-    while bool((info > 0).any()):
+    ridge = None
+    while bool(info.any()):
+        if ridge is None:
+            ridge = torch.finfo(system.dtype).eps * system.diagonal(dim1=1, dim2=2).sum(1)[:, None]
         if not bool(ridge.isfinite().all()):
             raise torch.linalg.LinAlgError("system: too large for its precision")  # type: ignore[attr-defined]
         system.diagonal(dim1=1, dim2=2).add_(ridge)

@@ -18,6 +18,8 @@ from torch_svm_seg.tensors import on_cpu
 SINGLE_PRECISION_STEPS, PATIENCE = 200, 25
 # Relative gap above which a solution is no better start than 0.
 USELESS_GAP = 0.5
+# Part of the tolerance that solutions of explicit features have to reach; decision functions may round them once more.
+FEATURES_TOLERANCE = 0.9
 # Entries of the kernel matrices that problems solved at once may have on a CPU; and the bytes of a GPU's free memory
 # that one takes: four, some seven times as much for the solution, and as much again is left free.
 CACHED_KERNEL_ENTRIES, BYTES_PER_ENTRY = 2**18, 64
@@ -108,6 +110,7 @@ def _solve_by_newton(
         return solve(chosen, problem, tol, max_iter)
     found = solve(chosen, problem, tol, min(max_iter, SINGLE_PRECISION_STEPS), patience=PATIENCE)
     if not isinstance(chosen, KernelSamples):
+        tol = FEATURES_TOLERANCE * tol
         found = as_stored(chosen.double(), problem, found, chosen.dtype, tol)
     hard = (found.unfinished(tol) | is_imprecise(chosen, problem, found, tol)).nonzero()[:, 0]
     if len(hard):
