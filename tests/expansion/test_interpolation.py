@@ -179,7 +179,7 @@ def test_scoring_in_blocks_equals_the_whole(
 
     monkeypatch.setattr(blocks, "_score", watched)
     torch.testing.assert_close(blocks(positions), whole)
-    row = 3 * (channels if channels == 6 else decision.width)
+    row = 3 * (channels if channels == 6 else decision.num_projections)
     assert len(widths) > 1 and max(widths) * row <= max(entries, row)
 
 

@@ -36,9 +36,9 @@ def by_hand(svm: SVM, x: Tensor, y: Tensor) -> float:
         weights = decision.weights[0, :, 0].double().numpy()
         values, norm = points @ weights, weights @ weights
     elif isinstance(decision, GaussianDecision):
-        centres, width = decision.centres[0].double().numpy(), float(decision.gamma)
+        centres, gamma = decision.centres[0].double().numpy(), float(decision.gamma)
         coefficients = decision.coefficients[0, :, 0].double().numpy()
-        kernel = lambda a: np.exp(-width * np.square(a[:, None] - centres).sum(2))  # noqa: E731
+        kernel = lambda a: np.exp(-gamma * np.square(a[:, None] - centres).sum(2))  # noqa: E731
         values, norm = kernel(points) @ coefficients, coefficients @ kernel(centres) @ coefficients
     else:
         assert isinstance(decision, FourierDecision)

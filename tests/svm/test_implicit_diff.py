@@ -41,8 +41,8 @@ def test_gradients_are_those_of_finite_differences(gradient: Any, loss: Any, opt
     x, y, weights, queries = problem()
 
     def scores(x: Tensor, weights: Tensor, queries: Tensor, C: Tensor, gamma: Tensor) -> Tensor:
-        width = {"gamma": gamma} if "gamma" in options else {}
-        svm = SVM(**{**options, **width}, loss=loss, C=C, tol=1e-9, gradient=gradient)
+        kernel = {"gamma": gamma} if "gamma" in options else {}
+        svm = SVM(**{**options, **kernel}, loss=loss, C=C, tol=1e-9, gradient=gradient)
         return finite(svm.fit(x, y, weights).decision_function(queries))
 
     arguments = [x, weights, queries, *torch.tensor([1.3, 0.4]).double()]

@@ -101,7 +101,7 @@ def test_deciding_is_projecting_and_evaluating(kind: str, dtype: torch.dtype, de
     x = normal(6, 3, 20, 4).to(device, dtype)
     centred = decision.centre(x)
     projections = decision.project(centred)
-    assert projections.shape == (3, 20, decision.width)
+    assert projections.shape == (3, 20, decision.num_projections)
     scores = decision(x)
     assert scores.shape == (3, 20, 2)
     rtol = 1e-4 if dtype == torch.float32 else 1e-9

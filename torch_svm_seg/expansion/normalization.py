@@ -5,7 +5,7 @@ the widest drowns the rest. Here each map weighs alike: it is scaled by sqrt(C /
 and C those of all J maps. Then every map contributes 1/J of the variance, which stays 1 a channel on average, and a
 single map stays as it is. For the kernels this means
 
-- linear: the kernel of the joined maps is the mean of theirs, each divided by its width, times C;
+- linear: the kernel of the joined maps is the mean of theirs, each divided by its number of channels, times C;
 - Gaussian: it is the product of theirs, each with its gamma divided by J, if gamma is ``"scale"``.
 
 Both are kernels of joined channels, so one SVM of the usual kind learns from all maps; and both read a map only

@@ -85,7 +85,7 @@ class PixelProducts:
         return PixelProducts(self.features.double(), self.origin.double(), self.indices, self.weights.double())
 
     def samples(self, image: Tensor, gamma: Tensor | None) -> "PixelSamples":
-        """Return the samples of problems of the images ``image`` (P,), under a kernel of widths gamma (P, 1, 1)."""
+        """Return the samples of problems of the images ``image`` (P,), under a kernel of gamma (P, 1, 1)."""
         return PixelSamples(self, image, gamma)
 
     @property
@@ -117,7 +117,7 @@ class PixelSamples:
     Attributes:
         products: Inner products of B images' pixels.
         images: The image of each of P problems, (P,).
-        gamma: Width of the Gaussian kernel, (P, 1, 1); None for the linear one, about the cells' mean.
+        gamma: Coefficient of the Gaussian kernel, (P, 1, 1); None for the linear one, about the cells' mean.
 
     Example:
         >>> products = PixelProducts.of_pixels(torch.rand(1, 6, 5, 7), torch.tensor([[0, 3, 99]]), (10, 14))

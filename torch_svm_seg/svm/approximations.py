@@ -37,7 +37,7 @@ class Nystroem:
         check_seed(self.seed)
 
     def feature_map(self, x: Tensor, valid: Tensor, gamma: Tensor) -> FeatureMap:
-        """Return the map of samples x (B, N, D), ``valid`` (B, N) where not padding, with widths gamma (B, 1, 1)."""
+        """Return the map of samples x (B, N, D), ``valid`` (B, N) where not padding, for gamma (B, 1, 1)."""
         return NystroemMap(x, valid, gamma, self.components, self.seed)
 
 
@@ -65,7 +65,7 @@ class Fourier:
         check_seed(self.seed)
 
     def feature_map(self, x: Tensor, valid: Tensor, gamma: Tensor) -> FeatureMap:
-        """Return the map of samples x (B, N, D) with widths gamma (B, 1, 1)."""
+        """Return the map of samples x (B, N, D) for gamma (B, 1, 1)."""
         return FourierMap(x, gamma, self.components, self.seed)
 
 
@@ -80,7 +80,7 @@ def approximate(approximation: Approximation, x: Tensor, valid: Tensor, gamma: T
             as exact, and none elsewhere.
         x: Samples (B, N, D).
         valid: Which of them are not padding, bool (B, N).
-        gamma: Kernel width of each image, > 0, (B, 1, 1).
+        gamma: Coefficient of each image's kernel, > 0, (B, 1, 1).
 
     Example:
         >>> import torch

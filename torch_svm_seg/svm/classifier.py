@@ -35,7 +35,7 @@ class SVMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         C: Weight of the loss, > 0.
         kernel: ``"rbf"`` or ``"linear"``.
-        gamma: Width of the RBF kernel, > 0, or ``"scale"``.
+        gamma: Coefficient of the RBF kernel, > 0, or ``"scale"``.
         approximation: Approximation of the RBF kernel; see ``SVM``.
         class_weight: Factor > 0 of C for each label, 1 for those not named; ``"balanced"``, n / (K * n_k); or None.
         probability: Calibrate probabilities in ``fit``, by five further fits.
@@ -92,7 +92,7 @@ class SVMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         # Classes without weight are not learned.
         self.classes_ = known[np.unique(index[used])]
         index = np.where(used, np.searchsorted(self.classes_, labels).clip(max=len(self.classes_) - 1), -1)
-        gamma = _width(samples, factors) if self.gamma == "scale" else self.gamma
+        gamma = _scale_gamma(samples, factors) if self.gamma == "scale" else self.gamma
         factors = factors * self._class_factors(index, factors)[index]
         x, ids, weight = (torch.tensor(part, device=self.device) for part in (samples, index, factors))
         self.svm_ = _fit(self._svm(gamma), x, ids, weight)
@@ -187,7 +187,7 @@ class SVMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.dual_coef_ = decision.coefficients[0][carrying].mT[rows].cpu().numpy()
 
 
-def _width(samples: NDArray[Any], weight: NDArray[Any]) -> float:
+def _scale_gamma(samples: NDArray[Any], weight: NDArray[Any]) -> float:
     """Return 1 / (D * variance of all entries), weighted; 1 where the samples are constant."""
     share = weight / weight.sum()
     variance = float(share @ np.square(samples - share @ samples.mean(1)).mean(1))

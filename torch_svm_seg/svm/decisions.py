@@ -65,7 +65,7 @@ class DecisionFunction(nn.Module):
         raise NotImplementedError
 
     @property
-    def width(self) -> int:
+    def num_projections(self) -> int:
         """Number of projections P."""
         raise NotImplementedError
 
@@ -111,7 +111,7 @@ class LinearDecision(DecisionFunction):
         return self.weights.shape[1]
 
     @property
-    def width(self) -> int:
+    def num_projections(self) -> int:
         """Number of classes K."""
         return self.weights.shape[2]
 
@@ -171,7 +171,7 @@ class GaussianDecision(DecisionFunction):
         return self.centres.shape[2]
 
     @property
-    def width(self) -> int:
+    def num_projections(self) -> int:
         """Number of centres P."""
         return self.centres.shape[1]
 
@@ -221,7 +221,7 @@ class FourierDecision(DecisionFunction):
         return self.frequencies.shape[1]
 
     @property
-    def width(self) -> int:
+    def num_projections(self) -> int:
         """Number of frequencies P."""
         return self.frequencies.shape[2]
 

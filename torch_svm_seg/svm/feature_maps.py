@@ -47,7 +47,7 @@ class NystroemMap:
     Args:
         x: Samples (B, N, D).
         valid: Which of them are not padding, bool (B, N).
-        gamma: Kernel width of each image, > 0, (B, 1, 1).
+        gamma: Coefficient of each image's kernel, > 0, (B, 1, 1).
         components: Number of landmarks; all samples are landmarks where there are no more, and the map is exact.
         seed: Seed of the scattered choice.
 
@@ -97,7 +97,7 @@ class FourierMap:
 
     Args:
         x: Samples (B, N, D), for their shape and type.
-        gamma: Kernel width of each image, > 0, (B, 1, 1).
+        gamma: Coefficient of each image's kernel, > 0, (B, 1, 1).
         components: Number of features.
         seed: Seed of the random frequencies and phases, which are the same for all images but for gamma.
 

@@ -35,7 +35,7 @@ def gaussian_kernel(x: Tensor, z: Tensor, gamma: Tensor) -> Tensor:
     Args:
         x: Samples (B, N, D).
         z: Samples (B, M, D).
-        gamma: Kernel width of each image, > 0, (B, 1, 1).
+        gamma: Coefficient of each image's kernel, > 0, (B, 1, 1).
 
     Returns:
         Kernel values in (0, 1], (B, N, M).
@@ -54,7 +54,7 @@ def kernel_blocks(x: Tensor, gamma: Tensor) -> Callable[[Tensor], Callable[[Tens
 
     Args:
         x: Samples (1, N, D).
-        gamma: Kernel width, > 0, (1, 1, 1).
+        gamma: Coefficient of the kernel, > 0, (1, 1, 1).
 
     Returns:
         A function of columns (n,) that returns a function of rows (m,) that returns their block (m, n).
@@ -80,7 +80,7 @@ def multiply_by_kernel(x: Tensor, z: Tensor, gamma: Tensor, coefficients: Tensor
     Args:
         x: Samples (B, N, D).
         z: Samples (B, M, D).
-        gamma: Kernel width of each image, > 0, (B, 1, 1).
+        gamma: Coefficient of each image's kernel, > 0, (B, 1, 1).
         coefficients: One row per sample in z, (B, M, K).
 
     Returns:

@@ -82,7 +82,7 @@ class ProductModel:
     Attributes:
         products: Inner products about their origin.
         x: The samples themselves, for the decision function.
-        gamma: Kernel widths (B, 1, 1); None for the linear kernel.
+        gamma: Coefficients of the RBF kernel, (B, 1, 1); None for the linear kernel.
     """
 
     products: InnerProducts

@@ -95,7 +95,7 @@ class InnerProducts(Protocol):
 
         Args:
             image: The image of each problem, (P,).
-            gamma: Width of the Gaussian kernel, (P, 1, 1); None for the linear kernel about the origin.
+            gamma: Coefficient of the Gaussian kernel, (P, 1, 1); None for the linear kernel about the origin.
         """
 
 

@@ -53,8 +53,8 @@ class SVM(nn.Module):
     Args:
         kernel: ``"rbf"``, exp(-gamma |x - z|^2), or ``"linear"``.
         C: Weight of the loss, > 0, a number or a tensor of one.
-        gamma: Width of the RBF kernel, > 0, likewise, or ``"scale"``: 1 / (D * variance of all entries of the image's
-            samples), the variance weighted by the sample weights.
+        gamma: Coefficient of the RBF kernel, > 0, likewise, or ``"scale"``: 1 / (D * variance of all entries of the
+            image's samples), the variance weighted by the sample weights.
         loss: ``"hinge"`` or ``"squared_hinge"``.
         approximation: Approximation of the RBF kernel, and of it alone, by explicit features, :class:`Nystroem` or
             :class:`Fourier`; None fits the exact kernel; ``"auto"`` is exact, but uses the kernel's low rank where
@@ -244,14 +244,14 @@ class SVM(nn.Module):
         return solution
 
     def _gamma(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return the kernel width of each image, (B, 1, 1)."""
+        """Return the coefficient of each image's kernel, (B, 1, 1)."""
         if not isinstance(self.gamma, str):
             return _scalar(self.gamma, x).expand(x.shape[0], 1, 1)
         share = weight / weight.sum(1, keepdim=True)
         mean = (share * x.mean(2)).sum(1)[:, None, None]
         distances = torch.linalg.vector_norm(x - mean, dim=2)
         variance = (share * distances.square()).sum(1)[:, None, None] / x.shape[-1]
-        # Constant samples: any width does.
+        # Constant samples: any coefficient does.
         return 1 / torch.where(variance > 0, x.shape[-1] * variance, 1)
 
     def _report(self, solution: Solution, problems: OneVsRest, single: bool) -> None:

@@ -69,7 +69,7 @@ class SVMOptions:
         "them is wrong)",
     )
     gamma: float | Literal["scale"] = option(
-        "scale", parse=_gamma, help="width of the RBF kernel, or scale for 1 / (channels * variance)"
+        "scale", parse=_gamma, help="coefficient of the RBF kernel, or scale for 1 / (channels * variance)"
     )
     approximation: Literal["auto", "exact", "nystroem", "fourier"] = option(
         "auto", help="of the RBF kernel: auto is exact, but uses the kernel's low rank on RGB"
