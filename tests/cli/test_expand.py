@@ -280,7 +280,7 @@ def test_full_disk_is_one_error_and_loses_nothing(
         (["--C", "-1"], "--C"),
         (["--C", "inf"], "--C: expected a finite number > 0, got inf"),
         (["--share", "0.2", "--labels", "lost.json"], "--share and --labels: only with --supervision seed"),
-        (["--gamma", "0"], "--gamma: expected a finite number > 0, got 0.0"),
+        (["--gamma", "0"], "--gamma: expected a finite number > 0 or 'scale', got 0.0"),
         (["--samples-per-class", "0"], "--samples-per-class"),
         (["--backbone", "vgg0"], "vgg0"),
         (["--weights", "missing.pth"], "missing.pth"),

@@ -148,5 +148,7 @@ def test_settings_that_depend_on_others_are_filled_in() -> None:
     study = read_options(Settings, parser.parse_args([])).checked()
     assert study.features.features == ("img", "F1", "F2", "F3", "F4", "F5")
     assert (study.samples.samples_per_class, study.features.backbone) == (2500, "efficientnet_lite0")
+    assert (study.svm.kernel, study.svm.C) == ("rbf", 1.0)
     seeds = read_options(Settings, parser.parse_args(["--supervision", "seed", "--seeds", "x"])).checked()
-    assert (seeds.features.features, seeds.samples.samples_per_class) == (("F4",), 500)
+    assert (seeds.features.features, seeds.samples.samples_per_class) == (("F4",), 200)
+    assert (seeds.svm.kernel, seeds.svm.C) == ("linear", 3e-4)

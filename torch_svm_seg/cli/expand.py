@@ -55,7 +55,7 @@ from torch_svm_seg.training.checkpoints import read_checkpoint, setting
 FEW_LABELS_FEATURES = ("F3+F4+F5",)
 STUDY_FEATURES = ("img", "F1", "F2", "F3", "F4", "F5")
 SEED_FEATURES = ("F4",)
-STUDY_SAMPLES, SAMPLES = 2500, {"seed": 500, "boxes": 200}
+STUDY_SAMPLES, SAMPLES = 2500, {"seed": 200, "boxes": 200}
 EXIT_CODES = (
     "exit code: 0 if every image has its masks; 1 if some were skipped, which the summary lists; 2 if the arguments or"
     " the data cannot be used, or writing failed; 130 if interrupted: the same command continues where it stopped"
@@ -127,7 +127,7 @@ class Settings:
             self,
             features=replace(self.features, features=features, backbone=self._backbone),
             samples=replace(self.samples, samples_per_class=number),
-            svm=self.svm.suited_to(self.from_few_labels, self.samples.supervision == "boxes"),
+            svm=self.svm.suited_to(self.samples.supervision),
         )
 
     @property

@@ -11,8 +11,8 @@ from torch_svm_seg.expansion.expander import SVMExpander
 from torch_svm_seg.svm.approximations import Approximation, Fourier, Nystroem
 from torch_svm_seg.svm.svm import SVM
 
-BOXES_C = 1e-4
-"""The weight of the loss with boxes: samples are 200 a class, of features of variance 1."""
+WRONG_LABELS_C = {"seed": 3e-4, "boxes": 1e-4}
+"""The weight of the loss where many labels are wrong: of 200 samples a class, whose features have variance 1."""
 
 _MOST_COMPONENTS = 100_000
 
@@ -33,7 +33,7 @@ class SampleOptions:
         None,
         metavar="N",
         help="pixels drawn from each class of an image; smaller classes give all theirs (default: 2500, as the paper; "
-        "500 with seeds, 200 with boxes; time grows faster than proportionally)",
+        "200 with seeds and boxes; time grows faster than proportionally)",
     )
     seed: int = seed_option("of the sampled pixels")
 
@@ -60,13 +60,13 @@ class SVMOptions:
 
     kernel: Literal["rbf", "linear"] | None = option(
         None,
-        help="rbf is better on shallow features, linear faster and as good on deep ones, and better where labels are "
-        "few (default: rbf; linear with points, scribbles or boxes)",
+        help="rbf is better on shallow features, linear as good on deep ones, and better where labels are few or wrong "
+        "(default: rbf with the ground truth, else linear)",
     )
     C: float | None = option(
         None,
-        help="weight of the loss; larger trusts samples more (default: 1; with boxes 1e-4, as a third of the labels in "
-        "them is wrong)",
+        help="weight of the loss; larger trusts samples more (default: 1; 3e-4 with seeds and 1e-4 with boxes, many "
+        "of whose labels are wrong)",
     )
     gamma: float | Literal["scale"] = option(
         "scale", parse=_gamma, help="coefficient of the RBF kernel, or scale for 1 / (channels * variance)"
@@ -76,10 +76,10 @@ class SVMOptions:
     )
     components: int = option(1024, parse=_components, help="explicit features of --approximation nystroem and fourier")
 
-    def suited_to(self, few_labels: bool, filled_boxes: bool) -> "SVMOptions":
-        """Return the options with the kernel and the C that suit such labels, where none is given."""
-        cost = BOXES_C if filled_boxes else 1.0
-        kernel = self.kernel or ("linear" if few_labels else "rbf")
+    def suited_to(self, supervision: str) -> "SVMOptions":
+        """Return the options with the kernel and the C that suit labels of such a kind, where none is given."""
+        cost = WRONG_LABELS_C.get(supervision, 1.0)
+        kernel = self.kernel or ("rbf" if supervision == "ground-truth" else "linear")
         return replace(self, kernel=kernel, C=cost if self.C is None else self.C)
 
     def expander(self, samples: SampleOptions) -> SVMExpander:
