@@ -54,7 +54,7 @@ def test_products_are_those_of_dense_features_about_the_cells_mean(
     tolerance = 1e-4 if dtype == torch.float32 else 1e-10
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(products.norms.double(), pixels.square().sum(2), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(products.squared_norms.double(), pixels.square().sum(2), rtol=tolerance, atol=tolerance)
 
 
 def test_joined_products_are_multiplied_once(device: str) -> None:
@@ -65,9 +65,9 @@ def test_joined_products_are_multiplied_once(device: str) -> None:
         return [PixelProducts.of_pixels(maps[i : i + 1], positions[i : i + 1], SIZE) for i in range(3)]
 
     with FlopCounterMode(display=False) as alone:
-        expected = [part.norms for part in parts()]
+        expected = [part.squared_norms for part in parts()]
     with FlopCounterMode(display=False) as together:
-        found = PixelProducts.joined(parts()).norms
+        found = PixelProducts.joined(parts()).squared_norms
     torch.testing.assert_close(found, torch.cat(expected))
     assert together.get_total_flops() == alone.get_total_flops() > 0
 

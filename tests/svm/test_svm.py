@@ -561,11 +561,11 @@ class KnownProducts:
     gram: Tensor
 
     @property
-    def norms(self) -> Tensor:
+    def squared_norms(self) -> Tensor:
         return self.gram.diagonal(dim1=1, dim2=2)
 
     def samples(self, image: Tensor, gamma: Tensor | None) -> Samples:
-        gram, norms = self.gram[image], self.norms[image]
+        gram, norms = self.gram[image], self.squared_norms[image]
         if gamma is None:
             return GramSamples(gram)
         return GramSamples((-gamma * (norms[:, :, None] + norms[:, None, :] - 2 * gram)).exp())

@@ -33,7 +33,7 @@ class PixelProducts:
     Example:
         >>> features, positions = torch.rand(1, 6, 5, 7), torch.tensor([[0, 3, 99]])
         >>> products = PixelProducts.of_pixels(features, positions, (10, 14))
-        >>> tuple(products.cells.shape), tuple(products.norms.shape)
+        >>> tuple(products.cells.shape), tuple(products.squared_norms.shape)
         ((1, 35, 35), (1, 3))
     """
 
@@ -73,12 +73,12 @@ class PixelProducts:
         return self.features @ self.features.mT
 
     @cached_property
-    def norms(self) -> Tensor:
+    def squared_norms(self) -> Tensor:
         """Squared norms of the pixels, (B, N)."""
         image = torch.arange(len(self.cells), device=self.cells.device)[:, None, None, None]
         around = self.cells[image, self.indices[..., :, None], self.indices[..., None, :]]  # (B, N, 4, 4)
-        norms: Tensor = self.weights[..., None, :] @ around @ self.weights[..., :, None]
-        return norms[..., 0, 0]
+        squared_norms: Tensor = self.weights[..., None, :] @ around @ self.weights[..., :, None]
+        return squared_norms[..., 0, 0]
 
     def double(self) -> "PixelProducts":
         """Return the products in double precision."""
@@ -145,8 +145,8 @@ class PixelSamples:
 
     def diagonal(self) -> Tensor:
         """Return the diagonal of the kernel matrix, (P, N)."""
-        norms = self.products.norms[self.images]
-        return norms if self.gamma is None else torch.ones_like(norms)
+        squared_norms = self.products.squared_norms[self.images]
+        return squared_norms if self.gamma is None else torch.ones_like(squared_norms)
 
     def space(self, rows: Tensor) -> KernelSpace:
         """Return the space of the samples ``rows`` (P, n)."""
@@ -195,7 +195,7 @@ class PixelSamples:
         return (values - LOG2_E * self.gamma * self._squared_norms(rows)[..., None]).exp2_()
 
     def _squared_norms(self, rows: Tensor) -> Tensor:
-        return self.products.norms[self.images[:, None], rows]
+        return self.products.squared_norms[self.images[:, None], rows]
 
 
 def pixel_products(
@@ -213,7 +213,7 @@ def pixel_products(
 
     Example:
         >>> positions = torch.randint(0, 64 * 64, (1, 200))
-        >>> pixel_products([torch.rand(1, 256, 4, 4)], positions, (64, 64))().norms.shape
+        >>> pixel_products([torch.rand(1, 256, 4, 4)], positions, (64, 64))().squared_norms.shape
         torch.Size([1, 200])
         >>> pixel_products([torch.rand(1, 16, 4, 4)], positions, (64, 64)) is None
         True

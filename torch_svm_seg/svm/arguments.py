@@ -146,11 +146,11 @@ def checked_products(products: InnerProducts, x: Tensor) -> InnerProducts:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> checked_products(SimpleNamespace(norms=torch.ones(1, 4)), torch.rand(1, 5, 2))
+        >>> checked_products(SimpleNamespace(squared_norms=torch.ones(1, 4)), torch.rand(1, 5, 2))
         Traceback (most recent call last):
         ValueError: products: expected torch.float32 of (1, 5) samples as x, got torch.float32 of (1, 4)
     """
-    found, expected = products.norms, x[..., 0]
+    found, expected = products.squared_norms, x[..., 0]
     if found.shape != expected.shape or found.dtype != x.dtype:
         raise ValueError(
             f"products: expected {x.dtype} of {tuple(expected.shape)} samples as x, got {found.dtype} of "

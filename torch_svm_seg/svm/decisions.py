@@ -40,7 +40,7 @@ class DecisionFunction(nn.Module):
         """
         tensors: dict[type[DecisionFunction], set[str]] = {
             LinearDecision: {"weights", "intercept"},
-            GaussianDecision: {"centres", "coefficients", "gamma", "intercept", "mean", "norms"},
+            GaussianDecision: {"centres", "coefficients", "gamma", "intercept", "mean", "squared_norms"},
             FourierDecision: {"frequencies", "phases", "coefficients", "intercept"},
         }
         kind = next((kind for kind, names in tensors.items() if names == set(state)), None)
@@ -138,14 +138,19 @@ class GaussianDecision(DecisionFunction):
     coefficients: Tensor
     gamma: Tensor  # (B, 1, 1)
     mean: Tensor  # of the centres, (B, 1, D)
-    norms: Tensor  # of the centres about it, squared, (B, 1, P)
+    squared_norms: Tensor  # of the centres about it, (B, 1, P)
     samples: Tensor | None = None  # that are the centres, by their indices (B, P); not part of the state
 
     def __init__(self, centres: Tensor, coefficients: Tensor, gamma: Tensor, intercept: Tensor) -> None:
         mean = centres.detach().mean(1, keepdim=True)
-        norms = (centres - mean).square().sum(-1)[:, None]
+        squared_norms = (centres - mean).square().sum(-1)[:, None]
         super().__init__(
-            centres=centres, coefficients=coefficients, gamma=gamma, intercept=intercept, mean=mean, norms=norms
+            centres=centres,
+            coefficients=coefficients,
+            gamma=gamma,
+            intercept=intercept,
+            mean=mean,
+            squared_norms=squared_norms,
         )
 
     @classmethod
@@ -186,7 +191,7 @@ class GaussianDecision(DecisionFunction):
     def evaluate(self, projections: Tensor, squared_norms: Tensor) -> Tensor:
         """Return scores (B, M, K); the exponents come from inner products and squared norms."""
         rate = LOG2_E * self.gamma
-        exponents = torch.addcmul(-rate * self.norms, projections, 2 * rate) - rate * squared_norms[..., None]
+        exponents = torch.addcmul(-rate * self.squared_norms, projections, 2 * rate) - rate * squared_norms[..., None]
         return exponents.exp2_() @ self.coefficients.mT.contiguous().mT + self.intercept
 
     def forward(self, x: Tensor) -> Tensor:

@@ -102,13 +102,13 @@ def multiply_by_kernel(x: Tensor, z: Tensor, gamma: Tensor, coefficients: Tensor
 def _left_factor(x: Tensor, centre: Tensor, gamma: Tensor) -> Tensor:
     """Return the exponent's left factor, (B, N, D + 2)."""
     x = x - centre
-    norm = x.square().sum(-1, keepdim=True)
-    return torch.cat([x, -LOG2_E * gamma * norm, torch.ones_like(norm)], -1)
+    squared_norm = x.square().sum(-1, keepdim=True)
+    return torch.cat([x, -LOG2_E * gamma * squared_norm, torch.ones_like(squared_norm)], -1)
 
 
 def _right_factor(z: Tensor, centre: Tensor, gamma: Tensor) -> Tensor:
     """Return the exponent's right factor, (B, D + 2, M)."""
     z = z - centre
-    norm = z.square().sum(-1, keepdim=True)
+    squared_norm = z.square().sum(-1, keepdim=True)
     rate = LOG2_E * gamma
-    return torch.cat([2 * rate * z, torch.ones_like(norm), -rate * norm], -1).mT.contiguous()
+    return torch.cat([2 * rate * z, torch.ones_like(squared_norm), -rate * squared_norm], -1).mT.contiguous()

@@ -48,7 +48,7 @@ class _Point:
     element: Tensor
     values: Tensor
 
-    def norm(self, space: Space) -> Tensor:
+    def squared_norm(self, space: Space) -> Tensor:
         """Return its squared norm, (P,)."""
         return space.inner(self.element, self.element, self.values)
 
@@ -128,7 +128,7 @@ def minimise(
         now = _state(space, search, smoothed, primal, intercept, dual)
         intercept, dual = now.intercept, now.dual
         worth, zone = smoothed.worth_of_move(now.theta), torch.linalg.vector_norm(now.slopes, 0, dim=1)
-        facts = on_host(now.objective, now.gap, now.residual.norm(space), worth, zone)
+        facts = on_host(now.objective, now.gap, now.residual.squared_norm(space), worth, zone)
         running = progress.running(facts[0], facts[1])
         if not running.any():
             iterations = torch.from_numpy(progress.iterations).to(intercept.device)
@@ -156,9 +156,9 @@ def _state(
     balanced = theta if search.exact else problem.balanced(theta)
     element = space.combine(problem.signed_costs * balanced)
     dual = _Point(element, space.evaluate_near(element, near.element, near.values))
-    objective = problem.primal(primal.norm(space), margins)
+    objective = problem.primal(primal.squared_norm(space), margins)
     # A gap below 0 is rounding's, and says how much that is.
-    gap = (objective - problem.dual(dual.norm(space), balanced)).abs()
+    gap = (objective - problem.dual(dual.squared_norm(space), balanced)).abs()
     residual = _Point(primal.element - dual.element, primal.values - dual.values)
     return _State(primal, intercept, dual, residual, ramp, theta, smoothed.slopes(ramp, theta), objective, gap)
 
@@ -184,7 +184,7 @@ def _step(
     direction = _Point(element, values)
     change = smoothed.problem.targets * (values + turn)
     slope = space.inner(now.primal.element, element, values)[:, None]
-    step = search.step(Line(now.ramp, change, slope, direction.norm(space)[:, None]), smoothed)
+    step = search.step(Line(now.ramp, change, slope, direction.squared_norm(space)[:, None]), smoothed)
     # A short step: many samples outside the zone were about to enter it, and a wider one has to know of them.
     wider, step = smoothed.widened(running & (step < SHORT_STEP)), step * running
     return wider, now.primal.moved(step, direction), torch.addcmul(now.intercept, step, turn)

@@ -64,14 +64,14 @@ class Problem:
         loss = self.loss(margins)
         return dot(self.costs, loss if chosen is None else loss * chosen)
 
-    def primal(self, norm: Tensor, margins: Tensor) -> Tensor:
+    def primal(self, squared_norm: Tensor, margins: Tensor) -> Tensor:
         """Return the primal objective (P,), from |w|^2 (P,) and the margins."""
-        return torch.add(self.total_loss(margins), norm, alpha=0.5)
+        return torch.add(self.total_loss(margins), squared_norm, alpha=0.5)
 
-    def dual(self, norm: Tensor, theta: Tensor) -> Tensor:
-        """Return the dual objective (P,); ``norm`` (P,) is |sum_i y_i alpha_i phi(x_i)|^2."""
+    def dual(self, squared_norm: Tensor, theta: Tensor) -> Tensor:
+        """Return the dual objective (P,); ``squared_norm`` (P,) is |sum_i y_i alpha_i phi(x_i)|^2."""
         gain = theta - theta.square() / 4 if self.squared else theta
-        return torch.sub(dot(self.costs, gain), norm, alpha=0.5)
+        return torch.sub(dot(self.costs, gain), squared_norm, alpha=0.5)
 
 
 @dataclass

@@ -87,7 +87,7 @@ class InnerProducts(Protocol):
         """Point of each image that the products are about, (B, D)."""
 
     @property
-    def norms(self) -> Tensor:
+    def squared_norms(self) -> Tensor:
         """Squared norms of the samples about the origin, (B, N)."""
 
     def samples(self, image: Tensor, gamma: Tensor | None) -> Samples:

@@ -130,15 +130,17 @@ class _Dual:
         """Return the dual point, the primal point that it makes, as it is stored, and their gap."""
         problem, signed, stored = self.problem, self.all.signed, self._stored(self.all.signed)
         values = self.targets - self.all.slopes - self.ridge * signed
-        norm, rest = stored @ values, np.abs(signed - stored)
+        squared_norm, rest = stored @ values, np.abs(signed - stored)
         # |w|^2 of v itself is at most that of what is stored and of the rest.
-        dual_norm = norm + 2 * rest @ np.abs(values) + (rest @ np.sqrt(self.kernel.diagonal)) ** 2
-        norms, dual_norms = (torch.tensor([value], dtype=torch.float64) for value in (norm, dual_norm))
+        dual_squared_norm = squared_norm + 2 * rest @ np.abs(values) + (rest @ np.sqrt(self.kernel.diagonal)) ** 2
+        squared_norms, dual_squared_norms = (
+            torch.tensor([value], dtype=torch.float64) for value in (squared_norm, dual_squared_norm)
+        )
         primal_values, element = torch.from_numpy(values)[None], torch.from_numpy(stored)[None]
         intercept = torch.from_numpy(best_intercept(problem, primal_values).numpy().astype(self.precision)).double()
         theta = quotient(problem.targets * torch.from_numpy(signed), problem.costs)
-        objective = problem.primal(norms, problem.targets * (primal_values + intercept))
-        gap = (objective - problem.dual(dual_norms, theta)).abs()  # below 0 it is rounding's, and says how much
+        objective = problem.primal(squared_norms, problem.targets * (primal_values + intercept))
+        gap = (objective - problem.dual(dual_squared_norms, theta)).abs()  # below 0 it is rounding's, and says how much
         return Solution(element, intercept, theta, objective, gap, torch.tensor([iterations]))
 
     def improve(self, size: int, most: int, enough: float, late: bool) -> int:
