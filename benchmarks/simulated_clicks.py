@@ -6,20 +6,18 @@ The first ones are in the middle of each class of the image. An error is a regio
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
 from scipy import ndimage
 from torch import Tensor
 
+from torch_svm_seg.data.class_numbers import numbered
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.points import Point, draw_points
 
 
-def numbered(labels: Tensor) -> tuple[Tensor, Tensor]:
+def among_present(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return labels by the number of their class among those present, and the ids of these."""
     ids = labels[labels != VOID].unique().long()
-    numbers = torch.full((VOID + 1,), VOID)
-    numbers[ids] = torch.arange(len(ids))
-    return numbers[labels.long()], ids
+    return numbered(labels, ids), ids
 
 
 def simulated(
@@ -29,7 +27,7 @@ def simulated(
     points = [first_click(truth, id) for id in truth.unique().tolist() if id != VOID]
     for number in numbers:
         while True:
-            known, ids = numbered(draw_points(points, (truth.shape[0], truth.shape[1]), 2).labels)
+            known, ids = among_present(draw_points(points, (truth.shape[0], truth.shape[1]), 2).labels)
             mask = ids[scores(known[None], ids)[0].argmax(0)]
             if len(points) >= number or not bool((wrong := (mask != truth) & (truth != VOID)).any()):
                 break

@@ -21,7 +21,7 @@ from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
-from benchmarks.simulated_clicks import numbered, simulated
+from benchmarks.simulated_clicks import among_present, simulated
 from torch_svm_seg.backbones.builder import load_backbone
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
@@ -158,7 +158,7 @@ def measure_labels(benchmark: Benchmark) -> None:
     steps = {"crf": DenseCRF.preset("psa"), "pamr": PAMR()}
     for index, labels in readable(dataset, read, range(args.start, len(dataset), args.every)):
         maps, image = benchmark.maps(index), dataset.image(index)[None]
-        known, ids = numbered(labels)
+        known, ids = among_present(labels)
         for name, expander in {"SVM": None, "other images": others.expander(ids)}.items():
             labelling: Labelling = benchmark.labeller(image, maps, known[None], expander=expander)
             benchmark.score(name, index, ids[labelling.masks[0]])

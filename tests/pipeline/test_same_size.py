@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from torch_svm_seg.data.class_numbers import ids_of
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.pipeline.readings import Reading
-from torch_svm_seg.pipeline.same_size import as_ids, by_size
+from torch_svm_seg.pipeline.same_size import by_size
 from torch_svm_seg.pipeline.supervision import Supervised
 
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def test_labels_are_numbers_whose_ids_are_the_labels() -> None:
     assert ids.tolist() == [0, 3, 5, 7]
     assert [part.known.tolist() for part in parts] == [[[[1, VOID], [3, 1]]], [[[0], [2]]]]
     for part, labels in zip(parts, (one, other), strict=True):
-        assert torch.equal(as_ids(part.known, ids)[0], labels)
+        assert torch.equal(ids_of(part.known, ids)[0], labels)
 
 
 def test_classes_that_no_pixel_shows_are_counted_by_image() -> None:

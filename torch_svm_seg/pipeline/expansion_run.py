@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_svm_seg.backbones.backbone import Backbone
+from torch_svm_seg.data.class_numbers import ids_of
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.io import save_mask
@@ -36,7 +37,7 @@ from torch_svm_seg.pipeline.image_log import ImageEntry, Report
 from torch_svm_seg.pipeline.jobs import Job
 from torch_svm_seg.pipeline.readings import Reading, batches, read_ahead
 from torch_svm_seg.pipeline.run_folder import Progress, skip_reason, spoils_one_image
-from torch_svm_seg.pipeline.same_size import SameSize, as_ids, by_size
+from torch_svm_seg.pipeline.same_size import SameSize, by_size
 from torch_svm_seg.pipeline.supervision import Supervised, Supervision
 from torch_svm_seg.pixel_classifier.other_images import OtherImages
 from torch_svm_seg.refine import RegionVote, refine
@@ -220,7 +221,7 @@ class ExpansionRun:
         start = time.perf_counter()
         own = [step if isinstance(step, nn.Module) else step(part.regions) for step in steps]
         found = label(refine(own, part.images, labelling.probabilities), seeds) if steps else labelling
-        masks = as_ids(self._sure(found), ids)
+        masks = ids_of(self._sure(found), ids).cpu()
         seconds += (time.perf_counter() - start) / len(part.entries)
         restored = found.restored or (0,) * len(part.entries)
         for entry, mask, number in zip(part.entries, masks, restored, strict=True):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torch_svm_seg.cam.io import cam_files
-from torch_svm_seg.data.constants import VOID
+from torch_svm_seg.data.class_numbers import numbered
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
 from torch_svm_seg.expansion.labelling import as_probabilities
@@ -55,10 +55,9 @@ class LabelProbabilities:
         """Return the probability of each label of a mask (H, W), float32; 0 where it is too low, or there is none."""
         maps = self.maps.maps(self.dataset, self.dataset.ids[index], (mask.shape[0], mask.shape[1]))
         probabilities = as_probabilities(activation_of(maps, self.maps.background)[None])[0]
-        channels = torch.full((VOID + 1,), len(probabilities))  # of a class without a map: one more, of zeros
-        channels[[0, *maps.classes]] = torch.arange(len(probabilities))
-        padded = torch.cat([probabilities, torch.zeros_like(probabilities[:1])])
-        found = padded.gather(0, channels[mask][None])[0]
+        channels = numbered(mask, [0, *maps.classes]).clamp_max(len(probabilities))
+        padded = torch.cat([probabilities, torch.zeros_like(probabilities[:1])])  # those of a class without a map
+        found = padded.gather(0, channels[None])[0]
         return found.where(found >= self.ignore_below, 0)
 
     def sources(self, index: int) -> tuple[Path, ...]:

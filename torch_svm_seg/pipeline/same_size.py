@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torch_svm_seg.data.class_numbers import numbered
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.mask_forms import used_values
 from torch_svm_seg.expansion.labelling import seeds_of
@@ -67,21 +68,9 @@ def by_size(readings: Sequence[Reading], device: torch.device) -> tuple[list[Sam
     )
 
 
-def as_ids(masks: Tensor, ids: Tensor) -> Tensor:
-    """Return masks of class numbers as masks of the ids of these, (K,), on the CPU; 255 stays 255.
-
-    Example:
-        >>> as_ids(torch.tensor([[1, 255]]), torch.tensor([0, 8])).tolist()
-        [[8, 255]]
-    """
-    table = torch.arange(VOID + 1, device=ids.device)
-    table[: len(ids)] = ids
-    return table[masks].cpu()
-
-
 def _same_size(group: list[Reading], classes: list[int], device: torch.device) -> SameSize:
     images = torch.stack([one.supervised.image for one in group]).to(device)
-    known = torch.stack([_numbered(one.supervised, classes) for one in group])
+    known = torch.stack([_known(one.supervised, classes) for one in group])
     entries = [
         ImageEntry(one.supervised.id, one.sources, unseeded=unseeded, notes=one.supervised.notes)
         for one, unseeded in zip(group, _unseeded(known), strict=True)
@@ -96,12 +85,10 @@ def _classes(batch: Sequence[Supervised]) -> list[int]:
     return sorted({0}.union(*(one.classes or () for one in batch)))
 
 
-def _numbered(one: Supervised, classes: list[int]) -> Tensor:
+def _known(one: Supervised, classes: list[int]) -> Tensor:
     """Return labels (H, W) or activation (K, H, W) by the number of a class; -inf for one that an image lacks."""
     if one.classes is None:
-        numbers = torch.full((VOID + 1,), VOID)
-        numbers[classes] = torch.arange(len(classes))
-        return numbers[one.known]
+        return numbered(one.known, classes)
     activation = one.known.new_full((len(classes), *one.known.shape[1:]), -torch.inf)
     activation[[classes.index(id) for id in one.classes]] = one.known
     return activation

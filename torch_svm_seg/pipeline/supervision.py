@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from torch_svm_seg.data.class_numbers import ids_of, numbered
 from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.data.dataset import ImageDataset
 from torch_svm_seg.data.errors import InputError
@@ -49,9 +50,7 @@ class Supervised(NamedTuple):
             >>> Supervised("a", image, activation, (0, 8, 15)).class_ids(torch.tensor([[2, 255]]))
             tensor([[ 15, 255]])
         """
-        ids = torch.arange(VOID + 1, device=channels.device)
-        ids[: len(self.classes or ())] = torch.tensor(self.classes or (), device=ids.device, dtype=ids.dtype)
-        return ids[channels]
+        return channels if self.classes is None else ids_of(channels, self.classes)
 
 
 class Supervision(Protocol):
@@ -134,7 +133,7 @@ class MaskSeeds:
         present = [value for value in used_values(mask) if value != VOID]
         if not present:
             raise InputError(f"{path}: no pixel is labelled")
-        activation = _trusted(mask, present, self.confidence)
+        activation = label_probabilities(numbered(mask, present)[None], len(present), self.confidence)[0]
         if present[0] != 0:
             absent = torch.full_like(activation[:1], -torch.inf)
             activation, present = torch.cat([absent, activation]), [0, *present]
@@ -217,10 +216,3 @@ class WithRegions:
     def sources(self, dataset: ImageDataset, index: int) -> tuple[Source, ...]:
         """Return all that the supervision depends on, and the file of the regions."""
         return (*self.supervision.sources(dataset, index), self.files.path(dataset.ids[index]))
-
-
-def _trusted(mask: Tensor, present: Sequence[int], confidence: float) -> Tensor:
-    """Return the probabilities of the classes in a mask (H, W), that it is right to a degree, (n, H, W)."""
-    channels = torch.arange(VOID + 1)
-    channels[torch.tensor(present)] = torch.arange(len(present))
-    return label_probabilities(channels[mask][None], len(present), confidence)[0]
