@@ -20,6 +20,7 @@ from torch_svm_seg.cam.activation import class_activation_maps
 from torch_svm_seg.cam.checkpoints import load_classifier
 from torch_svm_seg.cli.options.data import DataOptions, LabelOptions
 from torch_svm_seg.cli.options.option import add_options, read_options
+from torch_svm_seg.data.class_numbers import ids_of
 from torch_svm_seg.evaluation.metrics import SegmentationScore
 from torch_svm_seg.expansion.labelling import Labelling, SeedLabeller, label
 from torch_svm_seg.expansion.ppmg import PPMG
@@ -42,13 +43,10 @@ class Variant:
     kernel: str = "rbf"
     C: float = 1.0
 
-    def labeller(self, num_classes: int) -> SelfTraining:
+    def labeller(self) -> SelfTraining:
         """The labeller of the masks."""
-        expander = SVMExpander(
-            SVM(kernel=self.kernel, C=self.C),  # type: ignore[arg-type]
-            samples_per_class=self.samples,
-            num_classes=num_classes,
-        )
+        svm = SVM(kernel=self.kernel, C=self.C)  # type: ignore[arg-type]
+        expander = SVMExpander(svm, samples_per_class=self.samples)
         return SelfTraining(expander, DenseCRF() if self.agreement else None, self.share, self.rounds)
 
 
@@ -90,20 +88,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     indices = range(0, len(data), args.every)
     for index in tqdm(indices, unit="image"):
         image, truth = data.dataset.image(index), data.dataset.mask(index)
-        images = image[None]
+        images, ids = image[None], [0, *data.classes(index)]
         with torch.inference_mode():
-            maps = class_activation_maps(network, image, data.classes(index), args.scales)
+            maps = class_activation_maps(network, image, ids[1:], args.scales)
             stages = network.backbone.stages(images, sorted({variant.feature for variant in variants.values()}))
             for name, variant in variants.items():
-                activation = activation_of(maps, background_rule(variant.background), len(names))[None]
+                activation = activation_of(maps, background_rule(variant.background))[None]
                 if name == "default" or variant.background != default.background:
                     labelled = partial(SeedLabeller(), images, activation)
-                    board.add(f"seed {variant.background}", labelled, images, activation, truth)
+                    board.add(f"seed {variant.background}", labelled, images, activation, ids, truth)
                 if name == "default":
-                    board.add("PPMG", partial(PPMG(), images, activation), images, activation, truth)
-                labeller = variant.labeller(len(names))
+                    board.add("PPMG", partial(PPMG(), images, activation), images, activation, ids, truth)
+                labeller = variant.labeller()
                 labelled = partial(labeller, images, stages[variant.feature], activation)
-                board.add(name, labelled, images, activation, truth)
+                board.add(name, labelled, images, activation, ids, truth)
     print(f"{len(indices)} images, {args.checkpoint}, scales {args.scales}, default {default}\n")
     print(board.table(len(indices)))
 
@@ -117,16 +115,22 @@ class Board:
         self._seconds: dict[str, float] = {}
 
     def add(
-        self, name: str, labelled: Callable[[], Labelling], images: Tensor, activation: Tensor, truth: Tensor
+        self,
+        name: str,
+        labelled: Callable[[], Labelling],
+        images: Tensor,
+        activation: Tensor,
+        ids: Sequence[int],
+        truth: Tensor,
     ) -> None:
-        """Label an image in one way."""
+        """Label an image in one way, by the number of a class among ``ids``."""
         start = time.perf_counter()
         labelling = labelled()
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
         refined = label(refine([self._crf], images, labelling.probabilities), activation.argmax(1))
         empty = (SegmentationScore(self._num_classes), SegmentationScore(self._num_classes))
         for score, masks in zip(self._scores.setdefault(name, empty), (labelling.masks, refined.masks), strict=True):
-            score.update(masks[0], truth)
+            score.update(ids_of(masks[0], ids), truth)
 
     def table(self, number: int) -> str:
         """A Markdown table."""

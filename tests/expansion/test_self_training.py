@@ -400,7 +400,7 @@ def test_activation_that_is_no_number_is_refused(value: float) -> None:
         SelfTraining(SVMExpander(samples_per_class=20))(blank(activation), features, activation)
     maps = ActivationMaps((1, 3), activation[1, [1, 3]], (48, 64))
     with pytest.raises(ValueError, match=r"^maps: expected finite"):
-        activation_of(maps, usual_background, 4)
+        activation_of(maps, usual_background)
 
 
 class Failing(GroundTruth):
@@ -487,7 +487,20 @@ def test_masks_are_seeds_and_baselines_are_refined(
         mask = dataset.mask(place)
         save_mask(tmp_path / "masks" / f"{id}.png", torch.where(mask == VOID, 0, mask).roll((4, 4), (0, 1)))
     flags = ["--root", str(tiny_voc), "--supervision", "seed", "--seeds", str(tmp_path / "masks"), "--features", "img"]
-    flags += ["--kernel", "rbf", "--C", "1", "--baselines", "seed", "--refine", "none", "crf", "crf+pamr", "--out", str(tmp_path / "out")]
+    flags += [
+        "--kernel",
+        "rbf",
+        "--C",
+        "1",
+        "--baselines",
+        "seed",
+        "--refine",
+        "none",
+        "crf",
+        "crf+pamr",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert expand.main(flags) == 0
     folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert folders == ["img", "img+crf", "img+crf+pamr", "seed", "seed+crf", "seed+crf+pamr"]

@@ -12,37 +12,30 @@ Background = Callable[[ActivationMaps], Tensor]
 """Returns the activation of the background, (h, w), of the maps of an image."""
 
 
-def activation_of(maps: ActivationMaps, background: Background, number: int | None = None) -> Tensor:
+def activation_of(maps: ActivationMaps, background: Background) -> Tensor:
     """Return maps as activation at the image's size.
 
     Args:
         maps: Of the classes present.
         background: Gives the background's activation.
-        number: K, of classes; by default only those of the maps, whatever the data set has, take memory.
 
     Returns:
-        Activation of the background and the maps' classes, (n, H, W); or of all classes by id, (K, H, W), -inf for
-        absent ones.
+        Activation of the background and the maps' classes, (n, H, W).
 
     Raises:
         ValueError: The rule does not suit the maps, or these are not finite.
 
     Example:
         >>> maps = ActivationMaps((8,), torch.full((1, 15, 20), 0.5), size=(60, 80))
-        >>> activation_of(maps, usual_background).shape, activation_of(maps, usual_background, 21).shape
-        (torch.Size([2, 60, 80]), torch.Size([21, 60, 80]))
+        >>> activation_of(maps, usual_background).shape
+        torch.Size([2, 60, 80])
     """
     if not bool(maps.maps.isfinite().all()):
         raise ValueError("maps: expected finite activation, got nan or inf")
     # At the image's size, the background is that of the coarse maps, interpolated as they are.
     resized = ActivationMaps(maps.classes, maps.maps, maps.size, background(maps)).resized()
     assert resized.background is not None
-    present = torch.cat([resized.background[None], resized.maps])
-    if number is None:
-        return present
-    activation = present.new_full((number, *maps.size), -torch.inf)
-    activation[[0, *maps.classes]] = present
-    return activation
+    return torch.cat([resized.background[None], resized.maps])
 
 
 @dataclass(frozen=True)
