@@ -98,7 +98,7 @@ def test_problems_of_a_batch_do_not_touch_each_other(search: LineSearch) -> None
     smoothed, margins = example(False, 3)
     together = search.balance(smoothed.ramp(margins), smoothed)
     for one in torch.arange(3).split(1):
-        part = Smoothed(smoothed.problem.of(one), smoothed.shift[one], smoothed.width[one])
+        part = Smoothed(smoothed.problem.select(one), smoothed.shift[one], smoothed.width[one])
         alone = search.balance(part.ramp(margins[one]), part)
         torch.testing.assert_close(alone, together[one], rtol=1e-9, atol=1e-9)
 

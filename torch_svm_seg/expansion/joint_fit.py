@@ -93,7 +93,7 @@ def fit_together(svm: SVM, batches: Sequence[TrainingBatch]) -> list[FittedBatch
 def _part(svm: SVM, batch: TrainingBatch, images: slice) -> FittedBatch:
     """Return the SVMs of a batch, of the classes that any of its own images has."""
     own = torch.isin(svm.classes_, batch.sample.classes).nonzero()[:, 0]
-    return FittedBatch(svm.decision.part(images, own), svm.classes_[own])
+    return FittedBatch(svm.decision.select(images, own), svm.classes_[own])
 
 
 def _weights(batch: TrainingBatch) -> Tensor:

@@ -66,7 +66,7 @@ def as_stored(samples: Samples, problem: Problem, found: Solution, dtype: torch.
             break
         other = _rounded(samples, problem, found, (found.element * (1 + stretch)).to(dtype))
         better = (other.gap < best.gap).nonzero()[:, 0]
-        best.replace(better, other.of(better))
+        best.replace(better, other.select(better))
     return best
 
 

@@ -55,7 +55,7 @@ class DecisionFunction(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination.update({f"{prefix}{name}": destination[f"{prefix}{name}"].contiguous() for name in self._buffers})
 
-    def part(self, images: slice, classes: Tensor) -> "DecisionFunction":
+    def select(self, images: slice, classes: Tensor) -> "DecisionFunction":
         """Return the decision function of some of the images, for some of the classes, by their places (k,)."""
         raise NotImplementedError
 
@@ -101,7 +101,7 @@ class LinearDecision(DecisionFunction):
     def __init__(self, weights: Tensor, intercept: Tensor) -> None:
         super().__init__(weights=weights, intercept=intercept)
 
-    def part(self, images: slice, classes: Tensor) -> "LinearDecision":
+    def select(self, images: slice, classes: Tensor) -> "LinearDecision":
         """Return that of some images and classes."""
         return LinearDecision(self.weights[images][..., classes], self.intercept[images][..., classes])
 
@@ -161,7 +161,7 @@ class GaussianDecision(DecisionFunction):
         decision.samples = carrying
         return decision
 
-    def part(self, images: slice, classes: Tensor) -> "GaussianDecision":
+    def select(self, images: slice, classes: Tensor) -> "GaussianDecision":
         """Return that of some images and classes, with the centres that carry weight there."""
         coefficients = self.coefficients[images][..., classes]
         intercept = self.intercept[images][..., classes]
@@ -215,7 +215,7 @@ class FourierDecision(DecisionFunction):
     def __init__(self, frequencies: Tensor, phases: Tensor, coefficients: Tensor, intercept: Tensor) -> None:
         super().__init__(frequencies=frequencies, phases=phases, coefficients=coefficients, intercept=intercept)
 
-    def part(self, images: slice, classes: Tensor) -> "FourierDecision":
+    def select(self, images: slice, classes: Tensor) -> "FourierDecision":
         """Return that of some images and classes."""
         fitted = self.coefficients[images][..., classes], self.intercept[images][..., classes]
         return FourierDecision(self.frequencies[images], self.phases[images], *fitted)

@@ -40,7 +40,7 @@ class Problem:
         """Which class each sample is of, 0 or 1, (P, N, 2)."""
         return torch.stack([self.targets > 0, self.targets < 0], -1).to(self.costs.dtype)
 
-    def of(self, problems: Tensor) -> "Problem":
+    def select(self, problems: Tensor) -> "Problem":
         """Return a few of the problems, by their indices."""
         return Problem(self.targets[problems], self.costs[problems], self.squared)
 
@@ -110,7 +110,7 @@ class Solution:
         """Return the solutions of several batches as one."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
-    def of(self, problems: Tensor) -> "Solution":
+    def select(self, problems: Tensor) -> "Solution":
         """Return those of a few problems, by their indices."""
         return Solution(*(getattr(self, field.name)[problems] for field in fields(self)))
 

@@ -54,11 +54,13 @@ def solve_in_stages(
     if number and by_pairs and on_cpu(image) and at_once == 1 and isinstance(samples(image[:1]), KernelSamples):
         found = _solve_by_pairs(samples, image, problem, tol, max_iter)
         for part in found.unfinished(tol).nonzero():
-            chosen, start = samples(image[part]), found.of(part)
-            found.replace(part, _solve_in_double(chosen, problem.of(part), tol, max_iter, start))
+            chosen, start = samples(image[part]), found.select(part)
+            found.replace(part, _solve_in_double(chosen, problem.select(part), tol, max_iter, start))
         return found
     parts = torch.arange(number, device=image.device).split(at_once)
-    return Solution.joined([_solve_by_newton(samples, image[part], problem.of(part), tol, max_iter) for part in parts])
+    return Solution.joined(
+        [_solve_by_newton(samples, image[part], problem.select(part), tol, max_iter) for part in parts]
+    )
 
 
 def _kernel_entries(image: Tensor) -> int:
@@ -77,14 +79,14 @@ def _solve_by_pairs(
     for one in image.unique():
         chosen = samples(one[None])
         assert isinstance(chosen, KernelSamples)
-        solutions += _image_by_pairs(chosen, problem.of((image == one).nonzero()[:, 0]), tol, max_iter)
+        solutions += _image_by_pairs(chosen, problem.select((image == one).nonzero()[:, 0]), tol, max_iter)
     return Solution.joined(solutions)
 
 
 def _image_by_pairs(samples: KernelSamples, problem: Problem, tol: float, max_iter: int) -> list[Solution]:
     """Return the solutions of one image's problems; where single precision does not suffice, they go on in double."""
     kernel = KernelRows(samples)
-    problems = [problem.of(one) for one in torch.arange(len(problem.targets))[:, None]]
+    problems = [problem.select(one) for one in torch.arange(len(problem.targets))[:, None]]
     solutions = [solve_by_pairs(kernel, one, tol, max_iter) for one in problems]
     if samples.dtype == torch.float64:
         return solutions
@@ -114,8 +116,8 @@ def _solve_by_newton(
         found = as_stored(chosen.double(), problem, found, chosen.dtype, tol)
     hard = (found.unfinished(tol) | is_imprecise(chosen, problem, found, tol)).nonzero()[:, 0]
     if len(hard):
-        start = found.of(hard)
-        found.replace(hard, _solve_in_double(samples(image[hard]), problem.of(hard), tol, max_iter, start))
+        start = found.select(hard)
+        found.replace(hard, _solve_in_double(samples(image[hard]), problem.select(hard), tol, max_iter, start))
     return found
 
 
