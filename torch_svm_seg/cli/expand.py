@@ -71,7 +71,7 @@ class ExpansionRunOptions(WriteOptions):
         1,
         metavar="B",
         at_least=1,
-        help="images at once, whose SVMs are fitted together; a GPU gains by 8 (masks are the same within --tol)",
+        help="images at once, whose SVMs are fitted together; a GPU gains by 8; masks differ by the SVM's tolerance",
         affects_results=False,  # no more than the device does
     )
 

@@ -15,7 +15,8 @@ _PIXELS_PER_CLASS = 500
 def calibrated(scores: Tensor, sample: PixelSample) -> Tensor:
     """Return the softmax of the scores times a slope, in each image the one that makes a sample's classes most likely.
 
-    The mask stays what it is. Slopes are between 0.1 and 10 (``torch_svm_seg.svm.slopes``).
+    That is Platt's calibration (1999) with one parameter per image and no offset, so that the mask stays what it is.
+    Slopes are found between 0.1 and 10 (``torch_svm_seg.svm.slopes``).
 
     Args:
         scores: Decision values of classes by id, (B, K, H, W); -inf for a class that an image does not have.
@@ -42,6 +43,9 @@ def held_out(labels: Tensor, sample: PixelSample, seed: int) -> PixelSample:
         labels: Class ids (B, H, W) that the sample was drawn from; 255 is no label.
         sample: Pixels that trained an SVM.
         seed: Seed of the choice.
+
+    Returns:
+        Pixels and their labels, (B, n) each; no fewer than one for an image with a label.
 
     Example:
         >>> labels = torch.tensor([[[0, 0, 0, 1]]])

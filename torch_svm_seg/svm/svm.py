@@ -58,7 +58,7 @@ class SVM(nn.Module):
         loss: ``"hinge"`` or ``"squared_hinge"``.
         approximation: Approximation of the RBF kernel, and of it alone, by explicit features, :class:`Nystroem` or
             :class:`Fourier`; None fits the exact kernel; ``"auto"`` is exact, but uses the kernel's low rank where
-            there are at most 4 channels, as in RGB.
+            there are at most 4 channels, as in RGB, and that misses at most 0.1 % of the kernel of every image.
         tol: Relative duality gap to reach. How it is reached depends on the device, and on the other images and the
             padding of a batch: scores are the same within it.
         max_iter: Steps of the solver at most; it warns, with the gap that remains, when they did not suffice.
