@@ -18,4 +18,4 @@ def test_ids_come_back_and_other_classes_have_no_number(dtype: torch.dtype, devi
 
 def test_without_any_class_there_is_no_number() -> None:
     assert numbered(torch.tensor([3, 255]), []).tolist() == [VOID, VOID]
-    assert ids_of(torch.tensor([255]), []).tolist() == [VOID]
+    assert ids_of(torch.tensor([3, 255]), []).tolist() == [3, VOID], "masks of ids, as of images without any label"

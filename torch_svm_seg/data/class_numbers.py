@@ -31,12 +31,14 @@ def numbered(labels: Tensor, ids: Sequence[int] | Tensor) -> Tensor:
 
 
 def ids_of(numbers: Tensor, ids: Sequence[int] | Tensor) -> Tensor:
-    """Return the ids of classes that are given by :func:`numbered`; 255 stays.
+    """Return the ids of classes that are given by :func:`numbered`; 255 stays, as what is no number of a class does.
+
+    So masks of ids stay what they are where nothing was numbered, as in images without any label.
 
     Example:
         >>> ids_of(torch.tensor([1, 0, 255]), [0, 15])
         tensor([ 15,   0, 255])
     """
-    table = torch.full((VOID + 1,), VOID, device=numbers.device)
+    table = torch.arange(VOID + 1, device=numbers.device)
     table[: len(ids)] = torch.as_tensor(ids, dtype=torch.long, device=numbers.device)
     return table[numbers.long()]
