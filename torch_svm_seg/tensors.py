@@ -49,6 +49,16 @@ def on_host(*columns: Tensor) -> NDArray[np.float64]:
     return rows
 
 
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on a device; to a GPU it is copied from pinned memory, and the host goes on meanwhile.
+
+    Example:
+        >>> sent(torch.ones(2), torch.device("cpu")).is_pinned()
+        False
+    """
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
 def column(values: NDArray[Any], like: Tensor) -> Tensor:
     """Return an array (P,) as a tensor (P, 1) on the device of another.
 
@@ -56,7 +66,7 @@ def column(values: NDArray[Any], like: Tensor) -> Tensor:
         >>> column(np.array([True, False]), torch.zeros(1)).tolist()
         [[True], [False]]
     """
-    return torch.from_numpy(values)[:, None].to(like.device, non_blocking=True)
+    return sent(torch.from_numpy(values)[:, None], like.device)
 
 
 @contextmanager

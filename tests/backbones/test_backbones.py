@@ -140,6 +140,22 @@ def test_img_is_the_picture_and_runs_no_network(resnet18, monkeypatch):
     assert resnet18.stages(images, []) == {}
 
 
+@pytest.mark.parametrize("network", ["lite0", "resnet18"])
+def test_stages_in_bfloat16_are_close_and_come_in_single_precision(network: str, request) -> None:
+    backbone = copy.deepcopy(request.getfixturevalue(network))
+    images = random_images(64, 80, 2)
+    with torch.no_grad():
+        exact = backbone.stages(images, ["img", *DEEP])
+        backbone.amp = True
+        half = backbone.stages(images, ["img", *DEEP])
+    assert torch.equal(half["img"], exact["img"])
+    for name in DEEP:
+        assert half[name].dtype == torch.float32
+        error = (half[name] - exact[name]).norm() / exact[name].norm()
+        # A number of bfloat16 is off by up to 2^-9; layers add to it.
+        assert 0 < error < 0.06
+
+
 def test_stages_come_in_the_order_asked_for():
     features = tiny_backbone().stages(random_images(8, 8), ["F2", "img", "F1"])
     assert list(features) == ["F2", "img", "F1"]

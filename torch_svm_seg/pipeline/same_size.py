@@ -13,6 +13,7 @@ from torch_svm_seg.expansion.labelling import seeds_of
 from torch_svm_seg.pipeline.image_log import ImageEntry
 from torch_svm_seg.pipeline.readings import Reading
 from torch_svm_seg.pipeline.supervision import Supervised
+from torch_svm_seg.tensors import sent
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,13 @@ def by_size(readings: Sequence[Reading], device: torch.device) -> tuple[list[Sam
 
 
 def _same_size(group: list[Reading], classes: list[int], device: torch.device) -> SameSize:
-    images = torch.stack([one.supervised.image for one in group]).to(device)
+    images = sent(torch.stack([one.supervised.image for one in group]), device)
     known = torch.stack([_known(one.supervised, classes) for one in group])
     entries = [
         ImageEntry(one.supervised.id, one.sources, unseeded=unseeded, notes=one.supervised.notes)
         for one, unseeded in zip(group, _unseeded(known), strict=True)
     ]
-    return SameSize(group, images, known.to(device), _certainty(group, device), entries)
+    return SameSize(group, images, sent(known, device), _certainty(group, device), entries)
 
 
 def _classes(batch: Sequence[Supervised]) -> list[int]:
@@ -99,7 +100,7 @@ def _certainty(group: Sequence[Reading], device: torch.device) -> Tensor | None:
     if all(one.certainty is None for one in read):
         return None
     given = [torch.ones(one.known.shape) if one.certainty is None else one.certainty for one in read]
-    return torch.stack(given).to(device)
+    return sent(torch.stack(given), device)
 
 
 def _unseeded(known: Tensor) -> list[int]:

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 from torch.utils.data import DataLoader
 
 from torch_svm_seg.data.errors import InputError
-from torch_svm_seg.tensors import hash_integers
+from torch_svm_seg.tensors import hash_integers, sent
 from torch_svm_seg.training.distributed import mean_over_processes
 from torch_svm_seg.training.trainable import Crops, Trainable
 
@@ -154,7 +154,7 @@ class Training:
             for batch in self._batches(min(steps, self.steps - self.step)):
                 torch.manual_seed(int(hash_integers(self._settings.seed, self.step, self._rank)))
                 rate = float(self._schedule.get_last_lr()[0])
-                images, *labels = (part.to(device, non_blocking=True) for part in batch)
+                images, *labels = (sent(part, device) for part in batch)
                 if self._relabel is not None:
                     labels = self._relabel(self.step, images, labels)
                 losses = self._update(images, labels)

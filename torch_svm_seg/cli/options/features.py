@@ -30,6 +30,9 @@ class FeatureOptions(TwoBackboneOptions):
     patch_stride: int | None = option(
         None, metavar="N", help="pixels from patch to patch of a plain transformer as --backbone (default: no overlap)"
     )
+    amp: bool = option(
+        False, help="compute the stages in bfloat16 where PyTorch deems it safe; the SVMs stay in single precision"
+    )
 
     def load(self) -> Backbone:
         """Load the first network, in evaluation mode on the CPU."""
@@ -43,6 +46,9 @@ class FeatureOptions(TwoBackboneOptions):
         """
         joined = self.join(first)
         self.check(joined)
+        for module in joined.modules():
+            if isinstance(module, Backbone):
+                module.amp = self.amp
         return joined
 
     def check(self, backbone: Backbone) -> None:
