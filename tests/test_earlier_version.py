@@ -77,7 +77,8 @@ def test_runs_are_continued_and_nothing_is_done_twice(
         code = expand.main([*masks, "--features", "img", "F3", "--out", "study"])
     else:
         seeds = ["--supervision", "seed", "--cams", "cams", "--features", "F4"]
-        code = expand.main([*masks, "crf", *seeds, "--out", "masks"])
+        svm = ["--kernel", "rbf", "--C", "1", "--samples-per-class", "500"]  # the defaults at that time
+        code = expand.main([*masks, "crf", *seeds, *svm, "--out", "masks"])
     printed = capsys.readouterr()
     assert "0 images expanded, 3 were there" in printed.out, printed.err
     assert code == 0
