@@ -29,7 +29,7 @@ def check_labels(labels: Tensor, weights: Tensor | None, images: int, num_classe
 
     Args:
         labels: Class ids, 255 where there is none.
-        weights: Confidence of each label.
+        weights: Weight of each label.
         images: Number of images, B.
         num_classes: Number of classes; None for any.
 

@@ -123,7 +123,7 @@ class SVMExpander(nn.Module):
         Args:
             features: (B, C, h, w), floating point, on any grid; or several such maps, to be fused.
             labels: Class ids (B, H, W), integer; 255 is void and trains nothing.
-            weights: Confidence >= 0 of each label, (B, H, W); 0 is as good as void.
+            weights: Weight >= 0 of each label, (B, H, W); 0 is as good as void.
 
         Raises:
             ValueError: Naming the argument, where shapes do not fit, ids reach ``num_classes``, features are not
