@@ -45,7 +45,7 @@ def kinds_of(mask: Tensor, truth: Tensor, width: int) -> Tensor:
         truth: Class ids (H, W), 255 where unlabelled.
         width: Pixels from a border of the ground truth that are near it.
 
-    Example:
+    Examples:
         >>> truth, mask = torch.zeros(2, 40, dtype=torch.long), torch.zeros(2, 40, dtype=torch.long)
         >>> truth[:, 20:], mask[:, 15:30] = 8, 8
         >>> kinds_of(mask, truth, width=3).tolist()

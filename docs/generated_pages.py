@@ -52,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def start_page(readme: str) -> str:
     """Return the README with its links as they are from the folder of the pages.
 
-    Example:
+    Examples:
         >>> start_page("[Data](docs/data.md#voc), [first](docs/tutorials/first.py)")
         '[Data](data.md#voc), [first](tutorials/first.md)'
     """
@@ -87,7 +87,7 @@ def api_page() -> str:
 def tutorial_page(script: str) -> str:
     r"""Return the Markdown of a script: its comments between statements are text, the rest is code.
 
-    Example:
+    Examples:
         >>> print(tutorial_page("# # Title\n#\n# Text.\n\nx = 1\n"))
         # Title
         <BLANKLINE>

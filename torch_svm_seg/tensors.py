@@ -17,7 +17,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Keep autocast, if any is on, out of a block.
 
-    Example:
+    Examples:
         >>> with full_precision(torch.device("cpu")):
         ...     print((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
         torch.float32
@@ -30,7 +30,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 def on_cpu(tensor: Tensor) -> bool:
     """Return whether a tensor is on the CPU, where small operations are cheap and nothing has to be waited for.
 
-    Example:
+    Examples:
         >>> on_cpu(torch.zeros(1))
         True
     """
@@ -40,7 +40,7 @@ def on_cpu(tensor: Tensor) -> bool:
 def on_host(*columns: Tensor) -> NDArray[np.float64]:
     """Return vectors (P,) of one type as rows of an array, fetched from their device at once; the host waits for it.
 
-    Example:
+    Examples:
         >>> on_host(torch.ones(2), torch.zeros(2))
         array([[1., 1.],
                [0., 0.]], dtype=float32)
@@ -52,7 +52,7 @@ def on_host(*columns: Tensor) -> NDArray[np.float64]:
 def sent(values: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the CPU on a device; to a GPU it is copied from pinned memory, and the host goes on meanwhile.
 
-    Example:
+    Examples:
         >>> sent(torch.ones(2), torch.device("cpu")).is_pinned()
         False
     """
@@ -62,7 +62,7 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
 def column(values: NDArray[Any], like: Tensor) -> Tensor:
     """Return an array (P,) as a tensor (P, 1) on the device of another.
 
-    Example:
+    Examples:
         >>> column(np.array([True, False]), torch.zeros(1)).tolist()
         [[True], [False]]
     """
@@ -73,7 +73,7 @@ def column(values: NDArray[Any], like: Tensor) -> Tensor:
 def seeded(seed: int) -> Iterator[None]:
     """Seed PyTorch's generator of the CPU for a block, and leave it as it was.
 
-    Example:
+    Examples:
         >>> with seeded(3):
         ...     first = torch.rand(2)
         >>> with seeded(3):
@@ -88,7 +88,7 @@ def seeded(seed: int) -> Iterator[None]:
 def resize(values: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:
     """Interpolate values (B, C, h, w) bilinearly to a size (H, W); ``antialias`` as in ``interpolate``.
 
-    Example:
+    Examples:
         >>> resize(torch.rand(1, 3, 4, 4), (8, 12)).shape
         torch.Size([1, 3, 8, 12])
     """
@@ -100,7 +100,7 @@ def resize(values: Tensor, size: Sequence[int], antialias: bool = False) -> Tens
 def rounding(largest: Tensor, dtype: torch.dtype) -> Tensor:
     """Return how far equal values of a magnitude ``largest`` may be from their mean, as it was computed in a type.
 
-    Example:
+    Examples:
         >>> rounding(torch.tensor(1000.0), torch.float32)
         tensor(0.0012)
     """
@@ -114,7 +114,7 @@ def deviation(variance: Tensor, rounding: Tensor) -> Tensor:
         variance: Variances.
         rounding: Deviation up to which values count as equal, see :func:`rounding`.
 
-    Example:
+    Examples:
         >>> deviation(torch.tensor([4.0, 1e-9]), torch.tensor(1e-3)).tolist()
         [2.0, inf]
     """
@@ -124,7 +124,7 @@ def deviation(variance: Tensor, rounding: Tensor) -> Tensor:
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
     """Return the rows ``rows`` (B, n) of values (B, N, C), as (B, n, C).
 
-    Example:
+    Examples:
         >>> take_rows(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[2, 0]])).tolist()
         [[[3.0], [1.0]]]
     """
@@ -134,7 +134,7 @@ def take_rows(values: Tensor, rows: Tensor) -> Tensor:
 def dot(first: Tensor, second: Tensor) -> Tensor:
     """Return the inner products (P,) of vectors (P, n), as one operation.
 
-    Example:
+    Examples:
         >>> dot(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
         tensor([11.])
     """
@@ -144,7 +144,7 @@ def dot(first: Tensor, second: Tensor) -> Tensor:
 def spread_rows(values: Tensor, rows: Tensor, number: int) -> Tensor:
     """Add values (P, n) to zeros (P, number) at the indices ``rows`` (P, n).
 
-    Example:
+    Examples:
         >>> spread_rows(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0, 2, 2]]), 4).tolist()
         [[1.0, 0.0, 5.0, 0.0]]
     """
@@ -154,7 +154,7 @@ def spread_rows(values: Tensor, rows: Tensor, number: int) -> Tensor:
 def padded(values: Tensor, number: int, fill: float = 0) -> Tensor:
     """Return values (B, N, ...) with more entries after the last one, (B, number, ...).
 
-    Example:
+    Examples:
         >>> padded(torch.tensor([[1, 2]]), 3, -1).tolist()
         [[1, 2, -1]]
     """
@@ -168,7 +168,7 @@ def first_true(mask: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Indices (..., A), A at least 1, ascending, padded by indices of false entries; and which are valid, bool.
 
-    Example:
+    Examples:
         >>> indices, valid = first_true(torch.tensor([[False, True, True], [True, False, False]]))
         >>> indices[valid].tolist(), valid.tolist()
         ([1, 2, 0], [[True, True], [True, False]])
@@ -183,7 +183,7 @@ def hash_integers(*parts: Tensor | int) -> Tensor:
 
     Each part is mixed in by the finaliser of MurmurHash3 (Appleby, 2011), on 32 bits of 64-bit integers.
 
-    Example:
+    Examples:
         >>> hash_integers(torch.arange(1000), 7).unique().shape
         torch.Size([1000])
     """
@@ -201,7 +201,7 @@ def position_hash(valid: Tensor, seed: int = 0) -> Tensor:
     A number depends on the seed and on the entry's rank among the valid ones alone: a choice made by it does not depend
     on the padding, on the other images of the batch or on the device.
 
-    Example:
+    Examples:
         >>> position_hash(torch.tensor([[True, True, False]])).argmax(1).tolist()
         [2]
     """
@@ -211,7 +211,7 @@ def position_hash(valid: Tensor, seed: int = 0) -> Tensor:
 def differentiable(network: Network) -> Network:
     """Return a network whose gradients can be computed: itself, or a copy where it was made in inference mode.
 
-    Example:
+    Examples:
         >>> with torch.inference_mode():
         ...     layer = nn.Linear(3, 1)
         >>> differentiable(layer)(torch.ones(2, 3)).requires_grad

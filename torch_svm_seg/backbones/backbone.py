@@ -49,7 +49,7 @@ class StageReader:
     Raises:
         AttributeError: On entering, if the network has no module of a name; no hook is left then either.
 
-    Example:
+    Examples:
         >>> network = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(3, 2))
         >>> with StageReader(network, {"positive": "0"}) as outputs:
         ...     network(torch.tensor([[-1.0, 0.0, 2.0]]))
@@ -111,7 +111,7 @@ class Backbone(nn.Module):
     Attributes:
         amp: Whether stages are computed in bfloat16 where PyTorch deems it safe; they are given in single precision.
 
-    Example:
+    Examples:
         >>> backbone = Backbone(nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()), {"F1": Stage("1", 8, 2)})
         >>> backbone.stages(torch.zeros(1, 3, 32, 48, dtype=torch.uint8), ["F1"])["F1"].shape
         torch.Size([1, 8, 16, 24])

@@ -48,7 +48,7 @@ def load_backbone(
         InputError: There is no such backbone, it gives no feature maps, a package is missing, or the weights can be
             neither downloaded nor read.
 
-    Example:
+    Examples:
         >>> import torch
         >>> backbone = load_backbone("timm:test_vit", "random")  # patches of 16x16 pixels
         >>> backbone.stages(torch.zeros(1, 3, 90, 130), ["F5"])["F5"].shape

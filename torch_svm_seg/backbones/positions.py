@@ -21,7 +21,7 @@ Resampler = Callable[[Any, tuple[int, int]], Tables]
 def resampler_of(network: nn.Module) -> Resampler | None:
     """Return what fits a network of timm to image sizes; ``None`` where the network needs nothing.
 
-    Example:
+    Examples:
         >>> import timm
         >>> network = timm.create_model("levit_128s", pretrained=False)
         >>> tables = resampler_of(network)(network, (256, 384))
@@ -89,7 +89,7 @@ def _levit(network: nn.Module, size: tuple[int, int]) -> Tables:
 def resample(positions: Tensor, grid: Sequence[int]) -> Tensor:
     """Return positions (1, C, n, m) on another grid, as timm resamples those of plain transformers.
 
-    Example:
+    Examples:
         >>> import torch
         >>> resample(torch.rand(1, 64, 14, 14), (24, 32)).shape
         torch.Size([1, 64, 24, 32])

@@ -19,7 +19,7 @@ class TwoBackbones(Backbone):
         first: Its stages keep their names; its class scores are those of both.
         second: Its stages have ``second.`` before their names.
 
-    Example:
+    Examples:
         >>> import torch
         >>> first = Backbone(nn.Conv2d(3, 8, 3, 2, 1), {"F1": Stage("", 8, 2)})
         >>> both = TwoBackbones(first, Backbone(nn.Conv2d(3, 5, 4, 4), {"F1": Stage("", 5, 4)}))

@@ -27,7 +27,7 @@ class InputRule:
         multiple: Sides are multiples of it, in pixels.
         fixed: The only size (H, W), where a network has tables of positions that fit nothing else.
 
-    Example:
+    Examples:
         >>> InputRule(14).size(375, 500)
         (378, 504)
     """
@@ -57,7 +57,7 @@ class TransformerBackbone(Backbone):
         std: Of each channel.
         scale: Of the images before the network sees them.
 
-    Example:
+    Examples:
         >>> import timm
         >>> network = timm.create_model("test_vit", pretrained=False, dynamic_img_size=True).eval()
         >>> backbone = TransformerBackbone(network, *find_maps(network), mean=(127.5,) * 3, std=(127.5,) * 3)
@@ -104,7 +104,7 @@ def read_maps(network: nn.Module, inputs: Tensor, indices: Sequence[int] | None 
         inputs: Normalised images (B, 3, H, W), of a size that the network takes.
         indices: Of the maps, ascending; all by default.
 
-    Example:
+    Examples:
         >>> import timm
         >>> network = timm.create_model("test_vit", pretrained=False).eval()
         >>> [tuple(found.shape) for found in read_maps(network, torch.zeros(1, 3, 160, 160), [1, 5])]
@@ -127,7 +127,7 @@ def find_maps(network: nn.Module) -> tuple[InputRule, list[Stage]]:
     Raises:
         ValueError: It gives no maps at any size; the message has the reason.
 
-    Example:
+    Examples:
         >>> import timm
         >>> rule, maps = find_maps(timm.create_model("swiftformer_xs", pretrained=False).eval())
         >>> rule.multiple, [found.stride for found in maps]
@@ -165,7 +165,7 @@ def overlap_patches(network: nn.Module, stride: int) -> None:
     Raises:
         ValueError: The network has no patches, or the stride leaves cells that are not in the middle of their patches.
 
-    Example:
+    Examples:
         >>> import timm
         >>> network = timm.create_model("test_vit", pretrained=False, dynamic_img_size=True).eval()
         >>> overlap_patches(network, stride=8)

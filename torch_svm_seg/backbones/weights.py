@@ -50,7 +50,7 @@ class WeightReport:
         other_shape: Names that both have in different shapes, such as a head of another number of classes; the
             network keeps its values.
 
-    Example:
+    Examples:
         >>> print(WeightReport(265, other_shape=("fc.weight", "fc.bias")))
         265 tensors loaded; of another shape, not loaded: fc.weight, fc.bias
     """
@@ -159,7 +159,7 @@ def _read_safetensors(file: PathLike) -> object:
 def refuse_hub(name: str) -> None:
     """Raise InputError for a network that only a hub describes: its name, which a file may hold, would be fetched.
 
-    Example:
+    Examples:
         >>> refuse_hub("smp:Unet:tu-hf-hub:someone/network")
         Traceback (most recent call last):
         torch_svm_seg.data.errors.InputError: smp:Unet:tu-hf-hub:someone/network: a network of a hub is never fetched

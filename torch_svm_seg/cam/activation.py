@@ -34,7 +34,7 @@ class ActivationMaps:
         size: The image's height and width; the maps are usually coarser and stretch over all of it.
         background: Activation of the background from 0 to 1, (h, w), where the method has its own.
 
-    Example:
+    Examples:
         >>> maps = ActivationMaps((8, 15), torch.rand(2, 94, 125), size=(375, 500))
         >>> maps.resized().maps.shape
         torch.Size([2, 375, 500])
@@ -73,7 +73,7 @@ class ActivationNetwork(Protocol):
         num_classes: Number of classes, background not counted.
         has_background: Whether the maps start with one of the background.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> from torch_svm_seg.cam.classifier import Classifier
         >>> network: ActivationNetwork = Classifier(load_backbone("resnet18", "random"), num_classes=20)
@@ -117,7 +117,7 @@ def class_activation_maps(
     Raises:
         ValueError: No class is present, or one that the network does not know, or a scale is not positive and finite.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> from torch_svm_seg.cam.classifier import Classifier
         >>> network = Classifier(load_backbone("resnet18", "random"), num_classes=20)
@@ -159,7 +159,7 @@ def spread_maps(walk: FeatureWalk, image: Tensor, maps: ActivationMaps) -> Activ
     Returns:
         Maps on the grid of the walk's features.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> walk = FeatureWalk(load_backbone("resnet18", "random"))
         >>> maps = ActivationMaps((8, 15), torch.rand(2, 16, 24), size=(64, 96))
@@ -184,7 +184,7 @@ def constant_background(maps: ActivationMaps, threshold: float) -> Tensor:
     Returns:
         The background, (h, w), of the maps' resolution.
 
-    Example:
+    Examples:
         >>> constant_background(ActivationMaps((8,), torch.tensor([[[0.2, 1.0]]]), (4, 8)), 0.3)
         tensor([[0.3000, 0.3000]])
     """
@@ -203,7 +203,7 @@ def power_background(maps: ActivationMaps, exponent: float) -> Tensor:
     Returns:
         Activation from 0 to 1, (h, w), of the maps' resolution.
 
-    Example:
+    Examples:
         >>> power_background(ActivationMaps((8,), torch.tensor([[[0.5, 1.0]]]), (4, 8)), 2)
         tensor([[0.2500, 0.0000]])
     """
@@ -218,7 +218,7 @@ def own_background(maps: ActivationMaps) -> Tensor:
     Raises:
         ValueError: The maps have none.
 
-    Example:
+    Examples:
         >>> own_background(ActivationMaps((8,), torch.ones(1, 1, 2), (4, 8), background=torch.zeros(1, 2)))
         tensor([[0., 0.]])
     """
@@ -237,7 +237,7 @@ def make_seed(maps: ActivationMaps, background: Tensor) -> Tensor:
     Returns:
         Class ids, int64 of the image's size (H, W); among equals the background, then the lowest id.
 
-    Example:
+    Examples:
         >>> maps = ActivationMaps((8,), torch.tensor([[[0.2, 1.0]]]), size=(1, 2))
         >>> make_seed(maps, constant_background(maps, 0.3))
         tensor([[0, 8]])

@@ -25,7 +25,7 @@ def load_classifier(path: PathLike, class_names: Sequence[str] | None = None) ->
         InputError: The file cannot be read, is no checkpoint of a classifier, is of other classes, or the weights do
             not fit the backbone that it names.
 
-    Example:
+    Examples:
         >>> load_classifier("runs/sipe/checkpoint.pt").num_classes  # doctest: +SKIP
         20
     """

@@ -37,7 +37,7 @@ class Classifier(Trainable):
     Shape:
         Images (B, 3, H, W), RGB from 0 to 255. Result (B, num_classes), the logits of the classes.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> network = Classifier(load_backbone("resnet18", "random"), num_classes=20)
         >>> images = torch.zeros(2, 3, 64, 96)
@@ -121,7 +121,7 @@ class Classifier(Trainable):
 def views(image: Tensor, flip: bool) -> Tensor:
     """Return an image (3, H, W) as a batch (1, 3, H, W), or with its mirror image (2, 3, H, W).
 
-    Example:
+    Examples:
         >>> views(torch.zeros(3, 64, 96), flip=True).shape
         torch.Size([2, 3, 64, 96])
     """
@@ -131,7 +131,7 @@ def views(image: Tensor, flip: bool) -> Tensor:
 def merge_views(maps: Tensor) -> Tensor:
     """Return the mean (1, C, h, w) of the maps of :func:`views`, the second one mirrored back.
 
-    Example:
+    Examples:
         >>> merge_views(torch.tensor([[[[1.0, 2.0]]], [[[2.0, 1.0]]]]))
         tensor([[[[1., 2.]]]])
     """

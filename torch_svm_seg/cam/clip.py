@@ -54,7 +54,7 @@ class CLIPMaps(nn.Module):
     Raises:
         InputError: The threshold is out of its range, or all words for the background are names of classes.
 
-    Example:
+    Examples:
         >>> maps = load_clip("ViT-B-16", "ViT-B-16.pt", ["cat", "dog"])  # doctest: +SKIP
         >>> maps.activation_maps(torch.zeros(3, 64, 96), torch.tensor([True, False])).shape  # doctest: +SKIP
         torch.Size([1, 4, 6])
@@ -166,7 +166,7 @@ def load_clip(
         InputError: open_clip is not installed, has no such model, or one of another kind; or the file cannot be read
             or is not the model's.
 
-    Example:
+    Examples:
         >>> load_clip("ViT-B-16", "ViT-B-16.pt", ["cat", "dog"]).num_classes  # doctest: +SKIP
         2
     """

@@ -44,7 +44,7 @@ def read_foreign(
         InputError: The content is of no known form, of an image of another size or of other classes, or holds values
             that are not finite numbers.
 
-    Example:
+    Examples:
         >>> content = {"keys": [7], "high_res": np.full((1, 4, 6), 0.5)}
         >>> names = ["background", *"abcdefgh"]
         >>> maps, form, is_doubtful, notes = read_foreign(Path("a.npy"), content, (4, 6), names, form=None, labels=None)
@@ -94,7 +94,7 @@ def _probabilities(found: Found, labels: Collection[int] | None) -> Found:
 def read_image_per_class(paths: Sequence[Path]) -> Mapping[int, NDArray[np.float32]]:
     """Read greyscale images ``ID_CLASS.png`` of activation from 0 to the largest value of their type, by class.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +118,7 @@ def checked(
 ) -> ActivationMaps:
     """Return the maps of an image, or raise InputError where they do not fit together.
 
-    Example:
+    Examples:
         >>> import torch
         >>> checked("a.npz", (8,), torch.zeros(1, 15, 20), (60, 80), background=None).size
         (60, 80)
@@ -130,7 +130,7 @@ def checked(
 def check_classes(path: PathLike, ids: Sequence[int], class_names: Sequence[str]) -> None:
     """Raise InputError unless ids are different ones of classes.
 
-    Example:
+    Examples:
         >>> check_classes("a.npy", [0, 2], ["background", "cat"])
         Traceback (most recent call last):
         torch_svm_seg.data.errors.InputError: a.npy: class ids 0, 2; expected different ones up to 1
@@ -145,7 +145,7 @@ def check_classes(path: PathLike, ids: Sequence[int], class_names: Sequence[str]
 def check_finite(path: PathLike, maps: Tensor) -> None:
     """Raise InputError where a value is not a finite number.
 
-    Example:
+    Examples:
         >>> import torch
         >>> check_finite("a.npy", torch.tensor([[[0.5, torch.nan]]]))
         Traceback (most recent call last):

@@ -27,7 +27,7 @@ class Certainty(IntEnum):
         LIKELY: Unless they say otherwise.
         SURE: The file itself shows it.
 
-    Example:
+    Examples:
         >>> Certainty.SURE > Certainty.LIKELY
         True
     """
@@ -47,7 +47,7 @@ class Found:
         certainty: How certain it is that the file is of the form it was read in.
         are_logits: Whether the maps are scores of which a softmax makes probabilities.
 
-    Example:
+    Examples:
         >>> Found((0, 8), torch.zeros(2, 4, 6)).classes
         frozenset({8})
     """
@@ -73,7 +73,7 @@ class Form(NamedTuple):
         read: Returns the maps; None where the content is of another form. Raises ValueError or TypeError where it is of
             this form but makes no sense.
 
-    Example:
+    Examples:
         >>> form = Form("heat", "{ids, heat}", "NewMethod", lambda content: None)
         >>> form.read({"cam": 1}) is None
         True
@@ -93,7 +93,7 @@ class Choice(NamedTuple):
         found: The maps.
         is_doubtful: Whether the file could be of another form, in which its maps are of other classes.
 
-    Example:
+    Examples:
         >>> form = Form("heat", "{ids, heat}", "NewMethod", lambda content: None)
         >>> Choice(form, Found((8,), torch.zeros(1, 4, 6))).is_doubtful
         False
@@ -120,7 +120,7 @@ def choose(
             form that it can be of.
         TypeError: It makes no sense.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.cam.forms import CAM_FORMS
         >>> choice = choose({"keys": np.array([7]), "high_res": np.zeros((1, 4, 6))}, CAM_FORMS)
         >>> choice.form.name, choice.found.ids
@@ -170,7 +170,7 @@ def integers(values: object) -> list[int]:
     Raises:
         TypeError: A value is none.
 
-    Example:
+    Examples:
         >>> integers(np.array([7, 14]))
         [7, 14]
     """
@@ -183,7 +183,7 @@ def integer(value: Any) -> int:
     Raises:
         TypeError: It is none.
 
-    Example:
+    Examples:
         >>> integer(np.int64(7))
         7
     """
@@ -198,7 +198,7 @@ def array(values: object) -> NDArray[Any]:
     Raises:
         TypeError: It is neither an array, a tensor nor a list.
 
-    Example:
+    Examples:
         >>> array([1, 2]).shape
         (2,)
     """
@@ -216,7 +216,7 @@ def array(values: object) -> NDArray[Any]:
 def arrays(values: object) -> list[NDArray[Any]]:
     """Return the maps, each (h, w), of an array (C, h, w), of a single map (h, w), or of a list of maps.
 
-    Example:
+    Examples:
         >>> len(arrays(np.zeros((2, 4, 6))))
         2
     """
@@ -233,7 +233,7 @@ def stacked(maps: Sequence[NDArray[Any]]) -> Tensor:
     Raises:
         ValueError: There are none, or they are no maps of one size.
 
-    Example:
+    Examples:
         >>> stacked([np.zeros((4, 6)), np.ones((4, 6))]).shape
         torch.Size([2, 4, 6])
     """
@@ -248,7 +248,7 @@ def stacked(maps: Sequence[NDArray[Any]]) -> Tensor:
 def sum_to_one(maps: Tensor) -> bool:
     """Whether maps (C, h, w) are probabilities: of at least two classes, not negative, with a sum of 1 everywhere.
 
-    Example:
+    Examples:
         >>> sum_to_one(torch.full((2, 4, 6), 0.5))
         True
     """

@@ -63,7 +63,7 @@ def known_form(name: str) -> Form:
     Raises:
         InputError: There is none.
 
-    Example:
+    Examples:
         >>> known_form("irn").name
         'irn'
     """
@@ -78,7 +78,7 @@ def read_as(content: object, name: str) -> Choice:
     Raises:
         ValueError: It is of another form.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> read_as({7: np.zeros((4, 6), np.float32)}, "psa").found.ids
         (8,)
@@ -96,7 +96,7 @@ def numbers_of(content: Content) -> list[int]:
     Raises:
         TypeError: They are none.
 
-    Example:
+    Examples:
         >>> numbers_of({"keys": [7, 14]}), numbers_of({7: None, 14: None})
         ([7, 14], [7, 14])
     """
@@ -109,7 +109,7 @@ def foreground(keys: Sequence[int], maps: Sequence[NDArray[Any]], certainty: Cer
     Raises:
         ValueError: There are not as many keys as maps.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> foreground([7], [np.zeros((4, 6))]).ids
         (8,)
@@ -124,7 +124,7 @@ def with_background(ids: Sequence[int], maps: Sequence[NDArray[Any]]) -> Found:
     Raises:
         ValueError: There are not as many ids as maps.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> with_background([0, 8], [np.zeros((4, 6)), np.ones((4, 6))]).ids
         (0, 8)

@@ -50,7 +50,7 @@ class ReadCams(NamedTuple):
         is_doubtful: Whether the file could be of another form, in which its maps are of other classes.
         notes: What was taken for granted.
 
-    Example:
+    Examples:
         >>> ReadCams(ActivationMaps((8,), torch.zeros(1, 15, 20), (60, 80)), form="irn").maps.classes
         (8,)
     """
@@ -64,7 +64,7 @@ class ReadCams(NamedTuple):
 def cam_path(folder: PathLike, id: str) -> Path:
     """Return where this project's file of an image lies.
 
-    Example:
+    Examples:
         >>> cam_path("cams", "2007_000032").as_posix()
         'cams/2007_000032.npz'
     """
@@ -74,7 +74,7 @@ def cam_path(folder: PathLike, id: str) -> Path:
 def cam_files(folder: PathLike, id: str, number: int) -> tuple[Path, ...]:
     """Return the files of an image's maps: ``ID.npz``, else ``ID.npy``, else ``ID_CLASS.png`` of ``number`` classes.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("a_7.png", "a_14.png", "b.npy"):
@@ -102,7 +102,7 @@ def save_cams(path: PathLike, maps: ActivationMaps, class_names: Sequence[str]) 
     Raises:
         OSError: The file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> maps = ActivationMaps((1,), torch.ones(1, 15, 20), (60, 80))
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def read_cams(
 ) -> ActivationMaps:
     """Read the maps of an image, see :func:`read_cam_files`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> maps = ActivationMaps((1,), torch.ones(1, 15, 20), (60, 80))
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -166,7 +166,7 @@ def read_cam_files(
         InputError: There is no file, it is damaged, of no known form, of an image of another size or of other classes,
             or holds values that are not finite numbers.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(f"{folder}/a.npy", {"keys": np.array([0]), "high_res": np.full((1, 4, 6), 0.5)})
@@ -197,7 +197,7 @@ def numbers_in_files(folder: PathLike, ids: Iterable[str], number: int) -> list[
         ids: Images to look at, some hundreds at most; those whose files cannot be read are left out.
         number: Number of classes, background included.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for id, numbers in {"a": [0, 7], "b": [0, 14]}.items():

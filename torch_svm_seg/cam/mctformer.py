@@ -39,7 +39,7 @@ class MCTformer(Classifier):
     Raises:
         InputError: The backbone is another kind of network.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> network = MCTformer(load_backbone("timm:test_vit", "random"), num_classes=20)
         >>> images = torch.zeros(2, 3, 64, 96)

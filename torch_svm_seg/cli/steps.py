@@ -44,7 +44,7 @@ class Command(NamedTuple):
         settings: What the flags say.
         images: Number of images that it is about.
 
-    Example:
+    Examples:
         >>> print(Command.of("score", ("evaluate.py",), ["--predictions", "my masks"]))
         python evaluate.py --predictions 'my masks'
     """

@@ -24,7 +24,7 @@ def read_json(path: PathLike) -> Any:
     Raises:
         InputError: The file cannot be read, is no JSON, holds a key twice in one object, or nan or an infinity.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "labels.json")
@@ -45,7 +45,7 @@ def read_xml(path: PathLike) -> Element:
     Raises:
         InputError: The file cannot be read, is no XML, or has a document type.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "a.xml")
@@ -76,7 +76,7 @@ def number_in(value: object, source: str) -> float:
     Raises:
         InputError: It is no finite number.
 
-    Example:
+    Examples:
         >>> number_in("2.5", "labels.json: x")
         2.5
     """
@@ -101,7 +101,7 @@ def class_id_in(value: object, class_names: Sequence[str], source: str) -> int:
     Raises:
         InputError: There is no such class.
 
-    Example:
+    Examples:
         >>> class_id_in("cat", ["background", "cat"], "labels.json")
         1
     """

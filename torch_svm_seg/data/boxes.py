@@ -27,7 +27,7 @@ class Box(NamedTuple):
         left, top, right, bottom: Where it begins and ends; a box around the first pixel is 0, 0, 1, 1.
         class_id: Its class.
 
-    Example:
+    Examples:
         >>> Box(0, 0, 4, 2, class_id=8).right
         4
     """
@@ -53,7 +53,7 @@ def read_boxes(path: PathLike, ids: Iterable[str], class_names: Sequence[str]) -
     Raises:
         InputError: A file cannot be read or has another form, or a box an unknown class or no area.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> sides = "<xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>2</ymax>"
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +77,7 @@ def box_classes(boxes: Sequence[Box], size: tuple[int, int], num_classes: int) -
         size: Height and width of the image.
         num_classes: K.
 
-    Example:
+    Examples:
         >>> box_classes([Box(0, 0, 2, 1, 1)], (2, 3), 2)[1].int().tolist()
         [[1, 1, 0], [0, 0, 0]]
     """

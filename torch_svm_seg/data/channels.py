@@ -34,7 +34,7 @@ def read_channels(path: PathLike) -> Tensor:
     Raises:
         InputError: The file is missing, damaged, of another shape, too large, or holds nan or inf.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         ...     np.save(file.name, np.zeros((20, 30, 5), np.uint16))
@@ -58,7 +58,7 @@ def read_pages(image: ImageFile.ImageFile, path: PathLike) -> Tensor | None:
     Raises:
         InputError: Pages differ in size, or a page is damaged.
 
-    Example:
+    Examples:
         >>> import io
         >>> from PIL import Image
         >>> stream, pages = io.BytesIO(), [Image.new("L", (6, 4), grey) for grey in (7, 8)]
@@ -88,7 +88,7 @@ def as_colours(image: Tensor) -> Tensor:
 
     Otherwise the first three channels, or the first thrice, are shown, each from its smallest value to its largest.
 
-    Example:
+    Examples:
         >>> as_colours(torch.tensor([[[-1.0, 0.0, 1.0]]]))[:, 0].tolist()
         [[0, 127, 255], [0, 127, 255], [0, 127, 255]]
     """

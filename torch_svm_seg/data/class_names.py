@@ -28,7 +28,7 @@ class ClassNames(NamedTuple):
         colours: Class id of each colour, where the file gives colours.
         note: What was taken for granted, if anything was.
 
-    Example:
+    Examples:
         >>> ClassNames(("background", "cat")).names
         ('background', 'cat')
     """
@@ -44,7 +44,7 @@ def read_class_names(path: PathLike) -> ClassNames:
     Raises:
         InputError: The file cannot be read, or the background is not first.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "names.txt")

@@ -21,7 +21,7 @@ def numbered(labels: Tensor, ids: Sequence[int] | Tensor) -> Tensor:
     Returns:
         Numbers from 0 to K - 1, and 255 for a label of no such class, int64.
 
-    Example:
+    Examples:
         >>> numbered(torch.tensor([15, 0, 9, 255]), [0, 15])
         tensor([  1,   0, 255, 255])
     """
@@ -35,7 +35,7 @@ def ids_of(numbers: Tensor, ids: Sequence[int] | Tensor) -> Tensor:
 
     So masks of ids stay what they are where nothing was numbered, as in images without any label.
 
-    Example:
+    Examples:
         >>> ids_of(torch.tensor([1, 0, 255]), [0, 15])
         tensor([ 15,   0, 255])
     """

@@ -60,7 +60,7 @@ def coco(
     Raises:
         InputError: A folder or file is missing or damaged, or the list names an image that the split lacks.
 
-    Example:
+    Examples:
         >>> dataset = coco("/data/coco", "val2017")  # doctest: +SKIP
         >>> len(dataset), len(dataset.class_names)  # doctest: +SKIP
         (5000, 81)
@@ -98,7 +98,7 @@ def read_annotations(path: PathLike) -> tuple[tuple[str, ...], dict[str, Annotat
     Raises:
         InputError: The file is missing, damaged or not of COCO's form.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "instances_val.json")
@@ -173,7 +173,7 @@ def semantic_mask(image: AnnotatedImage, paint: Rasterize) -> Tensor:
     Raises:
         ValueError: An outline is none, or lies outside the image.
 
-    Example:
+    Examples:
         >>> image = AnnotatedImage("a", (2, 3), [Instance(8, False, 2.0, {"size": [2, 3], "counts": [2, 2, 2]})])
         >>> semantic_mask(image, lambda polygons, height, width: np.zeros((height, width), np.uint8)).tolist()
         [[0, 8, 0], [0, 8, 0]]

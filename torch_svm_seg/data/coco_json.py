@@ -26,7 +26,7 @@ class Instance(NamedTuple):
         area: In pixels.
         outline: Where it is.
 
-    Example:
+    Examples:
         >>> Instance(8, False, 12.0, [[0, 0, 4, 0, 4, 3]]).class_id
         8
     """
@@ -47,7 +47,7 @@ class AnnotatedImage:
         instances: Its objects, in the order of the annotations.
         problem: Why its annotations cannot be used, if so.
 
-    Example:
+    Examples:
         >>> AnnotatedImage("COCO_val2014_000000000042", (480, 640)).instances
         []
     """
@@ -73,7 +73,7 @@ class AnnotatedImage:
 def is_coco(content: Any) -> bool:
     """Whether a JSON file's content is that of COCO's annotations of objects.
 
-    Example:
+    Examples:
         >>> is_coco({"cat.jpg": ["cat"]})
         False
     """
@@ -88,7 +88,7 @@ def class_names_of(content: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
         ValueError: Two categories share a name, or there are too many.
 
-    Example:
+    Examples:
         >>> class_names_of({"categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}]})
         ('background', 'cat', 'dog')
     """
@@ -103,7 +103,7 @@ def annotated_images(content: Mapping[str, Any]) -> dict[str, AnnotatedImage]:
 
     What is wrong with the objects of one image is noted there, so that the others can be used.
 
-    Example:
+    Examples:
         >>> content = {
         ...     "categories": [{"id": 17, "name": "cat"}],
         ...     "images": [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 6}],
@@ -134,7 +134,7 @@ def image_labels(content: Mapping[str, Any], class_names: Sequence[str]) -> Iter
     Raises:
         ValueError: An object's category is none of the classes.
 
-    Example:
+    Examples:
         >>> content = {
         ...     "categories": [{"id": 17, "name": "cat"}],
         ...     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
@@ -168,7 +168,7 @@ def decode_run_lengths(lengths: Mapping[str, Any], size: tuple[int, int]) -> NDA
     Raises:
         ValueError: The run lengths are of another size, or do not add up to the image's pixels.
 
-    Example:
+    Examples:
         >>> decode_run_lengths({"size": [2, 3], "counts": [2, 2, 2]}, (2, 3)).astype(int).tolist()
         [[0, 1, 0], [0, 1, 0]]
     """

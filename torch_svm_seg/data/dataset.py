@@ -33,7 +33,7 @@ class DatasetItem:
         image: RGB values, uint8 of shape (3, H, W); or other channels, float32 of shape (C, H, W).
         mask: Class ids, int64 of shape (H, W), :data:`VOID` where there is no label; None in a data set without masks.
 
-    Example:
+    Examples:
         >>> import torch
         >>> DatasetItem("a", torch.zeros(3, 4, 6, dtype=torch.uint8), mask=None).image.shape
         torch.Size([3, 4, 6])
@@ -54,7 +54,7 @@ class Conventions:
         masks: Form of the masks, see :mod:`~torch_svm_seg.data.mask_forms`.
         colours: Class ids of known colours; None for those of PASCAL VOC and labelme.
 
-    Example:
+    Examples:
         >>> Conventions(bits=12).bits
         12
     """
@@ -76,7 +76,7 @@ class ImageDataset(Dataset[DatasetItem]):
         class_names: Name of each class id, background first.
         notes: Notes on how files were read.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> item = embedded_sample()[0]
         >>> item.id, tuple(item.image.shape), tuple(item.mask.shape)

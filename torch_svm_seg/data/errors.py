@@ -12,7 +12,7 @@ class InputError(ValueError):
 
     The message is cleaned by :func:`one_line`, since names of files, classes and keys in it come from others.
 
-    Example:
+    Examples:
         >>> str(InputError("a.json: unknown class 'cat\x1b[31m'"))
         "a.json: unknown class 'cat\\x1b[31m'"
     """
@@ -24,7 +24,7 @@ class InputError(ValueError):
 def one_line(text: str) -> str:
     r"""Return a text as one line without control characters, its middle cut out where it is too long.
 
-    Example:
+    Examples:
         >>> one_line("first\nsecond\x07")
         'first second\\x07'
         >>> len(one_line("a" * 1000))
@@ -43,7 +43,7 @@ def one_line(text: str) -> str:
 def reason_of(error: BaseException) -> str:
     """Return in one line why something failed: the error's message, or its type where it has none.
 
-    Example:
+    Examples:
         >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.png"))
         'No such file or directory'
     """
@@ -63,7 +63,7 @@ def import_optional(module: str, advice: str) -> Any:
     Raises:
         InputError: It is not installed.
 
-    Example:
+    Examples:
         >>> import_optional("json", "it comes with Python").loads("[1]")
         [1]
     """

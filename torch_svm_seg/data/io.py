@@ -54,7 +54,7 @@ def read_image(path: PathLike, upright: bool = False, bits: int = 16) -> Tensor:
         InputError: The file is missing, damaged, not an image, too large, of a pixel type with no fixed range of
             values, or has values beyond ``bits``.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("L", (6, 4), color=7).save(Path(folder, "a.png"))
@@ -69,7 +69,7 @@ def read_image(path: PathLike, upright: bool = False, bits: int = 16) -> Tensor:
 def decoded(image: ImageFile.ImageFile, path: PathLike, upright: bool, bits: int) -> Tensor:
     """Return the pixels of an image opened by :func:`~torch_svm_seg.data.pillow.open_image`; see :func:`read_image`.
 
-    Example:
+    Examples:
         >>> decoded(Image.new("RGB", (6, 4)), "a.png", upright=False, bits=16).shape
         torch.Size([3, 4, 6])
     """
@@ -92,7 +92,7 @@ def read_mask(path: PathLike) -> Tensor:
     Raises:
         InputError: The file is missing, damaged, not an image or a colour image.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_mask(Path(folder, "a.png"), torch.tensor([[0, 8], [255, 8]]))
@@ -106,7 +106,7 @@ def read_mask(path: PathLike) -> Tensor:
 def stored_ids(image: ImageFile.ImageFile, path: PathLike) -> Tensor:
     """Return the values of an opened mask as they are stored, int64 of shape (H, W), see :func:`read_mask`.
 
-    Example:
+    Examples:
         >>> stored_ids(Image.new("L", (3, 2), color=8), "a.png").tolist()
         [[8, 8, 8], [8, 8, 8]]
     """
@@ -239,7 +239,7 @@ def digest(path: PathLike | None) -> str | None:
     Raises:
         InputError: The file cannot be read.
 
-    Example:
+    Examples:
         >>> digest("no such file"), digest(None)
         ('no such file', None)
     """

@@ -25,7 +25,7 @@ class LabelFile(NamedTuple):
         rows: Cells of the lines of any other text, split at commas, or at white space where no line has a comma.
         notes: Takes notes on what was taken for granted.
 
-    Example:
+    Examples:
         >>> file = LabelFile(Path("labels.csv"), ("background", "cat", "dog"), None, [["a", "dog"]], notes=[])
         >>> file.number, file.ids(["dog"])
         (2, (2,))
@@ -58,7 +58,7 @@ def opened(path: PathLike, class_names: Sequence[str]) -> LabelFile:
     Raises:
         InputError: The file is missing, or no text where it should be.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "labels.csv").write_text("a,cat,dog\nb,cat\n")
@@ -85,7 +85,7 @@ def read_annotation(path: Path) -> list[str]:
     Raises:
         InputError: The file is missing or damaged.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
@@ -111,7 +111,7 @@ def class_ids(names: Iterable[str], class_names: Sequence[str], source: PathLike
     Raises:
         InputError: A name is unknown, or the background's.
 
-    Example:
+    Examples:
         >>> class_ids(["dog", "cat", "dog"], ["background", "cat", "dog"], "labels.csv")
         (1, 2)
     """

@@ -34,7 +34,7 @@ class LabelForm(NamedTuple):
         fits: Whether a file is of this form.
         read: Its reader.
 
-    Example:
+    Examples:
         >>> LABEL_FORMS["csv"].description
         'lines NAME,cat,sofa, one or more per image'
     """
@@ -238,7 +238,7 @@ LABEL_FORMS: Mapping[str, LabelForm] = {
 def entries_by_id(entries: Entries) -> dict[str, tuple[int, ...]]:
     """Return the classes of each image, of all entries under its name, with or without its suffix.
 
-    Example:
+    Examples:
         >>> entries_by_id([("a.jpg", [8]), ("a", [3]), ("b", [])])
         {'a': (3, 8), 'b': ()}
     """

@@ -27,7 +27,7 @@ def read_lines(path: PathLike) -> list[str]:
     Raises:
         InputError: The file is missing, or no UTF-8 text.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "list.txt")
@@ -52,7 +52,7 @@ def read_list(path: PathLike, has: Callable[[str], bool], flat: bool = True) -> 
     Raises:
         InputError: The file is missing, or no UTF-8 text.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "cat_train.txt")
@@ -78,7 +78,7 @@ def read_list(path: PathLike, has: Callable[[str], bool], flat: bool = True) -> 
 def without_image_suffix(name: str) -> str:
     """Return the id of an image that is named with or without its suffix.
 
-    Example:
+    Examples:
         >>> without_image_suffix("birds/17.JPG"), without_image_suffix("tile.0001")
         ('birds/17', 'tile.0001')
     """

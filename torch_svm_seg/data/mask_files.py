@@ -43,7 +43,7 @@ class MaskFiles:
     Raises:
         InputError: There is no such form.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from torch_svm_seg.data.io import save_mask
         >>> with tempfile.TemporaryDirectory() as folder:

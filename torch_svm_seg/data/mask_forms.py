@@ -32,7 +32,7 @@ Colours = Mapping[Colour, int]
 def voc_colours() -> dict[Colour, int]:
     """Return the class ids of the colours of PASCAL VOC, which labelme uses too.
 
-    Example:
+    Examples:
         >>> voc_colours()[64, 0, 0]
         8
     """
@@ -56,7 +56,7 @@ class StoredMask(NamedTuple):
         mode: Pillow's name of the kind of pixels.
         is_compact: Whether every colour of the palette occurs, as programs that optimise images see to.
 
-    Example:
+    Examples:
         >>> mask = StoredMask("a.png", torch.tensor([[0, 255]]), colours={}, in_colour=False, mode="L")
         >>> mask.values.shape
         torch.Size([1, 2])
@@ -96,7 +96,7 @@ def as_ids(mask: StoredMask, colours: Colours, number: int) -> Tensor:
     Raises:
         InputError: The file is an image in colour.
 
-    Example:
+    Examples:
         >>> mask = StoredMask("a.png", torch.tensor([[0, 8, 255]]), colours={}, in_colour=False, mode="L")
         >>> as_ids(mask, voc_colours(), 21).tolist()
         [[0, 8, 255]]
@@ -115,7 +115,7 @@ def as_binary(mask: StoredMask, colours: Colours, number: int) -> Tensor:
     Raises:
         InputError: Other values than 0 and 255 are stored, or there are more than two classes.
 
-    Example:
+    Examples:
         >>> mask = StoredMask("a.png", torch.tensor([[0, 255]]), colours={}, in_colour=False, mode="L")
         >>> as_binary(mask, {}, 2).tolist()
         [[0, 1]]
@@ -133,7 +133,7 @@ def as_colours(mask: StoredMask, colours: Colours, number: int) -> Tensor:
     Raises:
         InputError: A colour is none of the palette, or of a class that the data set lacks.
 
-    Example:
+    Examples:
         >>> colours = {0: (0, 0, 0), 1: (64, 0, 0)}
         >>> mask = StoredMask("a.png", torch.tensor([[0, 1]]), colours, in_colour=True, mode="RGB")
         >>> as_colours(mask, voc_colours(), 21).tolist()
@@ -164,7 +164,7 @@ MASK_FORMS: dict[str, Callable[[StoredMask, Colours, int], Tensor]] = {
 def is_renumbered(mask: StoredMask, colours: Colours, number: int) -> bool:
     """Whether a palette image stores, for the ids it uses, distinct known colours that belong to other ids.
 
-    Example:
+    Examples:
         >>> colours = {0: (0, 0, 0), 1: (64, 0, 0)}  # the second is that of class 8
         >>> mask = StoredMask("a.png", torch.tensor([[0, 1]]), colours, in_colour=False, mode="P")
         >>> is_renumbered(mask, voc_colours(), 21)
@@ -182,7 +182,7 @@ def is_renumbered_grey(mask: StoredMask, number: int) -> bool:
 
     Black and white do not tell: they may be the colours of two classes.
 
-    Example:
+    Examples:
         >>> greys = {0: (0, 0, 0), 1: (8, 8, 8), 2: (15, 15, 15)}
         >>> mask = StoredMask("a.png", torch.tensor([[0, 1, 2]]), greys, False, mode="P", is_compact=True)
         >>> is_renumbered_grey(mask, 21)
@@ -195,7 +195,7 @@ def is_renumbered_grey(mask: StoredMask, number: int) -> bool:
 def used_values(values: Tensor) -> list[int]:
     """Return the values that occur in a mask (H, W), ascending; quicker than sorting where they are small.
 
-    Example:
+    Examples:
         >>> import torch
         >>> used_values(torch.tensor([[255, 3], [0, 3]]))
         [0, 3, 255]
@@ -210,7 +210,7 @@ def used_values(values: Tensor) -> list[int]:
 def only_0_and_255(values: Tensor) -> bool:
     """Whether a mask holds no other values than 0 and 255.
 
-    Example:
+    Examples:
         >>> import torch
         >>> only_0_and_255(torch.tensor([[0, 255], [0, 0]]))
         True

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 class Notes:
     """Sentences about a whole data set, and sentences about single images.
 
-    Example:
+    Examples:
         >>> notes = Notes()
         >>> notes.about_all("2 files are no images: readme.txt, .DS_Store")
         >>> for id in ("cat1", "cat2"):
@@ -50,7 +50,7 @@ class Notes:
 def counted(counts: dict[str, int]) -> list[str]:
     """Return notes with the number of images that each is about.
 
-    Example:
+    Examples:
         >>> counted({"EXIF orientation ignored": 2})
         ['EXIF orientation ignored: 2 images']
     """
@@ -60,7 +60,7 @@ def counted(counts: dict[str, int]) -> list[str]:
 def first_few(items: Iterable[object], most: int = 5) -> str:
     """Return the first items, joined by commas, with an ellipsis where there are more.
 
-    Example:
+    Examples:
         >>> first_few("abcdefg", 3)
         'a, b, c, ...'
     """

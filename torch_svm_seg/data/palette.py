@@ -15,7 +15,7 @@ def voc_palette() -> list[int]:
     Returns:
         768 values 0..255: red, green and blue of id 0, then of id 1, up to id 255.
 
-    Example:
+    Examples:
         >>> voc_palette()[:9]
         [0, 0, 0, 128, 0, 0, 0, 128, 0]
     """
@@ -35,7 +35,7 @@ def colorize(mask: Tensor) -> NDArray[np.uint8]:
         TypeError: The mask is not of an integer type.
         ValueError: The mask has another shape, is empty or holds other ids.
 
-    Example:
+    Examples:
         >>> colorize(torch.tensor([[0, 15]])).tolist()
         [[[0, 0, 0], [192, 128, 128]]]
     """
@@ -50,7 +50,7 @@ def as_bytes(mask: Tensor) -> NDArray[np.uint8]:
         TypeError: The mask is not of an integer type.
         ValueError: The mask has another shape, is empty or holds other ids than 0..255.
 
-    Example:
+    Examples:
         >>> as_bytes(torch.tensor([[0, 255]])).dtype
         dtype('uint8')
     """

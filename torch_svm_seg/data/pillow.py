@@ -39,7 +39,7 @@ def open_image(path: PathLike) -> Iterator[ImageFile.ImageFile]:
     Raises:
         InputError: The file is missing, damaged, too large, not an image or of another format.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
         ...     Image.new("RGB", (6, 4)).save(file.name)
@@ -67,7 +67,7 @@ def orientation(image: Image.Image) -> int:
 
     Pillow itself turns TIFF upright, whose orientation is no tag for viewers but a part of the format.
 
-    Example:
+    Examples:
         >>> orientation(Image.new("RGB", (4, 3)))
         1
     """
@@ -80,7 +80,7 @@ def orientation(image: Image.Image) -> int:
 def is_wide(image: Image.Image) -> bool:
     """Whether the values of an image have more than 8 bits.
 
-    Example:
+    Examples:
         >>> is_wide(Image.new("I;16", (4, 3)))
         True
     """
@@ -93,7 +93,7 @@ def wide_values(image: Image.Image, path: PathLike) -> NDArray[np.int64]:
     Raises:
         InputError: They are negative or exceed 16 bits, so that their range is not known.
 
-    Example:
+    Examples:
         >>> wide_values(Image.new("I;16", (3, 2), color=700), "a.png").tolist()
         [[700, 700, 700], [700, 700, 700]]
     """

@@ -36,7 +36,7 @@ class Point(NamedTuple):
         class_id: Its class.
         certainty: How sure the label is, above 0 and at most 1.
 
-    Example:
+    Examples:
         >>> Point(3, 4, class_id=8)
         Point(x=3, y=4, class_id=8, certainty=1.0)
     """
@@ -55,7 +55,7 @@ class ImagePoints:
         points: The points.
         size: Height and width of the image that they were set on, where the file tells them.
 
-    Example:
+    Examples:
         >>> ImagePoints((Point(3, 4, class_id=8),), size=(60, 80)).size
         (60, 80)
     """
@@ -77,7 +77,7 @@ def read_points(path: PathLike, class_names: Sequence[str]) -> dict[str, ImagePo
     Raises:
         InputError: The file cannot be read, has another form, or a point an unknown class or a value out of range.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
         ...     _ = file.write("id,x,y,class\ncat1.jpg,12.5,40,cat\ncat1.jpg,3,4,background\n")
@@ -94,7 +94,7 @@ def read_points(path: PathLike, class_names: Sequence[str]) -> dict[str, ImagePo
 def points_as_json(points: Mapping[str, ImagePoints]) -> dict[str, Any]:
     """Return points in the form with ``fg``, ``bg`` and ``size`` that :func:`read_points` reads.
 
-    Example:
+    Examples:
         >>> points_as_json({"a": ImagePoints((Point(3, 4, class_id=8),), size=(60, 80))})
         {'a': {'size': [80, 60], 'fg': [{'x': 3, 'y': 4, 'cls': 8}], 'bg': []}}
     """
@@ -202,7 +202,7 @@ class DrawnPoints(NamedTuple):
         outside: Number of points outside the image, which are left out.
         contradicted: Number of points that share their pixel with one of another class, and are left out.
 
-    Example:
+    Examples:
         >>> drawn = draw_points([Point(1.5, 0.2, 7), Point(9, 9, 3)], (2, 3))
         >>> drawn.labels.tolist(), drawn.outside
         ([[255, 7, 255], [255, 255, 255]], 1)
@@ -222,7 +222,7 @@ def draw_points(points: Sequence[Point], size: tuple[int, int], radius: float = 
         size: Height and width of the image.
         radius: Of the discs, in pixels; 0 for single pixels.
 
-    Example:
+    Examples:
         >>> draw_points([Point(1.5, 0.2, 7), Point(9, 9, 3)], (2, 3), radius=1).labels.tolist()
         [[7, 7, 7], [255, 7, 255]]
     """

@@ -26,7 +26,7 @@ class RunSettings:
         values: All that results depend on.
         defaults: What a name stands for that an earlier run did not record, since its version did not know it.
 
-    Example:
+    Examples:
         >>> RunSettings({"C": 1.0, "loss": "hinge"}, {"loss": "hinge"}).changes({"C": 10.0})
         'C was 10.0, now 1.0'
     """
@@ -41,7 +41,7 @@ class RunSettings:
     def with_new(self, name: str, value: Any) -> "RunSettings":
         """Return the settings with a value that an earlier run which did not record it is taken to share.
 
-        Example:
+        Examples:
             >>> RunSettings({"C": 1.0}).with_new("files", "0f3a").changes({"C": 1.0})
             ''
         """
@@ -65,7 +65,7 @@ def digest_of(sources: Iterable[Source]) -> str:
     Raises:
         InputError: A file cannot be read.
 
-    Example:
+    Examples:
         >>> digest_of(["labels [8, 15]"]) == digest_of(["labels [8]"])
         False
     """
@@ -84,7 +84,7 @@ def read_with_digest(read: Callable[[], Value], sources: Callable[[], Iterable[S
     Raises:
         InputError: A file cannot be read; by the reader's own words if it fails as well.
 
-    Example:
+    Examples:
         >>> labels, digest = read_with_digest(lambda: [8, 15], lambda: ["labels [8, 15]"])
         >>> labels, digest == digest_of(["labels [8, 15]"])
         ([8, 15], True)
@@ -100,7 +100,7 @@ def read_with_digest(read: Callable[[], Value], sources: Callable[[], Iterable[S
 def with_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values of JSON with a checksum of all of them, since text has none of its own.
 
-    Example:
+    Examples:
         >>> without_checksum(with_checksum({"images": 2}))
         {'images': 2}
     """
@@ -113,7 +113,7 @@ def without_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: Values were changed since.
 
-    Example:
+    Examples:
         >>> without_checksum(with_checksum({"images": 2}) | {"images": 3})
         Traceback (most recent call last):
         ValueError: damaged: its checksum is another one

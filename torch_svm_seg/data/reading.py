@@ -32,7 +32,7 @@ def reading(path: PathLike) -> Iterator[None]:
     Readers raise nearly anything on damaged files, which their documentation does not list; a file that takes too much
     memory or nests too deeply is one that cannot be used, too.
 
-    Example:
+    Examples:
         >>> with reading("a.txt"):
         ...     int("no number")
         Traceback (most recent call last):
@@ -57,7 +57,7 @@ def read_bytes(path: PathLike, most: int = LARGEST_FILE) -> bytes:
     Raises:
         InputError: The file is missing, larger or no regular file, or cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "a")
@@ -83,7 +83,7 @@ def read_text(path: PathLike) -> str:
     Raises:
         InputError: The file cannot be read, or is no UTF-8 text.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "names.txt")
@@ -108,7 +108,7 @@ def read_arrays(path: PathLike, most: int) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: The file is missing, damaged or no such archive, holds objects, or more than ``most`` bytes.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "a.npz")
@@ -134,7 +134,7 @@ def read_array(path: PathLike) -> NDArray[Any]:
     Raises:
         InputError: The file is missing, damaged or no such array, or holds objects.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         ...     np.save(file.name, np.zeros((2, 3)))

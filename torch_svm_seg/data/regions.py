@@ -37,7 +37,7 @@ class RegionFiles:
     Raises:
         InputError: There is no such folder.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -45,7 +45,7 @@ def read_pickled_array(path: PathLike) -> object:
     Raises:
         InputError: The file is missing, damaged, not of that form, or holds anything else, which is named.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         ...     np.save(file.name, {"keys": np.array([7]), "cam": np.zeros((1, 4, 6))})

@@ -38,7 +38,7 @@ class Scribble:
         corners: Its corners (x, y) in pixels.
         class_id: Its class.
 
-    Example:
+    Examples:
         >>> Scribble(((0.0, 0.0), (8.0, 3.0)), class_id=8).class_id
         8
     """
@@ -65,7 +65,7 @@ def read_scribbles(
     Raises:
         InputError: There is no such file or there are both, it is damaged or of another size, or has unknown classes.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> corners = "<point><X>0</X><Y>1</Y></point><point><X>2</X><Y>1</Y></point>"
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +99,7 @@ def read_scribble_lines(
     Raises:
         InputError: The file is damaged or of another form, or has an unknown class.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> corners = "<point><X>0</X><Y>1</Y></point><point><X>2</X><Y>1</Y></point>"
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +126,7 @@ def draw_scribbles(scribbles: Sequence[Scribble], size: tuple[int, int], width: 
     Returns:
         Class ids (H, W), 255 off the lines, and where lines of different classes cross.
 
-    Example:
+    Examples:
         >>> draw_scribbles([Scribble(((0, 1), (2, 1)), 7)], (3, 4), width=1).tolist()
         [[255, 255, 255, 255], [7, 7, 7, 255], [255, 255, 255, 255]]
     """
@@ -147,7 +147,7 @@ def line_mask(corners: Sequence[tuple[float, float]], size: tuple[int, int], wid
         size: Height and width of the image.
         width: Of the line, in pixels.
 
-    Example:
+    Examples:
         >>> line_mask([(0, 0), (3, 0)], (2, 5), width=1).int().tolist()
         [[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
     """

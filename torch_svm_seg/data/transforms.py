@@ -25,7 +25,7 @@ class Placement:
         shown: Rows and columns of the resized image that are in the square.
         place: Rows and columns of the square where they are.
 
-    Example:
+    Examples:
         >>> shown, place = (slice(0, 2), slice(0, 4)), (slice(1, 3), slice(0, 4))
         >>> placement = Placement(4, resized=(2, 4), mirrored=True, shown=shown, place=place)
         >>> placement.apply(torch.zeros(1, 4, 8), fill=torch.ones(1, 1, 1)).mean((0, 2))
@@ -69,7 +69,7 @@ def random_placement(
         longest: Least and largest length of the image's longest side, in sides of the square.
         generator: Source of the choices.
 
-    Example:
+    Examples:
         >>> random_placement((60, 80), 32, (1.0, 1.0), torch.Generator().manual_seed(0)).resized
         (24, 32)
     """
@@ -96,7 +96,7 @@ def random_crop(image: Tensor, size: int, fill: Tensor, generator: torch.Generat
     Returns:
         The crop, RGB 0..255, float32 of shape (3, size, size), and where it is not padding, bool (size, size).
 
-    Example:
+    Examples:
         >>> image, fill = torch.zeros(3, 60, 80, dtype=torch.uint8), torch.zeros(3, 1, 1)
         >>> crop, shown = random_crop(image, 32, fill, torch.Generator().manual_seed(0))
         >>> crop.shape, shown.shape
@@ -132,7 +132,7 @@ def random_masked_crop(
         The crop, RGB 0..255, float32 of shape (3, size, size), its class ids, int64 (size, size), 255 in padding, and
         their weights, 0 in padding, if there are any.
 
-    Example:
+    Examples:
         >>> image, mask = torch.zeros(3, 60, 80, dtype=torch.uint8), torch.zeros(60, 80, dtype=torch.long)
         >>> generator = torch.Generator().manual_seed(0)
         >>> crop, labels = random_masked_crop(image, mask, 32, (0.5, 1.5), torch.zeros(3, 1, 1), generator)
@@ -151,7 +151,7 @@ def random_masked_crop(
 def resize_longest_side(image: Tensor, length: int, multiple: int = 1) -> Tensor:
     """Resize an image (3, H, W) so that its longest side has a length, and both sides are multiples of a number.
 
-    Example:
+    Examples:
         >>> resize_longest_side(torch.zeros(3, 60, 80), 40).shape
         torch.Size([3, 30, 40])
     """

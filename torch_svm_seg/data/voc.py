@@ -55,7 +55,7 @@ def voc2012(
         InputError: The folder or list is not there (the available splits are listed), the list is empty, or
             downloading failed.
 
-    Example:
+    Examples:
         >>> dataset = voc2012("/data", "val")  # doctest: +SKIP
         >>> len(dataset), len(dataset.class_names)  # doctest: +SKIP
         (1449, 21)

@@ -24,7 +24,7 @@ def boundary_band(mask: Tensor, width: int) -> Tensor:
     Returns:
         The band, bool (H, W).
 
-    Example:
+    Examples:
         >>> boundary_band(torch.tensor([[0, 0, 0, 8, 8, 8]]), width=1)
         tensor([[False, False,  True,  True, False, False]])
     """
@@ -43,7 +43,7 @@ def _largest_within(values: Tensor, width: int) -> Tensor:
 def near_boundaries(mask: Tensor, width: int) -> Tensor:
     """Return the mask, (H, W), with 255 outside the band.
 
-    Example:
+    Examples:
         >>> near_boundaries(torch.tensor([[0, 0, 0, 8, 8, 8]]), width=1)
         tensor([[255, 255,   0,   8, 255, 255]])
     """
@@ -53,7 +53,7 @@ def near_boundaries(mask: Tensor, width: int) -> Tensor:
 def far_from_boundaries(mask: Tensor, width: int) -> Tensor:
     """Return the mask, (H, W), with 255 inside the band.
 
-    Example:
+    Examples:
         >>> far_from_boundaries(torch.tensor([[0, 0, 0, 8, 8, 8]]), width=1)
         tensor([[  0,   0, 255, 255,   8,   8]])
     """

@@ -37,7 +37,7 @@ class SegmentationScore(Metric):
     A torchmetrics metric: ``reset``, ``to``, ``forward``, ``MetricCollection`` and the sum over the processes of
     ``torch.distributed`` work as with any other.
 
-    Example:
+    Examples:
         >>> score = SegmentationScore(num_classes=3)
         >>> score.update(torch.tensor([[0, 0, 1, 255]]), torch.tensor([[0, 1, 1, 255]]))
         >>> result = score.compute()
@@ -94,7 +94,7 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Te
         TypeError: An argument is not of an integer dtype.
         ValueError: The shapes differ, or an id is neither a class nor 255.
 
-    Example:
+    Examples:
         >>> confusion_matrix(torch.tensor([0, 1, 255]), torch.tensor([0, 0, 1]), num_classes=2)
         tensor([[1, 1, 0],
                 [0, 0, 1]])
@@ -118,7 +118,7 @@ def summarize(confusion: Tensor) -> SegmentationResult:
     Args:
         confusion: Counts, int64 (classes, classes + 1), true classes down, predicted classes and "unsure" across.
 
-    Example:
+    Examples:
         >>> summarize(torch.tensor([[2, 1, 1], [0, 4, 0]])).per_class
         tensor([0.5000, 0.8000], dtype=torch.float64)
     """

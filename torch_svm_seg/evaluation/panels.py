@@ -32,7 +32,7 @@ class PanelRow:
         truth: Ground truth, if known.
         samples: Class of each pixel that trained the classifier and 255 at all others, if known.
 
-    Example:
+    Examples:
         >>> PanelRow(torch.zeros(3, 60, 80, dtype=torch.uint8), [torch.zeros(60, 80, dtype=torch.long)]).truth is None
         True
     """
@@ -56,7 +56,7 @@ def panel(rows: Sequence[PanelRow], columns: Sequence[str], class_names: Sequenc
     Raises:
         ValueError: There are no rows, or a row has more or fewer predictions than columns.
 
-    Example:
+    Examples:
         >>> image, mask = torch.zeros(3, 120, 160, dtype=torch.uint8), torch.zeros(120, 160, dtype=torch.long)
         >>> panel([PanelRow(image, [mask])], ["F3"], ["background", "cat"]).size
         (356, 208)
@@ -86,7 +86,7 @@ def _cells(row: PanelRow) -> list[Image.Image | None]:
 def shown_size(height: int, width: int) -> tuple[int, int]:
     """Return (width, height) on the panel of an image of this size.
 
-    Example:
+    Examples:
         >>> shown_size(height=375, width=500)
         (320, 240)
     """
@@ -113,7 +113,7 @@ def draw_samples(image: Tensor, samples: Tensor) -> Image.Image:
         image: The image, uint8 (3, H, W).
         samples: Class of each sampled pixel, 255 at all others, (H, W).
 
-    Example:
+    Examples:
         >>> draw_samples(torch.zeros(3, 60, 80, dtype=torch.uint8), torch.full((60, 80), 255)).size
         (80, 60)
     """
@@ -132,7 +132,7 @@ def draw_samples(image: Tensor, samples: Tensor) -> Image.Image:
 def colours(ids: Tensor) -> NDArray[np.uint8]:
     """Return the colour of each class id, uint8 (H, W, 3); void is white.
 
-    Example:
+    Examples:
         >>> colours(torch.tensor([[8, 255]])).tolist()
         [[[64, 0, 0], [255, 255, 255]]]
     """

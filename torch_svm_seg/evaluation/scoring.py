@@ -64,7 +64,7 @@ def find_folders(paths: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
     Raises:
         InputError: A path is no folder, or neither it nor a folder in it holds a PNG.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> run = Path(tempfile.mkdtemp())
         >>> for name in ("F3", "seed"):
@@ -119,7 +119,7 @@ def score_folders(
     Raises:
         InputError: One of ``folders`` is not a folder, or a ground-truth mask cannot be read.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.voc import voc2012
         >>> (score,) = score_folders(voc2012("DIR", "val"), ["runs/network/val"])  # doctest: +SKIP
         >>> score.miou  # doctest: +SKIP

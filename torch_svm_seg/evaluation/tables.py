@@ -52,7 +52,7 @@ class Row:
         extra: Head -> text of the columns after the mean, such as ``{"s/image": "0.41"}``.
         published: Whether it is taken from a publication, not measured on this data set; it keeps no class in a table.
 
-    Example:
+    Examples:
         >>> print(text_table([Row("F3", [0.9, 0.8], 0.85)], ["background", "cat"]))
         feature    bkg    cat   mean
         F3       90.00  80.00  85.00
@@ -68,7 +68,7 @@ class Row:
 def paper_row(feature: str) -> Row:
     """Return the paper's own row for one of its features: img, F1, F2, F3, F4 or F5.
 
-    Example:
+    Examples:
         >>> paper_row("F1").miou
         0.9667
     """
@@ -87,7 +87,7 @@ def text_table(rows: Sequence[Row], class_names: Sequence[str], width: int = 200
         class_names: Name of each class id.
         width: Number of characters in a line.
 
-    Example:
+    Examples:
         >>> print(text_table([Row("F3", [0.9, float("nan")], 0.9)], ["background", "cat"]))
         feature    bkg   mean
         F3       90.00  90.00
@@ -100,7 +100,7 @@ def text_table(rows: Sequence[Row], class_names: Sequence[str], width: int = 200
 def markdown_table(rows: Sequence[Row], class_names: Sequence[str]) -> str:
     """Return a GitHub-flavoured Markdown table; see :func:`text_table`.
 
-    Example:
+    Examples:
         >>> print(markdown_table([Row("F3", [0.9, 0.8], 0.85)], ["background", "cat"]), end="")
         | feature | bkg | cat | mean |
         | :-- | --: | --: | --: |
@@ -114,7 +114,7 @@ def markdown_table(rows: Sequence[Row], class_names: Sequence[str]) -> str:
 def csv_table(rows: Sequence[Row], class_names: Sequence[str]) -> str:
     """Return comma-separated values; an absent class is an empty cell; see :func:`text_table`.
 
-    Example:
+    Examples:
         >>> print(csv_table([Row("F3", [0.9, 0.8], 0.85)], ["background", "cat"]), end="")
         feature,bkg,cat,mean
         F3,90.00,80.00,85.00
@@ -127,7 +127,7 @@ def csv_table(rows: Sequence[Row], class_names: Sequence[str]) -> str:
 def latex_table(rows: Sequence[Row], class_names: Sequence[str]) -> str:
     r"""Return a LaTeX tabular; the document needs ``\usepackage{booktabs}``; see :func:`text_table`.
 
-    Example:
+    Examples:
         >>> latex_table([Row("F3", [0.9, 0.8], 0.85)], ["background", "cat"]).splitlines()[4]
         'F3 & 90.00 & 80.00 & 85.00 \\\\'
     """

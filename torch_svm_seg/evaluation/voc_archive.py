@@ -20,7 +20,7 @@ def check_voc_archive(path: PathLike, class_names: Sequence[str]) -> None:
     Raises:
         InputError: The file has another suffix, or the classes are not VOC's.
 
-    Example:
+    Examples:
         >>> check_voc_archive("results.tar.gz", VOC_CLASSES)
     """
     if not str(path).endswith(SUFFIXES):
@@ -45,7 +45,7 @@ def write_voc_archive(path: PathLike, masks: PathLike, ids: Sequence[str], image
         InputError: A mask is missing.
         OSError: The archive cannot be written.
 
-    Example:
+    Examples:
         >>> write_voc_archive("results.tar.gz", "runs/network/test", ids)  # doctest: +SKIP
     """
     missing = [id for id in ids if not Path(masks, f"{id}.png").is_file()]

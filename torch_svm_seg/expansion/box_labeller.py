@@ -22,7 +22,7 @@ class BoxLabeller(nn.Module):
         expander: Trains and applies the SVMs.
         rounds: SVMs to train at most; fewer if masks stop changing.
 
-    Example:
+    Examples:
         >>> images, features = torch.zeros(1, 3, 8, 8), torch.rand(1, 4, 4, 4)
         >>> activation = torch.zeros(1, 2, 8, 8)
         >>> activation[0, 1] = -torch.inf

@@ -25,7 +25,7 @@ def calibrated(scores: Tensor, sample: PixelSample) -> Tensor:
     Returns:
         Probabilities (B, K, H, W); 0 for absent classes.
 
-    Example:
+    Examples:
         >>> scores = torch.tensor([[[[2.0, -1.0]], [[-2.0, 1.0]]]])
         >>> sample = PixelSample(torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
         >>> calibrated(scores, sample).shape
@@ -47,7 +47,7 @@ def held_out(labels: Tensor, sample: PixelSample, seed: int) -> PixelSample:
     Returns:
         Pixels and their labels, (B, n) each; no fewer than one for an image with a label.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[[0, 0, 0, 1]]])
         >>> held_out(labels, PixelSample(torch.tensor([[0, 3]]), torch.tensor([[0, 1]])), seed=0).classes
         tensor([[0, 0]])

@@ -31,7 +31,7 @@ class Expansion(NamedTuple):
         masks: Class ids, (B, H, W), long.
         sample: The pixels that trained the SVMs.
 
-    Example:
+    Examples:
         >>> features, labels = torch.rand(1, 8, 12, 16), torch.randint(0, 3, (1, 48, 64))
         >>> expansion = SVMExpander(samples_per_class=100)(features, labels)
         >>> torch.equal(expansion.masks, expansion.scores.argmax(1))
@@ -81,7 +81,7 @@ class SVMExpander(nn.Module):
         slope: Factor that makes logits of the scores, the one by which the trained pixels are the most likely, (1,).
         channels: Number of channels of each map.
 
-    Example:
+    Examples:
         >>> features, labels = torch.rand(2, 8, 12, 16), torch.randint(0, 3, (2, 48, 64))
         >>> scores, masks, _ = SVMExpander(SVM(C=0.5), samples_per_class=100)(features, labels)
         >>> tuple(scores.shape), tuple(masks.shape)
@@ -143,7 +143,7 @@ class SVMExpander(nn.Module):
         Raises:
             ValueError: There are none, or their channels differ; or see :meth:`forward`.
 
-        Example:
+        Examples:
             >>> sizes = [(1, 48, 64), (2, 30, 40)]
             >>> batches = [LabelledMaps(torch.rand(b, 8, 12, 16), torch.randint(0, 3, (b, h, w))) for b, h, w in sizes]
             >>> [tuple(found.masks.shape) for found in SVMExpander(samples_per_class=100).expand_batches(batches)]
@@ -167,7 +167,7 @@ class SVMExpander(nn.Module):
             labels: See :meth:`forward`.
             weights: See :meth:`forward`.
 
-        Example:
+        Examples:
             >>> expander = SVMExpander(SVM(kernel="linear"), samples_per_class=100)
             >>> expander = expander.fit(torch.rand(2, 8, 12, 16), torch.randint(0, 3, (2, 48, 64)))
             >>> expander.predict(torch.rand(5, 8, 12, 16), (30, 40)).masks.shape
@@ -205,7 +205,7 @@ class SVMExpander(nn.Module):
         Raises:
             ValueError: There are none, or their channels differ.
 
-        Example:
+        Examples:
             >>> expander = SVMExpander(SVM(kernel="linear"), samples_per_class=100)
             >>> large = expander.pixels(torch.rand(1, 8, 12, 16), torch.randint(0, 3, (1, 48, 64)))
             >>> small = expander.pixels(torch.rand(1, 8, 6, 6), torch.randint(0, 3, (1, 24, 24)))

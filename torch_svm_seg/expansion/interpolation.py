@@ -21,7 +21,7 @@ class Neighbours:
 
     The order is top left, top right, bottom left, bottom right.
 
-    Example:
+    Examples:
         >>> neighbours = Neighbours.of(torch.tensor([[0, 5, 11]]), (2, 2), (3, 4), torch.float32)
         >>> neighbours.read(torch.rand(4, 7)).shape
         torch.Size([1, 3, 7])
@@ -70,7 +70,7 @@ def read_pixels(features: Tensor | Sequence[Tensor], positions: Tensor, size: tu
     Returns:
         One row per pixel, (B, N, C).
 
-    Example:
+    Examples:
         >>> read_pixels(torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[0, 1, 2, 3]]), (1, 4)).flatten().tolist()
         [0.0, 0.25, 0.75, 1.0]
     """
@@ -85,7 +85,7 @@ def _read_map(features: Tensor, positions: Tensor, size: tuple[int, int]) -> Ten
 def feature_maps(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
     """Return the maps (B, C, h, w) that are given as one tensor or several.
 
-    Example:
+    Examples:
         >>> len(feature_maps(torch.rand(1, 3, 4, 5)))
         1
     """
@@ -111,7 +111,7 @@ def _plain_copy(gradient: Tensor | None) -> Tensor | None:  # None: no gradient 
 def cell_rows(features: Tensor) -> Tensor:
     """Return features (B, C, h, w) as one row per cell, (B, h w, C).
 
-    Example:
+    Examples:
         >>> cell_rows(torch.rand(1, 3, 4, 5)).shape
         torch.Size([1, 20, 3])
     """

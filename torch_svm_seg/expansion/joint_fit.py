@@ -49,7 +49,7 @@ def alike(batches: Sequence[TrainingBatch]) -> list[TrainingBatch]:
     Raises:
         ValueError: Their channels differ.
 
-    Example:
+    Examples:
         >>> sample = PixelSample(torch.tensor([[0, 15]]), torch.tensor([[0, 1]]))
         >>> maps = [torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4).double()]
         >>> [batch.maps[0].dtype for batch in alike([TrainingBatch([one], sample, None, (4, 4)) for one in maps])]
@@ -69,7 +69,7 @@ def fit_together(svm: SVM, batches: Sequence[TrainingBatch]) -> list[FittedBatch
         svm: An SVM that is not fitted.
         batches: Batches of one size each, whose maps are :func:`alike`.
 
-    Example:
+    Examples:
         >>> def batch(side):
         ...     sample = PixelSample(torch.tensor([[0, side * side - 1]]), torch.tensor([[0, 1]]))
         ...     return TrainingBatch([torch.rand(1, 3, 4, 4)], sample, None, (side, side))

@@ -26,7 +26,7 @@ class ChannelStatistics(NamedTuple):
         squares: Sum of the squared deviations from it, (C,).
         rounding: How far a constant channel may be from its mean, (C,).
 
-    Example:
+    Examples:
         >>> one, other = (ChannelStatistics.of(torch.full((1, 1, 2, 2), value)) for value in (1.0, 3.0))
         >>> one.joined(other).mean.tolist(), one.joined(other).rate.tolist()
         ([2.0], [1.0])
@@ -70,7 +70,7 @@ class LabelledPixels(NamedTuple):
         weights: Their weights in the loss, (N,).
         statistics: Statistics over all cells of the images, of each of the maps whose channels ``x`` joins.
 
-    Example:
+    Examples:
         >>> sample = PixelSample(torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
         >>> images = [LabelledPixels.of([torch.rand(1, 3, n, n)], sample, torch.ones(1, 2), (n, n)) for n in (2, 4)]
         >>> joined(images).x.shape
@@ -120,7 +120,7 @@ def joined(images: Sequence[LabelledPixels]) -> LabelledPixels:
     Raises:
         ValueError: There are none, or their channels differ.
 
-    Example:
+    Examples:
         >>> joined([])
         Traceback (most recent call last):
         ValueError: images: expected labelled pixels of at least one image, got none

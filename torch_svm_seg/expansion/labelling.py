@@ -20,7 +20,7 @@ class Labelling(NamedTuple):
         restored: Number of classes of each image that were restored from their seed, having vanished from its mask;
             empty where there was no seed.
 
-    Example:
+    Examples:
         >>> label(torch.tensor([[[[0.9, 0.8]], [[0.1, 0.2]]]]), seeds=torch.tensor([[[0, 1]]])).restored
         (1,)
     """
@@ -71,7 +71,7 @@ class SVMLabeller(nn.Module):
     Args:
         expander: Trains and applies the SVMs.
 
-    Example:
+    Examples:
         >>> images, features, labels = torch.zeros(1, 3, 8, 8), torch.rand(1, 4, 4, 4), torch.randint(0, 2, (1, 8, 8))
         >>> SVMLabeller(SVMExpander(samples_per_class=10))(images, features, labels).masks.shape
         torch.Size([1, 8, 8])
@@ -117,7 +117,7 @@ class FittedLabeller(nn.Module):
     Args:
         expander: Has been fitted, or will be before images are labelled.
 
-    Example:
+    Examples:
         >>> images, features, labels = torch.zeros(1, 3, 8, 8), torch.rand(1, 4, 4, 4), torch.randint(0, 2, (1, 8, 8))
         >>> labeller = FittedLabeller(SVMExpander(samples_per_class=10).fit(features, labels))
         >>> labeller(images, features, torch.full_like(labels, 255)).masks.shape
@@ -145,7 +145,7 @@ class FittedLabeller(nn.Module):
 class SeedLabeller(nn.Module):
     """The seed itself, which an expansion is compared with (:func:`seeds_of`).
 
-    Example:
+    Examples:
         >>> SeedLabeller()(torch.zeros(1, 3, 4, 5), torch.rand(1, 2, 4, 5)).masks.shape
         torch.Size([1, 4, 5])
     """
@@ -160,7 +160,7 @@ def as_probabilities(activation: Tensor) -> Tensor:
 
     Where nothing is active, all classes present are as likely.
 
-    Example:
+    Examples:
         >>> as_probabilities(torch.tensor([3.0, 1.0, -torch.inf]).view(1, 3, 1, 1)).flatten().tolist()
         [0.75, 0.25, 0.0]
     """
@@ -174,7 +174,7 @@ def as_probabilities(activation: Tensor) -> Tensor:
 def present_classes(activation: Tensor) -> Tensor:
     """Return the ids of the classes that an image has by its activation (K, H, W), -inf for the others; ascending.
 
-    Example:
+    Examples:
         >>> present_classes(torch.tensor([0.0, -torch.inf, 0.5]).view(3, 1, 1)).tolist()
         [0, 2]
     """
@@ -188,7 +188,7 @@ def label(probabilities: Tensor, seeds: Tensor | None = None) -> Labelling:
         probabilities: Of classes by id, (B, K, H, W).
         seeds: Class ids (B, H, W), and 255 where there is none.
 
-    Example:
+    Examples:
         >>> label(torch.tensor([[[[0.9, 0.2]], [[0.1, 0.8]]]])).masks.tolist()
         [[[0, 1]]]
     """
@@ -212,7 +212,7 @@ def _restore(mask: Tensor, seed: Tensor) -> int:
 def seeds_of(activation: Tensor) -> Tensor:
     """Return the class of the largest activation (B, K, H, W) at each pixel, (B, H, W); 255 where several are.
 
-    Example:
+    Examples:
         >>> seeds_of(torch.tensor([[[[0.9, 0.5]], [[0.1, 0.5]]]])).tolist()
         [[[0, 255]]]
     """

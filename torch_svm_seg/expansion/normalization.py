@@ -26,7 +26,7 @@ def z_score(features: Tensor) -> Tensor:
 
     Constant channels become 0.
 
-    Example:
+    Examples:
         >>> z_score(torch.tensor([[[[1.0, 3.0]], [[7.0, 7.0]]]])).tolist()
         [[[[-1.0, 1.0]], [[0.0, 0.0]]]]
     """
@@ -44,7 +44,7 @@ def equalize_maps(maps: Sequence[Tensor]) -> list[Tensor]:
     Args:
         maps: Feature maps (B, C_j, h_j, w_j).
 
-    Example:
+    Examples:
         >>> shallow, deep = equalize_maps([torch.ones(1, 1, 8, 8), torch.ones(1, 3, 2, 2)])
         >>> [round(float(features[0, :, 0, 0].square().sum()), 3) for features in (shallow, deep)]
         [2.0, 2.0]
@@ -56,7 +56,7 @@ def equalize_maps(maps: Sequence[Tensor]) -> list[Tensor]:
 def equal_factors(channels: Sequence[int]) -> list[float]:
     """Return the factor of each map, sqrt(C / (J C_j)), from the numbers of their channels.
 
-    Example:
+    Examples:
         >>> equal_factors([4, 4]), equal_factors([1, 7])[0]
         ([1.0, 1.0], 2.0)
     """
@@ -66,7 +66,7 @@ def equal_factors(channels: Sequence[int]) -> list[float]:
 def fused_stages(feature: str) -> list[str]:
     """Return the stages that a feature names.
 
-    Example:
+    Examples:
         >>> fused_stages("F1+F3+F4"), fused_stages("F5")
         (['F1', 'F3', 'F4'], ['F5'])
     """

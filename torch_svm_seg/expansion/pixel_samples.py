@@ -30,7 +30,7 @@ class PixelProducts:
         origin: Mean of the cells, (B, C).
         indices, weights: The four cells around each pixel and their shares in it, (B, N, 4).
 
-    Example:
+    Examples:
         >>> features, positions = torch.rand(1, 6, 5, 7), torch.tensor([[0, 3, 99]])
         >>> products = PixelProducts.of_pixels(features, positions, (10, 14))
         >>> tuple(products.cells.shape), tuple(products.squared_norms.shape)
@@ -119,7 +119,7 @@ class PixelSamples:
         images: The image of each of P problems, (P,).
         gamma: Coefficient of the Gaussian kernel, (P, 1, 1); None for the linear one, about the cells' mean.
 
-    Example:
+    Examples:
         >>> products = PixelProducts.of_pixels(torch.rand(1, 6, 5, 7), torch.tensor([[0, 3, 99]]), (10, 14))
         >>> samples = PixelSamples(products, images=torch.tensor([0, 0]), gamma=torch.ones(2, 1, 1))
         >>> samples.space(torch.tensor([[0, 1], [1, 2]])).kernel.shape
@@ -211,7 +211,7 @@ def pixel_products(
         positions: Flat pixel positions (B, N).
         size: Size (H, W) of the images.
 
-    Example:
+    Examples:
         >>> positions = torch.randint(0, 64 * 64, (1, 200))
         >>> pixel_products([torch.rand(1, 256, 4, 4)], positions, (64, 64))().squared_norms.shape
         torch.Size([1, 200])

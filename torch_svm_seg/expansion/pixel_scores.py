@@ -27,7 +27,7 @@ class PixelScorer:
         features: (B, C, h, w), or several such maps on grids of their own.
         size: Size (H, W) of the images.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.svm.decisions import LinearDecision
         >>> decision = LinearDecision(torch.rand(1, 8, 3), torch.zeros(1, 1, 3))
         >>> scorer = PixelScorer(decision, torch.rand(1, 8, 4, 5), (16, 20))
@@ -139,7 +139,7 @@ def score_pixels(scorer: PixelScorer, every_pixel: bool = False) -> Tensor:
         scorer: Scorer of any pixels.
         every_pixel: Score every pixel exactly.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.svm.decisions import LinearDecision
         >>> decision = LinearDecision(torch.rand(1, 8, 3), torch.zeros(1, 1, 3))
         >>> score_pixels(PixelScorer(decision, torch.rand(1, 8, 4, 5), (16, 20))).shape

@@ -20,7 +20,7 @@ class PPMG(nn.Module):
     the image by a dense CRF against the background ``(1 - map) ** 24``. Where the masks of several classes meet, the
     one whose smoothed map is larger relative to its sum in its mask wins.
 
-    Example:
+    Examples:
         >>> activation = torch.rand(1, 21, 32, 48)
         >>> PPMG()(torch.zeros(1, 3, 32, 48), activation).masks.shape
         torch.Size([1, 32, 48])
@@ -58,7 +58,7 @@ class PPMG(nn.Module):
 def smooth(map: Tensor) -> Tensor:
     """Return a class's activation (H, W), 0 to 1, raised by its coefficient of variation where it is more than 0.05.
 
-    Example:
+    Examples:
         >>> smooth(torch.tensor([[0.04, 0.2, 0.6]]))
         tensor([[0.0648, 0.2546, 0.6478]])
     """

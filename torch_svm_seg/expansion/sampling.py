@@ -17,7 +17,7 @@ class PixelSample(NamedTuple):
         positions: Flat pixel positions y * W + x, (B, N).
         classes: Their class ids, (B, N); -1 is padding.
 
-    Example:
+    Examples:
         >>> PixelSample(torch.tensor([[0, 3]]), torch.tensor([[7, -1]])).as_labels(2, 2).tolist()
         [[[7, 255], [255, 255]]]
     """
@@ -47,7 +47,7 @@ def sample_pixels(labels: Tensor, per_class: int = 2500, seed: int = 0) -> Pixel
     Raises:
         ValueError: If ``labels`` is not (B, H, W) of integers or ``per_class`` is not an integer of at least 1.
 
-    Example:
+    Examples:
         >>> sample = sample_pixels(torch.randint(0, 3, (2, 48, 64)), per_class=100)
         >>> tuple(sample.positions.shape), tuple(sample.classes.shape)
         ((2, 300), (2, 300))
@@ -90,7 +90,7 @@ def confident_labels(scores: Tensor, share: float = 0.7, regions: Tensor | None 
     Raises:
         ValueError: If shapes or types are not as above or ``share`` is not in (0, 1].
 
-    Example:
+    Examples:
         >>> scores = torch.tensor([[[[0.9, 0.6, 0.2, 0.1]], [[0.1, 0.4, 0.8, 0.9]]]])
         >>> confident_labels(scores, share=0.5).tolist()
         [[[0, 255, 255, 1]]]

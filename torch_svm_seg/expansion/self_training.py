@@ -41,7 +41,7 @@ class SelfTraining(nn.Module):
         prior: Multiply the probabilities of the last SVM by those of the seed, for a seed that knows something which
             the SVM's features do not.
 
-    Example:
+    Examples:
         >>> images, features, activation = torch.zeros(1, 3, 48, 64), torch.rand(1, 8, 12, 16), torch.rand(1, 3, 48, 64)
         >>> SelfTraining(SVMExpander(samples_per_class=100))(images, features, activation).masks.shape
         torch.Size([1, 48, 64])

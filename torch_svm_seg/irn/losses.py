@@ -24,7 +24,7 @@ _SHARES = (0.0, 0.25, 0.25, 0.5)
 class Pair(IntEnum):
     """The kinds of pairs of cells, by their labels.
 
-    Example:
+    Examples:
         >>> [pair.name for pair in Pair]
         ['UNSURE', 'BACKGROUND', 'OBJECT', 'DIFFERENT']
     """
@@ -43,7 +43,7 @@ def affinity_loss(boundary: Tensor, labels: Tensor, paths: Paths) -> Tensor:
     Returns:
         A scalar, differentiable with respect to the boundary.
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[[0, 0, 7, 7]]])
         >>> right = affinity_loss(torch.tensor([[[0.0, 0.0, 1.0, 0.0]]]), labels, Paths(2))
         >>> none = affinity_loss(torch.zeros(1, 1, 4), labels, Paths(2))
@@ -61,7 +61,7 @@ def affinity_loss(boundary: Tensor, labels: Tensor, paths: Paths) -> Tensor:
 def pair_kinds(labels: Tensor, paths: Paths) -> Tensor:
     """Return the :class:`Pair` kind of each cell and the end of each path from it, int64 (B, P, h, w).
 
-    Example:
+    Examples:
         >>> pair_kinds(torch.tensor([[[0, 0, 7, 255]]]), Paths(2))[0, 0].tolist()  # with the right neighbour
         [[1, 3, 0, 0]]
     """

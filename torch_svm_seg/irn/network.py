@@ -42,7 +42,7 @@ class IRNet(Trainable):
         Images (B, 3, H, W), RGB from 0 to 255. Result (B, ceil(H / 4), ceil(W / 4)), the strength of the class boundary
         from 0 to 1.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> IRNet(load_backbone("resnet18", "random"))(torch.zeros(1, 3, 64, 96)).shape
         torch.Size([1, 16, 24])

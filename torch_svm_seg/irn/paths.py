@@ -24,7 +24,7 @@ class Paths:
         cells: The cells on each path from start to end, as the ends: those of the box between both that lie nearer
             than one cell to the straight line.
 
-    Example:
+    Examples:
         >>> paths = Paths(2)
         >>> paths.ends
         [(0, 1), (1, -1), (1, 0), (1, 1)]
@@ -60,7 +60,7 @@ class CellLine:
         width: Width of the grid.
         reach: The longest step along a row or a column.
 
-    Example:
+    Examples:
         >>> import torch
         >>> line = CellLine.of(torch.zeros(3, 4), reach=2)
         >>> line.height, line.width
@@ -124,7 +124,7 @@ def path_maxima(boundary: Tensor, paths: Paths) -> Tensor:
         (B, P, h, w); 1 for a path that leaves the grid. Differentiable; among equal cells the one nearest to the start
         gets the gradient.
 
-    Example:
+    Examples:
         >>> path_maxima(torch.tensor([[[0.0, 0.3, 0.1]]]), Paths(2))[0, 0]  # with the right neighbour
         tensor([[0.3000, 0.3000, 1.0000]])
     """

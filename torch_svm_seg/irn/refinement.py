@@ -37,7 +37,7 @@ class IRNRefinement(nn.Module):
         (B, K, H, W), >= 0, background first; they need not sum to 1, a pixel counts by their sum. Result
         (B, K, H, W), summing to 1 over K. It is differentiable with respect to the probabilities.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> refinement = IRNRefinement(IRNet(load_backbone("resnet18", "random")))
         >>> refinement(torch.zeros(1, 3, 32, 48), torch.rand(1, 2, 32, 48)).shape
@@ -101,7 +101,7 @@ def refine_activation(refinement: IRNRefinement, image: Tensor, activation: Tens
     Returns:
         Probabilities of the classes present and the background, on the cells of a quarter of the image's size.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> refinement = IRNRefinement(IRNet(load_backbone("resnet18", "random")))
         >>> activation = torch.full((21, 32, 48), -torch.inf)

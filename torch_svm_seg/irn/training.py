@@ -51,7 +51,7 @@ def sure_labels(image: Tensor, activation: Tensor, factor: float = 0.5, crf: Den
     Raises:
         ValueError: Shapes do not match or values are out of range.
 
-    Example:
+    Examples:
         >>> activation = torch.tensor([0.6, 0.4])[None, :, None, None].expand(1, 2, 8, 8)
         >>> sure_labels(torch.zeros(1, 3, 8, 8), activation, factor=0.5).unique()  # background, or is it?
         tensor([255])
@@ -76,7 +76,7 @@ def label_by_activation(image: Tensor, activation: Tensor, factor: float = 0.5) 
     Returns:
         Class ids, int64 (H, W), 255 where not sure.
 
-    Example:
+    Examples:
         >>> activation = torch.full((21, 8, 8), -torch.inf)
         >>> activation[0], activation[15] = 0.1, 0.8
         >>> label_by_activation(torch.zeros(3, 8, 8), activation).unique()
@@ -147,7 +147,7 @@ def load_irn(path: PathLike, **parameters: Any) -> IRNRefinement:
         InputError: The file cannot be read, is no checkpoint of an IRNet, or the weights do not fit the backbone that
             it names.
 
-    Example:
+    Examples:
         >>> load_irn("runs/irn/checkpoint.pt", exponent=1.0)  # doctest: +SKIP
     """
     checkpoint = read_checkpoint(path)

@@ -33,7 +33,7 @@ class RandomWalk:
         paths: Paths to the cells that are neighbours.
         power: Power of the affinities; larger ones make weak boundaries count.
 
-    Example:
+    Examples:
         >>> boundary = torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]])
         >>> walk = RandomWalk(boundary, Paths(2), power=10)
         >>> values = torch.tensor([[[[1.0, 0.0, 0.0, 0.0, 2.0]]]])
@@ -74,7 +74,7 @@ def repeated(step: Callable[[Tensor], Tensor], values: Tensor, number: int) -> T
         values: Tensor that it is applied to.
         number: Number of times, at least 0.
 
-    Example:
+    Examples:
         >>> repeated(lambda values: 0.5 * values, torch.tensor([8.0]), 3)
         tensor([1.])
     """

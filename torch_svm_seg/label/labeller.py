@@ -94,7 +94,7 @@ class InteractiveLabeller:
         features: Features of the images.
         expander: Fits and applies the SVM.
 
-    Example:
+    Examples:
         >>> labeller = InteractiveLabeller(features, SVMExpander(SVM(kernel="linear")))  # doctest: +SKIP
         >>> labeller(0, labels).mask.shape  # doctest: +SKIP
         torch.Size([375, 500])

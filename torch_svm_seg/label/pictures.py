@@ -17,7 +17,7 @@ UNSURE_BELOW = 1.0
 def image_png(image: Tensor) -> bytes:
     """Return an image, RGB uint8 (3, H, W), as a PNG: pixels as they were read, without tags that would turn them.
 
-    Example:
+    Examples:
         >>> import torch
         >>> image_png(torch.zeros(3, 4, 6, dtype=torch.uint8))[1:4]
         b'PNG'
@@ -28,7 +28,7 @@ def image_png(image: Tensor) -> bytes:
 def mask_png(mask: Tensor) -> str:
     """Return a mask, class ids (H, W), as a data address of a PNG in VOC's colours, its background transparent.
 
-    Example:
+    Examples:
         >>> import torch
         >>> mask_png(torch.zeros(4, 6, dtype=torch.long))[:22]
         'data:image/png;base64,'
@@ -44,7 +44,7 @@ def uncertainty_png(margin: Tensor) -> str:
     Args:
         margin: By how much the best score exceeds the second best, (H, W), at least 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> uncertainty_png(torch.zeros(4, 6))[:22]
         'data:image/png;base64,'
@@ -56,7 +56,7 @@ def uncertainty_png(margin: Tensor) -> str:
 def class_colours(number: int) -> list[str]:
     """Return the colours of the first classes, as a style sheet writes them.
 
-    Example:
+    Examples:
         >>> class_colours(2)
         ['#000000', '#800000']
     """

@@ -58,7 +58,7 @@ class LabelServer(ThreadingHTTPServer):
     Raises:
         OSError: The port is taken.
 
-    Example:
+    Examples:
         >>> LabelServer(session).serve_forever()  # doctest: +SKIP
     """
 

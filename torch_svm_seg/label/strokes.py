@@ -29,7 +29,7 @@ class Stroke:
         corners: Its corners (x, y) in pixels; a single one is a click.
         width: Of the brush, in pixels.
 
-    Example:
+    Examples:
         >>> Stroke("a", 8, ((3.0, 4.0),), width=9).is_click
         True
     """
@@ -59,7 +59,7 @@ def stroke_from_json(entry: Any, num_classes: int) -> Stroke:
     Raises:
         InputError: It describes none.
 
-    Example:
+    Examples:
         >>> stroke_from_json({"key": "a", "class_id": 1, "corners": [[3, 4.5]], "width": 5}, 2)
         Stroke(key='a', class_id=1, corners=((3.0, 4.5),), width=5)
     """
@@ -84,7 +84,7 @@ def draw_strokes(strokes: Sequence[Stroke], size: tuple[int, int]) -> Tensor:
         strokes: In the order in which they were drawn.
         size: Height and width of the image.
 
-    Example:
+    Examples:
         >>> draw_strokes([Stroke("a", 1, ((0, 0.5), (3, 0.5)), 1), Stroke("b", 255, ((1.5, 0.5),), 1)], (2, 3)).tolist()
         [[1, 255, 1], [255, 255, 255]]
     """

@@ -25,7 +25,7 @@ def activation_of(maps: ActivationMaps, background: Background) -> Tensor:
     Raises:
         ValueError: The rule does not suit the maps, or these are not finite.
 
-    Example:
+    Examples:
         >>> maps = ActivationMaps((8,), torch.full((1, 15, 20), 0.5), size=(60, 80))
         >>> activation_of(maps, usual_background).shape
         torch.Size([2, 60, 80])
@@ -52,7 +52,7 @@ class _Rule:
 def usual_background(maps: ActivationMaps) -> Tensor:
     """Return the method's own background map, or (1 - the largest activation)^4 where it has none.
 
-    Example:
+    Examples:
         >>> usual_background(ActivationMaps((8,), torch.full((1, 1, 2), 0.5), size=(4, 8)))
         tensor([[0.0625, 0.0625]])
     """
@@ -65,7 +65,7 @@ def background_rule(text: str) -> Background:
     Raises:
         ValueError: The text is none of these, or the number is out of its range.
 
-    Example:
+    Examples:
         >>> background_rule("constant:0.25")(ActivationMaps((8,), torch.zeros(1, 1, 2), size=(4, 8)))
         tensor([[0.2500, 0.2500]])
     """

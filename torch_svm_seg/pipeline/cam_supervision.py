@@ -35,7 +35,7 @@ class CamFiles:
         labels: Ids of the classes in each image; maps of others are left out.
         annotated: Returns the classes that annotations name in an image, to tell what a number in a file means.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> import torch
         >>> from torch_svm_seg.cam.io import cam_path, save_cams

@@ -51,7 +51,7 @@ Refinement = nn.Module | type[RegionVote]
 def mask_path(out: Path, name: str, id: str) -> Path:
     """Return where the mask of an image lies.
 
-    Example:
+    Examples:
         >>> mask_path(Path("out"), "F4+crf", "2007_000032").as_posix()
         'out/F4+crf/2007_000032.png'
     """

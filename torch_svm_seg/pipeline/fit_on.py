@@ -26,7 +26,7 @@ class FitOnSupervision:
     Attributes:
         images: Digest of all that these labels and their images are read from.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> FitOnSupervision("0f3a").read(embedded_sample(), 0).known.unique()
         tensor([255])

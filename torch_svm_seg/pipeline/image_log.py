@@ -33,7 +33,7 @@ class ImageEntry:
         unseeded: Number of classes that the image is labelled with and that no pixel of its seed has.
         notes: Notes on how its files were read.
 
-    Example:
+    Examples:
         >>> ImageEntry("2007_000032", sources="0f3a", seconds={"F4": 0.5}).unseeded
         0
     """
@@ -57,7 +57,7 @@ class ImageLog:
         out: The folder.
         rank: Number of this process.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     log = ImageLog(pathlib.Path(folder))
@@ -124,7 +124,7 @@ def numbers(values: Mapping[Any, Any]) -> dict[str, float]:
     Raises:
         ValueError: A value is none.
 
-    Example:
+    Examples:
         >>> numbers({"F4": 1.5})
         {'F4': 1.5}
     """

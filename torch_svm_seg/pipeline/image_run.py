@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
         now: What all processes of this run did.
         changed: Number of images that were done again, since what they are made from has changed.
 
-    Example:
+    Examples:
         >>> Outcome(total=Progress(images=5), now=Progress(images=2)).now.images
         2
     """
@@ -58,7 +58,7 @@ class ImageRun:
         rank: Number of this process.
         processes: Number of processes.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -184,7 +184,7 @@ class ImageRun:
 def print_changed(changed: int) -> None:
     """Print how many images were done again, if any.
 
-    Example:
+    Examples:
         >>> print_changed(3)
         3 images were done from files that have changed since, and are done again
     """

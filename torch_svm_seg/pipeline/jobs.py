@@ -53,7 +53,7 @@ def image_jobs(dataset: ImageDataset, paths: Sequence[Path], sources: Callable[[
         paths: The files.
         sources: Returns all that the file of an index is made from, apart from settings.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> jobs = image_jobs(embedded_sample(), [Path("out", "a.png")], lambda index: ["labels [8]"])
         >>> jobs[0].id, jobs[0].is_written, jobs[0].sources()

@@ -27,7 +27,7 @@ class LabelProbabilities:
     Raises:
         InputError: An image has no file of maps.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from torch_svm_seg.cam.activation import ActivationMaps
         >>> from torch_svm_seg.cam.io import cam_path, save_cams

@@ -24,7 +24,7 @@ def mask_agreement(
     Raises:
         InputError: A folder is missing, or a mask is damaged.
 
-    Example:
+    Examples:
         >>> mask_agreement(dataset, "runs/weak/masks/F4", "runs/weak/masks-2/F4")  # doctest: +SKIP
         0.95
     """

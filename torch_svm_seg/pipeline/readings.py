@@ -19,7 +19,7 @@ class Reading(NamedTuple):
         supervised: The image and what is known about its pixels.
         sources: Digest of all that it was read from.
 
-    Example:
+    Examples:
         >>> import torch
         >>> supervised = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
         >>> Reading(supervised, sources="0f3a").supervised.id
@@ -41,7 +41,7 @@ def read_ahead(
         supervision: Gives what is known about them.
         workers: Processes that read ahead.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> from torch_svm_seg.pipeline.supervision import GroundTruth
         >>> [reading.supervised.id for reading in read_ahead(embedded_sample(), [0], GroundTruth())]
@@ -61,7 +61,7 @@ def batches(
         batch_size: Images of a group, at most.
         skipped: Takes the reasons, by id.
 
-    Example:
+    Examples:
         >>> import torch
         >>> supervised = Supervised("a", torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(4, 6, dtype=torch.long))
         >>> skipped = {}

@@ -58,7 +58,7 @@ class RecipeStep:
         validates: Whether it takes the images to validate on.
         repeats: Whether it is done once for each generation after the first.
 
-    Example:
+    Examples:
         >>> step = RecipeStep.of("maps", "train.py cams --checkpoint {classifier}/checkpoint.pt")
         >>> step.command, step.filled({"classifier": "runs/classifier"})
         (('train.py', 'cams'), ['--checkpoint', 'runs/classifier/checkpoint.pt'])
@@ -99,7 +99,7 @@ class PlannedStep:
         generation: The generation that it belongs to, from 1.
         folders: Name of the folder that each field of its flags stands for.
 
-    Example:
+    Examples:
         >>> step = RecipeStep.of("maps", "train.py cams", repeats=True)
         >>> PlannedStep("maps-3", step, 3, {"maps": "maps-3"}).pace
         'maps-2'
@@ -131,7 +131,7 @@ class Recipe:
         steps: The steps in their order.
         seconds: How long steps take, see :class:`~torch_svm_seg.pipeline.step_times.StepTimes`.
 
-    Example:
+    Examples:
         >>> [step.name for step in read_recipe("light").steps][:3]
         ['classifier', 'maps', 'walk']
     """
@@ -148,7 +148,7 @@ class Recipe:
             generations: Number of generations, at least 1.
             end: Folder of the repeated step, such as ``"network-3"``, from which on nothing is repeated.
 
-        Example:
+        Examples:
             >>> [step.name for step in read_recipe("light").planned(generations=3)][-4:]
             ['report-3', 'network-3', 'prediction-3', 'score-3']
         """
@@ -185,7 +185,7 @@ class Recipe:
 def recipe_names() -> list[str]:
     """Return the names of the recipes that come with the package.
 
-    Example:
+    Examples:
         >>> recipe_names()
         ['light', 'own_maps', 'resnet50', 'transformer']
     """

@@ -55,7 +55,7 @@ class Progress:
         unseeded: Number of classes that images are labelled with and that no pixel of their seed has.
         notes: Number of images that each note on how files were read is about.
 
-    Example:
+    Examples:
         >>> progress = Progress.of([ImageEntry("a", "0f3a", {"F4": 0.5}), ImageEntry("b", "9c21", {"F4": 1.5})])
         >>> progress.images, progress.seconds_per_image()
         (2, {'F4': 1.0})
@@ -107,7 +107,7 @@ def open_run(out: Path, settings: RunSettings, overwrite: bool, files: Iterable[
         InputError: The folder holds files of other settings, or of unknown ones, that this run would take for its own
             or leave beside its own.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     progress = open_run(Path(folder), RunSettings({"C": 1.0}), False, [Path(folder, "a.png")])
@@ -138,7 +138,7 @@ def open_run(out: Path, settings: RunSettings, overwrite: bool, files: Iterable[
 def write_record(out: Path, settings: RunSettings, progress: Progress, finished: bool) -> None:
     """Write ``run.json``.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_record(Path(folder), RunSettings({"C": 1.0}), Progress(images=2), finished=True)
@@ -173,7 +173,7 @@ def folder_digest(folder: PathLike | None) -> str | None:
     change: the files that an image is made from have a digest of their own, see
     :class:`~torch_svm_seg.pipeline.image_log.ImageEntry`.
 
-    Example:
+    Examples:
         >>> folder_digest("folder without a record"), folder_digest(None)
         ('folder without a record', None)
     """
@@ -190,7 +190,7 @@ def folder_digest(folder: PathLike | None) -> str | None:
 def print_notes(general: Iterable[str], notes: dict[str, int]) -> None:
     """Print how files were read where their form left it open.
 
-    Example:
+    Examples:
         >>> print_notes(["2 files are no images"], {"mask read by its colours": 3})
         note: 2 files are no images
         note: mask read by its colours: 3 images
@@ -202,7 +202,7 @@ def print_notes(general: Iterable[str], notes: dict[str, int]) -> None:
 def print_skipped(skipped: dict[str, str], most: int = 20) -> None:
     """Print the first of the images that could not be done, and why.
 
-    Example:
+    Examples:
         >>> print_skipped({"a": "truncated PNG", "b": "no mask", "c": "no mask"}, most=1)
         skipped a: truncated PNG
         skipped 2 more, which run.json lists
@@ -216,7 +216,7 @@ def print_skipped(skipped: dict[str, str], most: int = 20) -> None:
 def skip_reason(error: Exception) -> str:
     """Return in one line why an image was skipped.
 
-    Example:
+    Examples:
         >>> skip_reason(MemoryError())
         'not enough memory'
     """

@@ -53,7 +53,7 @@ def by_size(readings: Sequence[Reading], device: torch.device) -> tuple[list[Sam
     Returns:
         The images, and the ids of the classes in the order of their numbers, (K,).
 
-    Example:
+    Examples:
         >>> labels = torch.tensor([[0, 8], [255, 8]])
         >>> supervised = Supervised("a", torch.zeros(3, 2, 2, dtype=torch.uint8), labels)
         >>> (one,), ids = by_size([Reading(supervised, "0f3a")], torch.device("cpu"))

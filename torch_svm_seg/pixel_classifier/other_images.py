@@ -47,7 +47,7 @@ def add_labelled(
         seed: Seed of the choice.
         certainty: Weight of each label, (H, W); 1 by default.
 
-    Example:
+    Examples:
         >>> moments = ClassMoments.zeros(num_classes=3, channels=5)
         >>> add_labelled(moments, torch.rand(5, 1, 2), torch.tensor([[0, 1, 255, 1]]), per_class=10)
         >>> moments.counts.tolist()
@@ -70,7 +70,7 @@ class OtherImages:
         samples_per_class: Pixels to draw from each class of an image at most.
         seed: Seed of the choice.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> classifier = PixelClassifier(load_backbone("resnet18", "random"), ["F4"], num_classes=21)
         >>> image, labels = torch.rand(1, 3, 64, 96), torch.full((1, 64, 96), 255)
@@ -107,7 +107,7 @@ class PooledExpander:
         samples_per_class: Pixels to draw.
         seed: Seed of the choice.
 
-    Example:
+    Examples:
         >>> features, labels = torch.rand(1, 8, 12, 16), torch.randint(0, 3, (1, 48, 64))
         >>> PooledExpander(ClassMoments.zeros(3, 8))(features, labels).masks.shape
         torch.Size([1, 48, 64])
@@ -171,7 +171,7 @@ def load_other_images(path: PathLike, class_names: Sequence[str]) -> OtherImages
         InputError: See :func:`~torch_svm_seg.pixel_classifier.classifier.load_pixel_classifier`; or the classifier was
             fitted to maps or seeds.
 
-    Example:
+    Examples:
         >>> load_other_images("runs/pixels/checkpoint.pt", ("background", "cat"))  # doctest: +SKIP
     """
     classifier, checkpoint = load_pixel_classifier(path, class_names), read_checkpoint(path)

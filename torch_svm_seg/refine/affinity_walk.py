@@ -43,7 +43,7 @@ class AffinityWalk(nn.Module):
         Result (B, K, h, w), in single precision, or in double where the maps are; linear in the maps, differentiable
         with respect to maps and features.
 
-    Example:
+    Examples:
         >>> maps = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 4)
         >>> features = torch.tensor([[1.0, 1.0, -1.0, -1.0], [0.0, 0.0, 0.0, 0.0]]).view(1, 2, 1, 4)
         >>> AffinityWalk()(maps, features).flatten()
@@ -154,7 +154,7 @@ def boxes_above(maps: Tensor, threshold: float = 0.4) -> Tensor:
     Returns:
         Cells that lie in any box of their map, bool (B, K, h, w).
 
-    Example:
+    Examples:
         >>> boxes_above(torch.eye(3)[None, None]).all()  # cells that touch at a corner are connected
         tensor(True)
     """

@@ -19,7 +19,7 @@ def attention_affinity(attention: Tensor, rounds: int = 3) -> Tensor:
     Returns:
         Affinities (B, N, N), symmetric, whose rows sum to about 1.
 
-    Example:
+    Examples:
         >>> affinity = attention_affinity(torch.rand(1, 6, 6), rounds=20)
         >>> torch.allclose(affinity, affinity.mT), torch.allclose(affinity.sum(2), torch.ones(1, 6), atol=1e-4)
         (True, True)
@@ -42,7 +42,7 @@ def spread_by(affinity: Tensor, maps: Tensor) -> Tensor:
     Returns:
         Spread maps (B, K, h, w).
 
-    Example:
+    Examples:
         >>> spread_by(torch.tensor([[[0.0, 1.0], [0.5, 0.5]]]), torch.tensor([[[[4.0, 2.0]]]]))
         tensor([[[[2., 3.]]]])
     """

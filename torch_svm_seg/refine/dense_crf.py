@@ -20,7 +20,7 @@ REACH = 3
 class Parameters(NamedTuple):
     """Published parameters of a :class:`DenseCRF`.
 
-    Example:
+    Examples:
         >>> PRESETS["psa"].colour_sigma
         13
     """
@@ -71,7 +71,7 @@ class DenseCRF(nn.Module):
         valid (B, H, W), bool. Result (B, K, H, W), summing to 1 over K, in single precision, or in double where the
         probabilities are.
 
-    Example:
+    Examples:
         >>> images = torch.zeros(1, 3, 1, 4)
         >>> images[..., 2:] = 255
         >>> probabilities = torch.tensor([[0.9, 0.4, 0.1, 0.4]]).view(1, 1, 1, 4)

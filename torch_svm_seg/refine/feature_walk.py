@@ -24,7 +24,7 @@ class FeatureWalk(nn.Module):
         (B, K, H, W), >= 0. Result (B, K, H, W), summing to 1 over K. It is differentiable with respect to the
         probabilities.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> walk = FeatureWalk(load_backbone("resnet18", "random"))
         >>> walk(torch.zeros(1, 3, 32, 48), torch.rand(1, 2, 32, 48)).shape

@@ -31,7 +31,7 @@ class ExactFilter:
         image: Index of each pixel's image, (N,).
         weight: 1 or 0 for each pixel, (N,).
 
-    Example:
+    Examples:
         >>> near = ExactFilter(torch.tensor([[0.0, 0.0, 99.0]]), torch.zeros(3), torch.ones(3))
         >>> near(torch.tensor([[1.0], [0.0], [0.0]])).flatten()
         tensor([0.5000, 0.5000, 0.0000])
@@ -59,7 +59,7 @@ class LatticeFilter:
         image: Index of each pixel's image, (N,).
         weight: 1 or 0 for each pixel, (N,).
 
-    Example:
+    Examples:
         >>> near = LatticeFilter(torch.tensor([[0.0, 0.0, 9.0]]), torch.zeros(3), torch.ones(3))
         >>> near(torch.tensor([[1.0], [0.0], [0.0]])).flatten()
         tensor([0.5000, 0.5000, 0.0000])
@@ -93,7 +93,7 @@ class PositionFilter:
         sigma: Standard deviation in pixels.
         weight: 1 or 0 for each pixel, (B, 1, H, W).
 
-    Example:
+    Examples:
         >>> PositionFilter(3.0, torch.ones(1, 1, 8, 9))(torch.rand(1, 2, 8, 9)).shape
         torch.Size([1, 2, 8, 9])
     """

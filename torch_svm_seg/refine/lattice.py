@@ -29,7 +29,7 @@ class Lattice:
         slice_vertices: Vertices that the pixels gather from, (N, D + 1).
         slice_weights: Their weights, (N, D + 1).
 
-    Example:
+    Examples:
         >>> lattice = Lattice.of(torch.rand(5, 100), torch.zeros(100))
         >>> lattice.slice_vertices.shape, len(lattice.blurs)
         (torch.Size([100, 6]), 6)

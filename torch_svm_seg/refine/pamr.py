@@ -44,7 +44,7 @@ class PAMR(nn.Module):
         single precision, or in double where the probabilities are. It is differentiable with respect to the
         probabilities.
 
-    Example:
+    Examples:
         >>> images = torch.zeros(1, 3, 2, 6)
         >>> images[..., 3:] = 255
         >>> probabilities = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 0.0]).expand(1, 1, 2, 6)

@@ -14,7 +14,7 @@ def checked(images: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: Shapes do not match or values are out of range.
 
-    Example:
+    Examples:
         >>> checked(torch.zeros(1, 3, 4, 5, dtype=torch.uint8), torch.rand(1, 2, 4, 5))[0].dtype
         torch.float32
     """
@@ -55,7 +55,7 @@ def label_probabilities(labels: Tensor, number: int, confidence: float = 0.7, pr
     Raises:
         ValueError: Values are out of range.
 
-    Example:
+    Examples:
         >>> label_probabilities(torch.tensor([[[0, 1, 255]]]), 2)[0, :, 0]
         tensor([[0.7000, 0.3000, 0.5000],
                 [0.3000, 0.7000, 0.5000]])

@@ -23,7 +23,7 @@ class RegionVote(nn.Module):
     Raises:
         ValueError: The regions are of another type or shape, or numbered otherwise.
 
-    Example:
+    Examples:
         >>> vote = RegionVote(torch.tensor([[[0, 0, -1]]]))
         >>> vote(torch.zeros(1, 3, 1, 3), torch.tensor([[[[0.9, 0.3, 1.0]], [[0.1, 0.7, 0.0]]]]))[0, 0]
         tensor([[0.6000, 0.6000, 1.0000]])

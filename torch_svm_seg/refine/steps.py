@@ -29,7 +29,7 @@ def refine(steps: Sequence[nn.Module], images: Tensor, probabilities: Tensor) ->
     Raises:
         ValueError: An image has no class at all; see also the steps.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.refine import PAMR, DenseCRF
         >>> refine([DenseCRF.preset("psa"), PAMR()], torch.zeros(1, 3, 8, 9), torch.rand(1, 21, 8, 9)).shape
         torch.Size([1, 21, 8, 9])
@@ -59,7 +59,7 @@ def refine_in_tiles(step: nn.Module, images: Tensor, probabilities: Tensor, most
         probabilities: Probabilities (B, K, H, W).
         most_pixels: Most pixels of a tile, its margin included, unless the margin alone has more.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.refine import PAMR
         >>> refine_in_tiles(PAMR(), torch.zeros(1, 3, 60, 80), torch.rand(1, 2, 60, 80)).shape
         torch.Size([1, 2, 60, 80])

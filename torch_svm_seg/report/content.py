@@ -72,7 +72,7 @@ class Report:
 def percent(value: float) -> str:
     """Return a share from 0 to 1 in percent; NaN is a dash.
 
-    Example:
+    Examples:
         >>> percent(0.12345), percent(float("nan"))
         ('12.35', '-')
     """
@@ -82,7 +82,7 @@ def percent(value: float) -> str:
 def gain(value: float, before: float) -> str:
     """Return the difference of two shares in points of percent, with its sign.
 
-    Example:
+    Examples:
         >>> gain(0.5, 0.25)
         '+25.00'
     """

@@ -23,7 +23,7 @@ class MarkKind:
         path: Its outline around (0, 0), as SVG.
         height: Its position in the row, so that marks of one value do not hide each other.
 
-    Example:
+    Examples:
         >>> MarkKind("mask", "M0 0h4v4h-4z").height
         '50%'
     """
@@ -57,7 +57,7 @@ class Scale:
     Attributes:
         low: Its start, in percent.
 
-    Example:
+    Examples:
         >>> scale = Scale.of([63.5, 98.1])
         >>> scale.low, scale.ticks, scale.x(80.0)
         (60, [60, 70, 80, 90, 100], '50.00%')
@@ -89,7 +89,7 @@ class DotPlot:
         legend: Meaning of each kind of mark.
         groups: Heading -> rows.
 
-    Example:
+    Examples:
         >>> disc = MarkKind("masks", DISC)
         >>> row = DotRow("IRN", "Ahn et al., CVPR 2019", [(disc, 66.5)], "masks 66.5")
         >>> DotPlot({"pseudo masks": disc}, {"Published": [row]}).scale.ticks

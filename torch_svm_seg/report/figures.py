@@ -32,7 +32,7 @@ class Figure:
         size: Width and height in pixels.
         miou: Score of a predicted mask, from 0 to 1.
 
-    Example:
+    Examples:
         >>> Figure("F4", alt="no mask of F4").uri is None
         True
     """
@@ -47,7 +47,7 @@ class Figure:
 def class_colour(class_id: int) -> str:
     """Return the colour of a class for the style sheet.
 
-    Example:
+    Examples:
         >>> class_colour(8)
         'rgb(64,0,0)'
     """
@@ -57,7 +57,7 @@ def class_colour(class_id: int) -> str:
 def image_figure(image: Tensor) -> Figure:
     """Return an image, uint8 (3, H, W), as JPEG.
 
-    Example:
+    Examples:
         >>> image_figure(torch.zeros(3, 375, 500, dtype=torch.uint8)).size
         (320, 240)
     """
@@ -75,7 +75,7 @@ def mask_figure(
         class_names: Name of each class id.
         miou: Score of the mask, if known.
 
-    Example:
+    Examples:
         >>> mask_figure("seed", lambda: torch.tensor([[0, 0, 0, 1]]), ["background", "cat"]).alt
         'background 75%, cat 25%'
     """
@@ -105,7 +105,7 @@ def activation_figure(
         read: Function that returns the maps, or raises InputError.
         class_names: Name of each class id.
 
-    Example:
+    Examples:
         >>> image, maps = torch.zeros(3, 8, 8, dtype=torch.uint8), ActivationMaps((1,), torch.ones(1, 2, 2), (8, 8))
         >>> activation_figure("CAM", image, lambda: maps, ["background", "cat"]).alt
         'class activation of cat'
@@ -132,7 +132,7 @@ def samples_figure(image: Tensor, truth: Tensor, settings: Mapping[str, Any]) ->
         truth: Its ground truth, (H, W).
         settings: Settings of the run, as ``expand.py`` records them.
 
-    Example:
+    Examples:
         >>> image, truth = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.long)
         >>> settings = {"supervision": "ground-truth", "samples_per_class": 9, "seed": 0}
         >>> samples_figure(image, truth, settings).alt

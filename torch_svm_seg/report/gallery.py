@@ -57,7 +57,7 @@ def choose(per_image: Mapping[str, float], count: int) -> dict[str, list[str]]:
         "best", "median" and "worst" -> ids, the better first, equal ones by their names; only "best" if there are less
         than three images.
 
-    Example:
+    Examples:
         >>> choose({"a": 0.1, "b": 0.9, "c": 0.5, "d": 0.7}, count=1)
         {'best': ['b'], 'median': ['d'], 'worst': ['a']}
     """

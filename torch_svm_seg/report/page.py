@@ -32,7 +32,7 @@ def write_report(path: Path, report: Report) -> None:
         InputError: An image of the gallery cannot be read, or Jinja2 is not installed.
         OSError: The file cannot be written.
 
-    Example:
+    Examples:
         >>> write_report(Path("report.html"), report)  # doctest: +SKIP
     """
     write_text_atomically(path, render(report))
@@ -47,7 +47,7 @@ def render(report: Report) -> str:
     Raises:
         InputError: An image of the gallery cannot be read, or Jinja2 is not installed.
 
-    Example:
+    Examples:
         >>> render(report)[:15]  # doctest: +SKIP
         '<!DOCTYPE html>'
     """

@@ -25,7 +25,7 @@ class PublishedMethod:
         fully_supervised: Whether it is trained on ground truth, the bound for the others.
         remark: Difference from the others.
 
-    Example:
+    Examples:
         >>> PUBLISHED[0].name, PUBLISHED[0].figures
         ('IRN', 'masks 66.5, val 63.5, test 64.8')
     """

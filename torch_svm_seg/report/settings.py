@@ -19,7 +19,7 @@ class RecordedRun(NamedTuple):
         steps: Names of the steps.
         settings: Pairs of a setting's dotted name and its value as text.
 
-    Example:
+    Examples:
         >>> RecordedRun(["F4"], [("svm.C", "1.0")]).steps
         ['F4']
     """
@@ -41,7 +41,7 @@ def recorded_runs(report: Report) -> list[RecordedRun]:
 def run_record(folder: Path) -> tuple[Path, dict[str, Any]]:
     """Return the path of the record of the run that wrote a folder, in it or beside it, and the record; empty if none.
 
-    Example:
+    Examples:
         >>> run_record(Path("nowhere"))[1]
         {}
     """
@@ -58,7 +58,7 @@ def run_record(folder: Path) -> tuple[Path, dict[str, Any]]:
 def run_settings(folder: Path) -> Mapping[str, Any]:
     """Return the settings of the run that wrote a folder; empty where it recorded none.
 
-    Example:
+    Examples:
         >>> run_settings(Path("nowhere"))
         {}
     """

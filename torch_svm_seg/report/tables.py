@@ -18,7 +18,7 @@ class ClassCell(NamedTuple):
         strength: Position between the table's smallest and largest value, from 0 to 100.
         best: Whether no step is better.
 
-    Example:
+    Examples:
         >>> ClassCell(value=0.5, strength=100.0, best=True).best
         True
     """

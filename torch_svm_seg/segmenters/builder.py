@@ -33,7 +33,7 @@ def build_segmenter(name: str, num_classes: int, weights: PathLike | None = None
     Raises:
         InputError: There is no such network, a package is missing, or the weights can be neither downloaded nor read.
 
-    Example:
+    Examples:
         >>> import torch
         >>> network = build_segmenter("lite:efficientnet_lite0", num_classes=21, weights="random")
         >>> network(torch.zeros(1, 3, 64, 96)).shape
@@ -83,7 +83,7 @@ def load_segmenter(path: PathLike, class_names: Sequence[str] | None = None) -> 
         InputError: The file cannot be read, is no checkpoint of a segmentation network, is of other classes, or its
             weights do not fit the network that it names.
 
-    Example:
+    Examples:
         >>> load_segmenter("runs/network/checkpoint.pt").num_classes  # doctest: +SKIP
         21
     """

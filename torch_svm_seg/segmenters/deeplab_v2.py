@@ -24,7 +24,7 @@ class DeepLabV2(Segmenter):
         num_classes: Number of classes, background included.
         seed: Seed of the new layers' weights.
 
-    Example:
+    Examples:
         >>> network = DeepLabV2(dilated_resnet("resnet50", "random"), num_classes=21)
         >>> network(torch.zeros(1, 3, 32, 48)).shape
         torch.Size([1, 21, 32, 48])
@@ -62,7 +62,7 @@ def dilated_resnet(name: str, weights: PathLike | None = None) -> Backbone:
     Raises:
         InputError: The weights can be neither downloaded nor read, or the ResNet cannot be dilated.
 
-    Example:
+    Examples:
         >>> dilated_resnet("resnet50", "random").strides["F5"]
         8
     """

@@ -21,7 +21,7 @@ class LiteSegmenter(Segmenter):
         num_classes: Number of classes, background included.
         seed: Seed of the new layers' weights.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.backbones.builder import load_backbone
         >>> network = LiteSegmenter(load_backbone("efficientnet_lite0", "random"), num_classes=21)
         >>> network(torch.zeros(1, 3, 64, 96)).shape

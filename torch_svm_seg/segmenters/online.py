@@ -31,7 +31,7 @@ class OnlineLabels:
     Raises:
         InputError: The network has no such stages.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.segmenters import build_segmenter
         >>> network = build_segmenter("lite:efficientnet_lite0", num_classes=3, weights="random")
         >>> labels = OnlineLabels(network, every=2, after=100, samples_per_class=50)

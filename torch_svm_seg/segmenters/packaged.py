@@ -38,7 +38,7 @@ class PackagedSegmenter(Segmenter):
         std: Standard deviation of each channel, which they are then divided by.
         multiple: Sides of images are padded to multiples of it.
 
-    Example:
+    Examples:
         >>> layer = nn.Conv2d(3, 21, 1)
         >>> PackagedSegmenter(layer, layer, num_classes=21)(torch.zeros(1, 3, 64, 96)).shape
         torch.Size([1, 21, 64, 96])
@@ -82,7 +82,7 @@ def torchvision_segmenter(name: str, num_classes: int, weights: PathLike | None)
     Raises:
         InputError: The weights can be neither downloaded nor read.
 
-    Example:
+    Examples:
         >>> torchvision_segmenter("lraspp:mobilenet_v3_large", 21, "random").num_classes
         21
     """
@@ -106,7 +106,7 @@ def smp_segmenter(name: str, num_classes: int, weights: PathLike | None) -> Pack
     Raises:
         InputError: The package or the network is missing, or the weights can be neither downloaded nor read.
 
-    Example:
+    Examples:
         >>> smp_segmenter("smp:DeepLabV3Plus:resnet50", 21, weights=None)  # doctest: +SKIP
     """
     try:

@@ -32,7 +32,7 @@ def class_probabilities(
     Raises:
         ValueError: There is no scale, or one that is not positive.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.segmenters import build_segmenter
         >>> network = build_segmenter("lite:efficientnet_lite0", num_classes=21, weights="random")
         >>> class_probabilities(network, torch.zeros(3, 64, 96), scales=[0.75, 1]).shape
@@ -73,7 +73,7 @@ def probability_maps(
     Raises:
         ValueError: No class is present, or one that the network does not know, or a scale is not positive.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.segmenters import build_segmenter
         >>> network = build_segmenter("lite:efficientnet_lite0", num_classes=21, weights="random")
         >>> probability_maps(network, torch.zeros(3, 64, 96), present=[8, 15]).maps.shape

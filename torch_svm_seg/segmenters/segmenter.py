@@ -32,7 +32,7 @@ class Segmenter(Trainable):
     Shape:
         Images (B, 3, H, W), RGB from 0 to 255. Result (B, num_classes, H, W), the logits.
 
-    Example:
+    Examples:
         >>> import torch
         >>> class Colours(Segmenter):
         ...     def __init__(self):

@@ -22,7 +22,7 @@ from torch_svm_seg.training.trainable import Crops
 class LabelWeights(Protocol):
     """A rule for the weights of the labels in masks.
 
-    Example:
+    Examples:
         >>> class Half:
         ...     def __call__(self, index, mask):
         ...         return torch.full(mask.shape, 0.5)
@@ -50,7 +50,7 @@ class MaskedCrops(Crops):
         seed: Seed of the random choices.
         weights: Weights of the labels.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> crops = MaskedCrops(embedded_sample(), 64, (0.5, 1.5), torch.zeros(3, 1, 1), seed=0)
         >>> crops[0][0].shape, crops[0][1].shape
@@ -115,7 +115,7 @@ def survey_masks(dataset: ImageDataset, on_image: Callable[[], object] | None = 
         InputError: There are no masks or none with a labelled pixel; or a file is damaged, a mask's size is not its
             image's, or it holds an unknown id.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.data.embedded import embedded_sample
         >>> survey_masks(embedded_sample()).without
         ()
@@ -147,7 +147,7 @@ def validate(network: Segmenter, dataset: ImageDataset, rank: int = 0, processes
         rank: Number of this process.
         processes: Number of processes.
 
-    Example:
+    Examples:
         >>> validate(network, dataset).miou  # doctest: +SKIP
         0.66
     """

@@ -21,7 +21,7 @@ class Nystroem:
         components: Number of landmarks, an integer > 0; exact where there are no more samples.
         seed: Seed of their choice.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch_svm_seg import SVM
         >>> svm = SVM(approximation=Nystroem(components=20)).fit(torch.rand(50, 3), torch.arange(50) % 2)
@@ -49,7 +49,7 @@ class Fourier:
         components: Number of features, an integer > 0.
         seed: Seed of the random frequencies and phases.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch_svm_seg import SVM
         >>> svm = SVM(approximation=Fourier(components=64)).fit(torch.rand(50, 3), torch.arange(50) % 2)
@@ -82,7 +82,7 @@ def approximate(approximation: Approximation, x: Tensor, valid: Tensor, gamma: T
         valid: Which of them are not padding, bool (B, N).
         gamma: Coefficient of each image's kernel, > 0, (B, 1, 1).
 
-    Example:
+    Examples:
         >>> import torch
         >>> x, valid = torch.rand(1, 2000, 3), torch.ones(1, 2000, dtype=torch.bool)
         >>> approximate("auto", x, valid, torch.ones(1, 1, 1)).features(x).shape

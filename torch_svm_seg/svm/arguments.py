@@ -15,7 +15,7 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     Raises:
         ValueError: It is not.
 
-    Example:
+    Examples:
         >>> check_choice("kernel", "poly", ("linear", "rbf"))
         Traceback (most recent call last):
         ValueError: kernel: expected one of ('linear', 'rbf'), got 'poly'
@@ -30,7 +30,7 @@ def check_positive(name: str, value: float | Tensor | str, *words: str) -> None:
     Raises:
         ValueError: It is not.
 
-    Example:
+    Examples:
         >>> check_positive("C", -1.0)
         Traceback (most recent call last):
         ValueError: C: expected a finite number > 0, got -1.0
@@ -47,7 +47,7 @@ def check_count(name: str, value: int, at_least: int = 1) -> None:
     Raises:
         ValueError: It is not.
 
-    Example:
+    Examples:
         >>> check_count("components", 10.0)
         Traceback (most recent call last):
         ValueError: components: expected an integer >= 1, got 10.0
@@ -62,7 +62,7 @@ def check_seed(value: int) -> None:
     Raises:
         ValueError: It is not.
 
-    Example:
+    Examples:
         >>> check_seed(1.5)
         Traceback (most recent call last):
         ValueError: seed: expected an integer of 64 bits, got 1.5
@@ -77,7 +77,7 @@ def check_tensor(name: str, value: object) -> None:
     Raises:
         ValueError: It is not.
 
-    Example:
+    Examples:
         >>> check_tensor("x", [1.0])
         Traceback (most recent call last):
         ValueError: x: expected a tensor, got list
@@ -92,7 +92,7 @@ def checked_samples(x: Tensor, y: Tensor, sample_weight: Tensor | None) -> tuple
     Raises:
         ValueError: An argument is not as ``SVM.fit`` documents it.
 
-    Example:
+    Examples:
         >>> x, y, weight = checked_samples(torch.rand(2, 5, 3).half(), torch.ones(2, 5).to(torch.uint8), None)
         >>> x.dtype, y.dtype, tuple(weight.shape)
         (torch.float32, torch.int64, (2, 5))
@@ -144,7 +144,7 @@ def checked_products(products: InnerProducts, x: Tensor) -> InnerProducts:
     Raises:
         ValueError: They are not.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> checked_products(SimpleNamespace(squared_norms=torch.ones(1, 4)), torch.rand(1, 5, 2))
         Traceback (most recent call last):

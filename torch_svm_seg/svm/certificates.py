@@ -23,7 +23,7 @@ def is_imprecise(samples: Samples, problem: Problem, found: Solution, tol: float
     Values of the solution are off by about the length of its coefficients times the rounding of one kernel value; where
     a sample is on its margin, that costs as much as a loss. Explicit features need no such care: their norms are small.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.svm.samples import FeatureSamples
         >>> zero = torch.zeros(1, 2)
         >>> found = Solution(zero, zero[:, :1], zero, torch.ones(1), zero[0, :1], torch.ones(1, dtype=torch.long))
@@ -52,7 +52,7 @@ def as_stored(samples: Samples, problem: Problem, found: Solution, dtype: torch.
         dtype: Type that the element and the intercept are stored in.
         tol: Relative duality gap to reach.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.svm.samples import FeatureSamples
         >>> from torch_svm_seg.svm.solver import solve
         >>> samples = FeatureSamples(torch.tensor([[[1.0], [-1.0]]]).double())
@@ -94,7 +94,7 @@ def as_decided(
         problem: The problems.
         problems: The images and classes of the problems.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[[1.0], [-1.0]]])
         >>> problems = OneVsRest.of(torch.tensor([[True, True]]))
         >>> problem, zero = Problem(x[..., 0].double(), torch.ones(1, 2).double()), torch.zeros(1, 1).double()

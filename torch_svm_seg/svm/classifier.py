@@ -51,7 +51,7 @@ class SVMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_iter_: Steps of the solver, (K,) or (1,).
         svm_: The fitted ``SVM``.
 
-    Example:
+    Examples:
         >>> x, y = [[-2.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [2.0, 0.0]], ["cat", "cat", "dog", "dog"]
         >>> SVMClassifier(kernel="linear").fit(x, y).predict([[0.5, 3.0]]).tolist()
         ['dog']

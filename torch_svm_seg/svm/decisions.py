@@ -90,7 +90,7 @@ class DecisionFunction(nn.Module):
 class LinearDecision(DecisionFunction):
     """x . w + b with weights w (B, D, K).
 
-    Example:
+    Examples:
         >>> decision = LinearDecision(torch.tensor([[[2.0], [1.0]]]), torch.tensor([[[-3.0]]]))
         >>> decision(torch.tensor([[[1.0, 0.0], [1.0, 2.0]]])).tolist()
         [[[-1.0], [1.0]]]
@@ -127,7 +127,7 @@ class LinearDecision(DecisionFunction):
 class GaussianDecision(DecisionFunction):
     """sum_j coefficients_j exp(-gamma |x - centres_j|^2) + b: centres (B, P, D), coefficients (B, P, K).
 
-    Example:
+    Examples:
         >>> centres, coefficients = torch.rand(1, 4, 3), torch.rand(1, 4, 2)
         >>> decision = GaussianDecision(centres, coefficients, torch.ones(1, 1, 1), torch.zeros(1, 1, 2))
         >>> decision(torch.rand(1, 5, 3)).shape
@@ -202,7 +202,7 @@ class GaussianDecision(DecisionFunction):
 class FourierDecision(DecisionFunction):
     """sum_j coefficients_j cos(x . frequencies_j + phases_j) + b: frequencies (B, D, P), phases (B, 1, P).
 
-    Example:
+    Examples:
         >>> frequencies, phases, coefficients = torch.zeros(1, 3, 4), torch.zeros(1, 1, 4), torch.ones(1, 4, 2)
         >>> FourierDecision(frequencies, phases, coefficients, torch.ones(1, 1, 2))(torch.rand(1, 1, 3)).tolist()
         [[[5.0, 5.0]]]

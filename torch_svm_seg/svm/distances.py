@@ -35,7 +35,7 @@ class DistancesOfAll:
         kernel: The kernel matrix.
         ridge: What is added to its diagonal, (N,).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch_svm_seg.svm.samples import GaussianSamples
         >>> kernel = KernelRows(GaussianSamples(torch.tensor([[[0.0], [99.0]]]), torch.ones(1, 1, 1)))
@@ -65,7 +65,7 @@ class DistancesOfFew:
         few: The samples, (n,).
         ridge: What is added to the kernel's diagonal, (n,).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch_svm_seg.svm.samples import GaussianSamples
         >>> kernel = KernelRows(GaussianSamples(torch.tensor([[[0.0], [9.0], [99.0]]]), torch.ones(1, 1, 1)))

@@ -24,7 +24,7 @@ class FeatureMap(Protocol):
 class LinearMap:
     """The identity: the linear kernel.
 
-    Example:
+    Examples:
         >>> LinearMap().features(torch.ones(1, 2, 3)).shape
         torch.Size([1, 2, 3])
     """
@@ -51,7 +51,7 @@ class NystroemMap:
         components: Number of landmarks; all samples are landmarks where there are no more, and the map is exact.
         seed: Seed of the scattered choice.
 
-    Example:
+    Examples:
         >>> x, valid = torch.rand(2, 50, 3), torch.ones(2, 50, dtype=torch.bool)
         >>> NystroemMap(x, valid, torch.ones(2, 1, 1), components=16).features(x).shape
         torch.Size([2, 50, 16])
@@ -101,7 +101,7 @@ class FourierMap:
         components: Number of features.
         seed: Seed of the random frequencies and phases, which are the same for all images but for gamma.
 
-    Example:
+    Examples:
         >>> x = torch.rand(2, 50, 3)
         >>> FourierMap(x, torch.ones(2, 1, 1), components=16).features(x).shape
         torch.Size([2, 50, 16])

@@ -23,7 +23,7 @@ MOST_LEAVING = 0.3
 def step_of_free(variables: Variables, distances: Distances, free: Indices) -> bool:
     """Move the variables ``free`` (m,), which are between their bounds; return whether any was moved.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.svm.distances import DistancesOfAll
         >>> from torch_svm_seg.svm.kernel_rows import KernelRows
         >>> from torch_svm_seg.svm.samples import GaussianSamples

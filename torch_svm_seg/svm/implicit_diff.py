@@ -36,7 +36,7 @@ def with_gradient(solution: Solution, samples: DifferentiableSamples, problem: P
         samples: The mapped samples (P, N), which may have a graph.
         problem: Problem, whose costs may have a graph.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg import SVM
         >>> x = torch.tensor([[-1.0], [1.0], [2.0]], requires_grad=True)
         >>> svm = SVM(kernel="linear", C=9.0, gradient="implicit").fit(x, torch.tensor([0, 1, 1]))

@@ -31,7 +31,7 @@ class KernelRows:
         diagonal: Its diagonal, (N,).
         least: What is added to distances of mapped samples, > 0: equal samples have none.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.svm.samples import GaussianSamples
         >>> rows = KernelRows(GaussianSamples(torch.zeros(1, 4, 2), torch.ones(1, 1, 1)))
         >>> rows.product(np.array([0.0, 2.0, 0.0, 1.0])).tolist()
@@ -133,7 +133,7 @@ class KernelRows:
 def most_likely(sample: int, likely: Array, missing: NDArray[np.bool_], most: int) -> Indices:
     """Return up to ``most`` of the samples ``missing``, bool (n,): a needed one and those most ``likely`` (n,) so.
 
-    Example:
+    Examples:
         >>> most_likely(0, np.array([0.0, 3.0, -np.inf, 5.0]), np.array([True, True, True, False]), most=2)
         array([0, 1])
     """

@@ -22,7 +22,7 @@ LOG2_E = math.log2(math.e)
 def block_entries(tensor: Tensor) -> int:
     """Return how many kernel values a product with a kernel matrix holds at once on a tensor's device.
 
-    Example:
+    Examples:
         >>> block_entries(torch.zeros(1))
         262144
     """
@@ -40,7 +40,7 @@ def gaussian_kernel(x: Tensor, z: Tensor, gamma: Tensor) -> Tensor:
     Returns:
         Kernel values in (0, 1], (B, N, M).
 
-    Example:
+    Examples:
         >>> x, z = torch.zeros(1, 1, 2), torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
         >>> gaussian_kernel(x, z, torch.tensor([[[0.5]]]))
         tensor([[[1.0000, 0.3679]]])
@@ -59,7 +59,7 @@ def kernel_blocks(x: Tensor, gamma: Tensor) -> Callable[[Tensor], Callable[[Tens
     Returns:
         A function of columns (n,) that returns a function of rows (m,) that returns their block (m, n).
 
-    Example:
+    Examples:
         >>> blocks = kernel_blocks(torch.rand(1, 5, 3), torch.ones(1, 1, 1))
         >>> blocks(torch.tensor([0, 1, 3]))(torch.tensor([2, 4])).shape
         torch.Size([2, 3])
@@ -86,7 +86,7 @@ def multiply_by_kernel(x: Tensor, z: Tensor, gamma: Tensor, coefficients: Tensor
     Returns:
         One row per sample in x, (B, N, K).
 
-    Example:
+    Examples:
         >>> x, z, gamma = torch.rand(2, 5, 3), torch.rand(2, 4, 3), torch.ones(2, 1, 1)
         >>> multiply_by_kernel(x, z, gamma, torch.rand(2, 4, 6)).shape
         torch.Size([2, 5, 6])

@@ -21,7 +21,7 @@ class LinearScores(NamedTuple):
         weight: One row per feature, one column per class, (D, K).
         intercept: Intercept of each class, (K,); -inf for a class without samples.
 
-    Example:
+    Examples:
         >>> scores = LinearScores(torch.eye(2), torch.zeros(2))
         >>> scores(torch.tensor([[3.0, 1.0]]))
         tensor([[3., 1.]])
@@ -43,7 +43,7 @@ class ClassMoments(NamedTuple):
         sums: Their sums, (K, D).
         products: Sums of their outer products, (K, D, D).
 
-    Example:
+    Examples:
         >>> moments = ClassMoments.zeros(num_classes=2, channels=3)
         >>> moments.add(torch.rand(5, 3), torch.tensor([0, 0, 1, 1, 1]))
         >>> moments.counts.tolist()

@@ -40,7 +40,7 @@ class Line:
         slope: Derivative of |w|^2 / 2 at t = 0, (P, 1).
         curvature: Its second derivative, (P, 1), at least 0.
 
-    Example:
+    Examples:
         >>> targets = torch.tensor([[1.0, -1.0]]).double()
         >>> Line(ramp=torch.ones(1, 2), change=targets).slope  # the intercept's: w stands still
         0.0
@@ -76,7 +76,7 @@ class LineSearch(Protocol):
 class Bracketing:
     """Newton's method in a bracket, for a CPU.
 
-    Example:
+    Examples:
         >>> targets, costs = torch.tensor([[1.0, -1.0]]).double(), torch.tensor([[2.0, 1.0]]).double()
         >>> smoothed = Smoothed(Problem(targets, costs), shift=torch.zeros(1, 2), width=torch.ones(1, 1))
         >>> Bracketing().balance(torch.ones(1, 2).double(), smoothed)
@@ -105,7 +105,7 @@ class Sampling:
     Args:
         like: A tensor of the type and on the device of the problems.
 
-    Example:
+    Examples:
         >>> targets, costs = torch.tensor([[1.0, -1.0]]).double(), torch.tensor([[2.0, 1.0]]).double()
         >>> smoothed = Smoothed(Problem(targets, costs), shift=torch.zeros(1, 2), width=torch.ones(1, 1))
         >>> Sampling(targets).balance(torch.ones(1, 2).double(), smoothed)
@@ -139,7 +139,7 @@ class Sampling:
 def line_search(like: Tensor) -> LineSearch:
     """Return how to search along lines of problems on the device of a tensor.
 
-    Example:
+    Examples:
         >>> type(line_search(torch.zeros(1))).__name__
         'Bracketing'
     """
@@ -194,7 +194,7 @@ def best_intercept(problem: Problem, values: Tensor) -> Tensor:
     The hinge's sum over the samples is piecewise linear in the intercept, and at its kinks y_i - f_i the slope rises by
     c_i. Where it is flat between two kinks, their middle is returned.
 
-    Example:
+    Examples:
         >>> values, targets = torch.tensor([[0.5, 0.0]]).double(), torch.tensor([[1.0, -1.0]]).double()
         >>> best_intercept(Problem(targets, torch.ones_like(targets)), values)
         tensor([[-0.2500]], dtype=torch.float64)

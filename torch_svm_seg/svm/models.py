@@ -31,7 +31,7 @@ class Model(Protocol):
 class FeatureModel:
     """Explicit features of samples x (B, N, D).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch_svm_seg.svm.feature_maps import LinearMap
         >>> FeatureModel(LinearMap(), torch.rand(2, 5, 3)).samples(torch.tensor([0, 0, 1])).features.shape
@@ -55,7 +55,7 @@ class FeatureModel:
 class GaussianModel:
     """Samples x (B, N, D) under the exact Gaussian kernel, gamma (B, 1, 1).
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = GaussianModel(torch.rand(2, 5, 3), torch.ones(2, 1, 1))
         >>> model.samples(torch.tensor([0, 0, 1])).x.shape

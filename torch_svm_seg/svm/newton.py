@@ -37,8 +37,8 @@ FRUITFUL = 0.9
 def zero(space: Space, problem: Problem) -> Solution:
     """Return the start of everything: w = 0."""
     theta = torch.zeros_like(problem.targets)
-    zero = theta.sum(1)
-    return Solution(space.combine(theta), zero[:, None], theta, zero, zero, zero.long())
+    none = theta.sum(1)
+    return Solution(space.combine(theta), none[:, None], theta, none, none, none.long())
 
 
 @dataclass(frozen=True)

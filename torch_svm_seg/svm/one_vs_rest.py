@@ -17,7 +17,7 @@ class OneVsRest:
         image: The image of each problem, (P,).
         index: The class of each problem, as an index into the K, (P,).
 
-    Example:
+    Examples:
         >>> problems = OneVsRest.of(torch.tensor([[True, True, True], [True, False, True], [False, True, False]]))
         >>> problems.image.tolist(), problems.index.tolist()
         ([0, 0, 0, 1], [0, 1, 2, 0])

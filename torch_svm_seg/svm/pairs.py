@@ -25,7 +25,7 @@ class Variables:
         slopes: Slopes of the dual objective in v, up to a number that all share, (n,).
         lower, upper: Bounds of v, (n,).
 
-    Example:
+    Examples:
         >>> zero = np.zeros(2)
         >>> Variables(zero, slopes=np.array([1.0, -1.0]), lower=zero - [0, 5], upper=zero + [5, 0]).movable()
         (array([  1., -inf]), array([inf, -1.]))
@@ -65,7 +65,7 @@ class Variables:
 def take_steps(variables: Variables, distances: Distances, number: int) -> bool:
     """Move up to ``number`` pairs; return whether any was moved.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch_svm_seg.svm.distances import DistancesOfAll
         >>> from torch_svm_seg.svm.kernel_rows import KernelRows

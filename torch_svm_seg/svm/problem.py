@@ -19,7 +19,7 @@ class Problem:
         costs: (P, N), C times the sample's weight, at least 0; 0 takes a sample out of a problem.
         squared: Squared hinge instead of the hinge.
 
-    Example:
+    Examples:
         >>> import torch
         >>> problem = Problem(torch.tensor([[1.0, -1.0]]), torch.tensor([[2.0, 2.0]]))
         >>> problem.primal(torch.tensor([1.0]), margins=torch.tensor([[0.5, 3.0]]))
@@ -86,7 +86,7 @@ class Solution:
         gap: Primal minus dual objective, an upper bound on the objective's error, (P,).
         iterations: Newton steps and multiplier updates taken, (P,).
 
-    Example:
+    Examples:
         >>> import torch
         >>> zero, gap = torch.zeros(2, 1), torch.tensor([0.01, 1e-4])
         >>> solution = Solution(zero, zero, zero, torch.ones(2), gap, torch.tensor([7, 12]))

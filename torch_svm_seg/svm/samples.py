@@ -103,7 +103,7 @@ class InnerProducts(Protocol):
 class FeatureSamples:
     """Samples with explicit features (P, N, E).
 
-    Example:
+    Examples:
         >>> samples = FeatureSamples(torch.rand(2, 50, 3))
         >>> samples.evaluate(torch.zeros(2, 4, dtype=torch.long), torch.rand(2, 3)).shape
         torch.Size([2, 50])
@@ -168,7 +168,7 @@ class FeatureSamples:
 class GaussianSamples:
     """Samples x (P, N, D) under the kernel exp(-gamma |x - z|^2), gamma (P, 1, 1).
 
-    Example:
+    Examples:
         >>> samples = GaussianSamples(torch.rand(2, 50, 3), torch.ones(2, 1, 1))
         >>> samples.space(torch.arange(4).expand(2, -1)).kernel.shape
         torch.Size([2, 4, 4])

@@ -24,7 +24,7 @@ def likeliest_slopes(scores: Tensor, classes: Tensor, largest: float, weights: T
     Returns:
         The slopes, (B,); 1 for an image without any sample.
 
-    Example:
+    Examples:
         >>> scores, classes = torch.tensor([[[2.0, -2.0, 2.0], [0.0, 0.0, 0.0]]]), torch.tensor([[0, 1, 1]])
         >>> likeliest_slopes(scores, classes, largest=10.0).round(decimals=3)  # log(2) / 2
         tensor([0.3470])

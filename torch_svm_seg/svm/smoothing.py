@@ -28,7 +28,7 @@ class Smoothed:
         shift: Multipliers, the dual variables that the loss is centred at, (P, n); 0 for the squared hinge.
         width: Width of the zone where the loss is curved, (P, 1); 1/2 for the squared hinge.
 
-    Example:
+    Examples:
         >>> problem = Problem(torch.tensor([[1.0, -1.0]]).double(), torch.ones(1, 2).double())
         >>> smoothed = Smoothed.around(problem, torch.zeros(1, 2).double())
         >>> smoothed.theta(smoothed.ramp(torch.zeros(1, 2).double()))

@@ -17,7 +17,7 @@ NOTHING = 1e-200
 def product(matrix: Tensor, vector: Tensor) -> Tensor:
     """Multiply matrices (P, n, m), in their own precision, by double vectors (P, m).
 
-    Example:
+    Examples:
         >>> product(torch.ones(1, 2, 3), torch.ones(1, 3, dtype=torch.float64))
         tensor([[3., 3.]], dtype=torch.float64)
     """
@@ -58,7 +58,7 @@ class Space(Protocol):
 class KernelSpace:
     """Samples given by their kernel matrix (P, n, n); elements are the coefficients of expansions in the samples.
 
-    Example:
+    Examples:
         >>> space = KernelSpace(torch.eye(4).expand(2, -1, -1))
         >>> space.evaluate(torch.ones(2, 4)).shape
         torch.Size([2, 4])
@@ -111,7 +111,7 @@ class KernelSpace:
 class FeatureSpace:
     """Samples given by explicit features (P, n, E); elements are weight vectors.
 
-    Example:
+    Examples:
         >>> space = FeatureSpace(torch.rand(2, 4, 3))
         >>> space.evaluate(space.combine(torch.ones(2, 4))).shape
         torch.Size([2, 4])
@@ -199,7 +199,7 @@ def solve_gram(gram: Tensor, diagonal: Tensor, valid: Tensor, right: Tensor) -> 
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Return their quotient; 0, with a derivative of 0, where the denominator is not positive.
 
-    Example:
+    Examples:
         >>> quotient(torch.tensor([6.0, 1.0]), torch.tensor([3.0, 0.0]))
         tensor([2., 0.])
     """

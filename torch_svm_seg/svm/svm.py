@@ -77,7 +77,7 @@ class SVM(nn.Module):
             not have the class or has no other.
         n_iter_: Solver steps, (B, K) or (K,); 0 there.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[-2.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
         >>> svm = SVM(kernel="linear").fit(x, torch.tensor([7, 7, 9, 9]))
         >>> svm.predict(torch.tensor([[-0.5, 3.0], [0.5, 3.0]])).tolist()

@@ -65,7 +65,7 @@ def solve_by_pairs(
     Returns:
         The solution, whose element is the samples' coefficients.
 
-    Example:
+    Examples:
         >>> from torch_svm_seg.svm.samples import GaussianSamples
         >>> kernel = KernelRows(GaussianSamples(torch.tensor([[[0.0], [99.0]]]), torch.ones(1, 1, 1)))
         >>> problem = Problem(torch.tensor([[1.0, -1.0]]).double(), torch.full((1, 2), 10.0).double())

@@ -32,7 +32,7 @@ class Checkpoint:
         state: Result of :meth:`~torch_svm_seg.training.trainer.Training.state_dict`, or the network's part of it.
         best: Best validation score so far, where networks are chosen by one.
 
-    Example:
+    Examples:
         >>> Checkpoint({"method": "cam"}, ("background", "cat"), {"model": {}}).settings["method"]
         'cam'
     """
@@ -46,7 +46,7 @@ class Checkpoint:
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, which appears whole or not at all; the same content makes the same bytes.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/checkpoint.pt"
         >>> save_checkpoint(path, Checkpoint({"method": "cam"}, ("background", "cat"), {"model": {}}))
@@ -64,7 +64,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     Raises:
         InputError: The file cannot be read, or is no checkpoint.
 
-    Example:
+    Examples:
         >>> read_checkpoint("runs/sipe/checkpoint.pt").class_names  # doctest: +SKIP
     """
     file = read_bytes(path)
@@ -97,7 +97,7 @@ def setting(path: PathLike, checkpoint: Checkpoint, name: str) -> str:
     Raises:
         InputError: It is missing, or no text.
 
-    Example:
+    Examples:
         >>> setting("a.pt", Checkpoint({"backbone": "resnet18"}, (), {}), "backbone")
         'resnet18'
     """
@@ -110,7 +110,7 @@ def setting(path: PathLike, checkpoint: Checkpoint, name: str) -> str:
 def check_classes(path: PathLike, checkpoint: Checkpoint, class_names: Sequence[str] | None) -> None:
     """Raise InputError unless a checkpoint is of these classes, background first; None stands for any.
 
-    Example:
+    Examples:
         >>> checkpoint = Checkpoint({}, ("background", "cat"), {})
         >>> check_classes("a.pt", checkpoint, ["background", "dog"])
         Traceback (most recent call last):
@@ -138,7 +138,7 @@ def load_network(path: PathLike, checkpoint: Checkpoint, network: Network, name:
     Raises:
         InputError: The weights do not fit the network.
 
-    Example:
+    Examples:
         >>> network = nn.Linear(3, 2)
         >>> checkpoint = Checkpoint({}, (), {"model": network.state_dict()})
         >>> load_network("a.pt", checkpoint, nn.Linear(3, 2), "a layer").training

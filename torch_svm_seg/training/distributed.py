@@ -19,7 +19,7 @@ _PATIENCE = timedelta(days=30)
 def process_group() -> Iterator[tuple[int, int]]:
     """Join the processes of a ``torchrun`` for the time of the block, and yield (rank, processes of processes).
 
-    Example:
+    Examples:
         >>> with process_group() as (rank, processes):
         ...     print(rank, processes)
         0 1
@@ -38,7 +38,7 @@ def process_group() -> Iterator[tuple[int, int]]:
 def gathered(value: Value) -> list[Value]:
     """Return the value of every process, in the order of ranks, on every process; wait for all of them.
 
-    Example:
+    Examples:
         >>> gathered("mine")  # of the only process
         ['mine']
     """
@@ -52,7 +52,7 @@ def gathered(value: Value) -> list[Value]:
 def is_first_process() -> bool:
     """Return whether this process is the one that prints and writes for all.
 
-    Example:
+    Examples:
         >>> is_first_process()
         True
     """
@@ -63,7 +63,7 @@ def is_first_process() -> bool:
 def first_process_first() -> Iterator[None]:
     """Let the first process through the block before all others, which find the files that it downloads there.
 
-    Example:
+    Examples:
         >>> with first_process_first():
         ...     pass
     """
@@ -78,7 +78,7 @@ def first_process_first() -> Iterator[None]:
 def process_rank() -> int:
     """Return the number of this process, from 0.
 
-    Example:
+    Examples:
         >>> process_rank()
         0
     """
@@ -88,7 +88,7 @@ def process_rank() -> int:
 def process_number() -> int:
     """Return the number of processes.
 
-    Example:
+    Examples:
         >>> process_number()
         1
     """
@@ -98,7 +98,7 @@ def process_number() -> int:
 def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     """Return the sum of a tensor over all processes, on every process, on the CPU.
 
-    Example:
+    Examples:
         >>> sum_over_processes(torch.tensor([1, 2]))
         tensor([1, 2])
     """
@@ -111,7 +111,7 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
     """Return the mean of a tensor over all processes, on every process, on the CPU.
 
-    Example:
+    Examples:
         >>> mean_over_processes(torch.tensor([1.0, 2.0]))
         tensor([1., 2.])
     """

@@ -27,7 +27,7 @@ CHECKPOINT_FILE, BEST_FILE = "checkpoint.pt", "best.pt"
 def refuse_to_restart(out: Path, resume: bool) -> None:
     """Raise InputError if a folder holds a run that is not to be continued.
 
-    Example:
+    Examples:
         >>> refuse_to_restart(Path("nowhere"), resume=False)
     """
     path = out / CHECKPOINT_FILE
@@ -51,7 +51,7 @@ class TrainingRun:
         chosen_by: Name of the result whose best network is kept; None: only the last one is.
         best: Best result so far.
 
-    Example:
+    Examples:
         >>> run = TrainingRun(Path("runs/irn"), training, RunSettings({"method": "irn"}))  # doctest: +SKIP
         >>> run.open(resume=True)  # doctest: +SKIP
         >>> run.train(on_step=print)  # doctest: +SKIP
@@ -187,7 +187,7 @@ class CsvLog:
     Raises:
         InputError: The file is no log of these columns.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "steps.csv"
         >>> CsvLog(path, ["step", "loss"]).write({"step": 1, "loss": 0.5})

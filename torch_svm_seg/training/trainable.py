@@ -20,7 +20,7 @@ class Trainable(nn.Module):
         loss_names: Names of the terms.
         largest_gradient: Norm that the gradient is clipped to; None: it is not.
 
-    Example:
+    Examples:
         >>> class Mean(Trainable):
         ...     loss_names, largest_gradient = ("distance",), None
         ...
@@ -55,7 +55,7 @@ class Crops(Dataset[tuple[Tensor, ...]]):
     Attributes:
         epoch: Epoch whose crops are read.
 
-    Example:
+    Examples:
         >>> class Noise(Crops):
         ...     def __len__(self):
         ...         return 8

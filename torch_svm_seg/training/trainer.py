@@ -95,7 +95,7 @@ class Training:
         InputError: The batch cannot be shared evenly among the processes.
         ValueError: The settings have neither epochs nor steps, or both.
 
-    Example:
+    Examples:
         >>> settings = TrainingSettings(3, 16, 0.1, momentum=0.0, weight_decay=1e-4, crop_size=320)
         >>> training = Training(network, crops, settings)  # doctest: +SKIP
         >>> training.run(training.steps, report=print)  # doctest: +SKIP

@@ -74,7 +74,7 @@ def option(
         affects_results: Whether what a run writes depends on the value, by more than an SVM's tolerance.
         content: Whether the value is the path of a file or folder whose content matters, not its name.
 
-    Example:
+    Examples:
         >>> @dataclass(frozen=True)
         ... class Options:
         ...     steps: int = option(400, help="number of updates", at_least=1)
@@ -183,7 +183,7 @@ def changed_flags(settings: Any) -> list[str]:
 def flags_of(options: Any) -> list[str]:
     """Return the command line of a group's values, without those that are the declared defaults.
 
-    Example:
+    Examples:
         >>> @dataclass(frozen=True)
         ... class Options:
         ...     steps: int = option(400, help="number of updates")
@@ -206,7 +206,7 @@ def flags_of(options: Any) -> list[str]:
 def flag(name: str) -> str:
     """Return the flag of an option.
 
-    Example:
+    Examples:
         >>> flag("samples_per_class")
         '--samples-per-class'
     """

@@ -56,7 +56,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         InputError: There is no such device.
 
-    Example:
+    Examples:
         >>> choose_device("cpu")
         device(type='cpu')
     """
