@@ -54,10 +54,14 @@ seed = make_seed(maps, constant_background(maps, 0.5))
 # ## The expansion
 #
 # The most confident pixels of each class train the image's SVM, here on three stages of the network; its scores,
-# calibrated on pixels that did not train it, are refined by a dense CRF. It is one command, called here from Python:
+# calibrated on pixels that did not train it, are refined by a dense CRF. These maps are right wherever they are sure,
+# so the SVM may follow its samples closely. A classifier's maps are wrong in many places: leave out `--kernel`, `--C`
+# and `--samples-per-class` for them, and the SVM is one that believes no few pixels. It is one command, called here
+# from Python:
 
 arguments = ["--images", folder / "images", "--class-names", folder / "names.txt", "--cams", folder / "cams"]
 arguments += ["--supervision", "seed", "--background", "constant:0.5", "--features", "F1+F3+F4"]
+arguments += ["--kernel", "rbf", "--C", "1", "--samples-per-class", "500"]
 arguments += ["--agreement", "none", "--baselines", "seed", "--refine", "none", "crf", "--out", folder / "masks"]
 exit_code = expand([str(argument) for argument in arguments])
 
