@@ -34,6 +34,16 @@ def predictions(root: Path, out: Path) -> list[str]:
     return [*flags, "--report", str(out)]
 
 
+@pytest.mark.parametrize(("given", "policy"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+def test_threads_wait_without_a_core_unless_told_otherwise(tmp_path: Path, given: dict[str, str], policy: str) -> None:
+    (tmp_path / "torch.py").write_text("import os\nos.write(1, os.environ['OMP_WAIT_POLICY'].encode())\nos._exit(0)\n")
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = inherited | given | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "evaluate.py"]
+    found = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, policy)
+
+
 @pytest.mark.parametrize("command", ["expand", "train", "evaluate", "label"])
 def test_interrupted_twice_while_modules_are_imported(tmp_path: Path, command: str) -> None:
     (tmp_path / "numpy.py").write_text(INTERRUPTS)

@@ -49,6 +49,9 @@ def run(command: str) -> int:
 
     signal.signal(signal.SIGINT, end)
     _open_closed_streams()
+    # OpenMP's threads wait for each other by spinning, which takes the cores from whatever else runs, and from
+    # themselves where they have fewer than they think. PyTorch reads this as it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         with output_that_may_end():
             exit_code: int = import_module(f"torch_svm_seg.cli.{command}").main()
