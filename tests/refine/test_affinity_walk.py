@@ -263,3 +263,11 @@ def test_spread_maps_have_their_maximum_at_1(background: bool) -> None:
     assert found.silent == (7,)
     assert (found.background is not None) == background
     assert found.background is None or found.background.max() <= own.max()
+
+
+def test_a_background_that_the_walk_raises_above_1_is_cut() -> None:
+    walk = FeatureWalk(load_backbone("resnet18", "random"))
+    image, background = 255 * uniform(0, 3, 61, 93).float(), torch.ones(16, 24)
+    assert walk.spread(image[None], background[None, None]).max() > 1
+    found = spread_maps(walk, image, ActivationMaps((3,), torch.rand(1, 16, 24), (61, 93), background))
+    assert found.background is not None and found.background.max() == 1

@@ -149,7 +149,7 @@ def spread_maps(walk: FeatureWalk, image: Tensor, maps: ActivationMaps) -> Activ
     """Spread the maps of an image by the similarity of features, and divide each class's by its maximum.
 
     Class activation is high at what tells a class most; the walk brings it to what is alike to a network that no label
-    has trained. A background map walks along, and is not divided.
+    has trained. A background map walks along, and is not divided; where many alike cells raise it above 1, it is 1.
 
     Args:
         walk: Walk on any device.
@@ -171,7 +171,7 @@ def spread_maps(walk: FeatureWalk, image: Tensor, maps: ActivationMaps) -> Activ
     spread = walk.spread(image[None].to(device), given[None].to(device))[0].clamp_min(0)
     classes, background = spread[: len(maps.classes)], spread[len(maps.classes) :]
     classes = classes / classes.amax((1, 2), keepdim=True).clamp_min(_EPSILON)
-    return replace(maps, maps=classes, background=background[0] if len(background) else None)
+    return replace(maps, maps=classes, background=background[0].clamp_max(1) if len(background) else None)
 
 
 def constant_background(maps: ActivationMaps, threshold: float) -> Tensor:
