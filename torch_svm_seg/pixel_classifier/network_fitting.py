@@ -11,6 +11,7 @@ from tqdm import trange
 
 from torch_svm_seg.pixel_classifier.classifier import PixelNetwork
 from torch_svm_seg.pixel_classifier.fitting import GridSamples
+from torch_svm_seg.tensors import deviation, rounding
 
 # Logit of a class that an image does not have; -inf times its target 0 would be no number.
 _ABSENT = -1e4
@@ -85,9 +86,9 @@ def _normalize(network: PixelNetwork, features: Tensor) -> None:
     mean, squares = features.sum(0, dtype=torch.float64) / len(features), torch.zeros(features.shape[1]).double()
     for part in features.split(2**16):
         squares += (part.double() - mean).square().sum(0)
-    deviation = (squares / len(features)).sqrt()
     network.mean.copy_(mean)
-    network.rate.copy_(torch.where(deviation > 0, 1 / deviation.clamp_min(torch.finfo(torch.float32).tiny), 0))
+    # Logits are computed in single precision.
+    network.rate.copy_(1 / deviation(squares / len(features), rounding(features.abs().amax(0).double(), torch.float32)))
 
 
 def _loss(network: PixelNetwork, features: Tensor, targets: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ class DenseCRF(nn.Module):
                 There the result is the normalised probabilities.
 
         Raises:
-            ValueError: Shapes do not match, values are out of range, or H is too narrow for this image's lattice.
+            ValueError: Shapes do not match, values are out of range, or the bilateral sigmas are too small.
         """
         images, probabilities = checked(images, probabilities)
         classes = probabilities.shape[1]

@@ -17,7 +17,7 @@ _PATIENCE = timedelta(days=30)
 
 @contextmanager
 def process_group() -> Iterator[tuple[int, int]]:
-    """Join the processes of a ``torchrun`` for the time of the block, and yield (rank, processes of processes).
+    """Join the processes of a ``torchrun`` for the time of the block, and yield (rank, number of processes).
 
     Examples:
         >>> with process_group() as (rank, processes):
